@@ -1,0 +1,1 @@
+"""dfd-tune: hyperparameter search for deep feature distillation."""

@@ -1,0 +1,44 @@
+"""The one error whose message is written for the user, and the ways such a message is put together.
+
+Not for: internal errors. An invariant that breaks is an `assert` or a plain exception, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can mend. Each problem is one sentence: what, where, what is allowed, what to do.
+
+    Several problems found together are raised together. The command line prints them one a line and exits
+    with code 2. Survives pickling, as it crosses process borders.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__(*problems)
+        self.problems: tuple[str, ...] = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
+    """A sentence for a name that is not among `known`: the nearest one first, then all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"Unknown {what} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """Raise one UserError that holds every problem; return when there is none."""
+    if problems:
+        raise UserError(*problems)
+
+
+def cause_of(error: BaseException) -> str:
+    """The reason inside an operating-system or library error, as a phrase that fits into a sentence."""
+    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+    return (text or type(error).__name__).rstrip(".")

@@ -1,0 +1,159 @@
+"""The store: the folder that holds datasets, teachers, banks, trials and searches, each under its key.
+
+Everything appears whole or not at all: files are written beside their place and renamed, folders too.
+Not for: what the files mean. Layout:
+
+    datasets/<key>/      train.arrow, test.arrow, dataset.json
+    pretrained/<key>/    network.safetensors, network.json          teachers and base networks
+    banks/<key>/         features.npy, bank.json                    features of a teacher
+    trials/<key>/        student.safetensors, result.json
+    searches/<name>/     search.json, trials/<key>.json, best/, report files
+    mlflow.db, mlflow_artifacts/
+    leases/              lock files; empty
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfd_tune.errors import UserError, cause_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store at an absolute path. Make one with `open_store`."""
+
+    root: Path
+
+    def path(self, *parts: str) -> Path:
+        """The place of an entry; it need not exist."""
+        return self.root.joinpath(*parts)
+
+    @contextlib.contextmanager
+    def publish(self, *parts: str) -> Iterator[Path]:
+        """A fresh folder to fill, renamed to its place when the block ends without an error.
+
+        If the place is taken by then, by someone who was quicker, theirs is kept: equal keys mean equal content.
+        """
+        final = self.path(*parts)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        try:
+            yield draft
+            draft.chmod(0o755)
+            try:
+                draft.rename(final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lease(self, name: str) -> Iterator[None]:
+        """Hold the store-wide lock `name`; waits for it. A process that dies lets go of it."""
+        from filelock import FileLock
+
+        folder = self.path("leases")
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):
+            yield
+
+    def discard(self, *parts: str) -> None:
+        """Remove an entry. It disappears at once, by a rename, before its files are deleted."""
+        final = self.path(*parts)
+        if not final.exists():
+            return
+        doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
+        final.rename(doomed / final.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def open_store(location: str | os.PathLike[str]) -> Store:
+    """Open the store at a folder, making it if it is not there.
+
+    Raises:
+        UserError: the location is a bucket's address, is a file, or cannot be written.
+    """
+    text = os.fspath(location)
+    if "://" in text:
+        raise UserError(
+            f"--store is '{text}', but a store must be a folder; on a cluster, name one that every node mounts."
+        )
+    root = Path(text).expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The store '{root}' can't be written ({cause_of(error)}); name a folder that can, "
+            "with --store or DFD_TUNE_STORE."
+        ) from None
+    return Store(root)
+
+
+def existing_store(location: str | os.PathLike[str]) -> Store:
+    """The store at a folder that must be there already; for commands that only read.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    root = Path(os.fspath(location)).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(
+            f"There is no store at '{root}'; name one with --store or DFD_TUNE_STORE, or make one with "
+            "`dfd-tune launch`."
+        )
+    return Store(root)
+
+
+def problem_with_name(name: str) -> str | None:
+    """What is wrong with the name of a search, as one sentence; None if it may be a folder's name."""
+    if _NAME.fullmatch(name) and ".." not in name:
+        return None
+    return (
+        f"--name is '{name}', but must be 1 to 100 letters, digits, '.', '_' or '-', start with a letter or a "
+        "digit, and hold no '..'."
+    )
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file; None if there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    value = json.loads(text)
+    assert isinstance(value, dict), f"{path} holds no JSON object"
+    return value
