@@ -1,0 +1,138 @@
+"""What is known of a search: one record of the search, one of each of its trials, kept in the store.
+
+The driver is the only writer; `results`, reports and MLflow are all made from these records, so they agree.
+Not for: a trial's result as such (that is found under its trial key and serves every search: distill/student.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dfd_tune.errors import UserError, unknown_name
+from dfd_tune.store import Store, read_json, write_json
+
+TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial of one search. Accuracies are fractions in 0..1; losses are means per image."""
+
+    key: str
+    status: TrialStatus
+    config: dict[str, Any]
+    """Every setting of the TrialConfig, by name."""
+    teacher: str | None = None
+    """Key of the teacher whose features or weights the trial used."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
+    images_per_second, learning_rate; and `seconds`, the training time of all epochs."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """The same per epoch, with `epoch` counted from 1."""
+    error: str | None = None
+    """The traceback of a trial that FAILED."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecord:
+    """One network trained before the search."""
+
+    key: str
+    role: Literal["teacher", "base"]
+    backbone: str
+    width: float
+    val_accuracy: float
+    test_accuracy: float | None = None
+    """On high-resolution test images, measured when the search is concluded: the HR baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestRecord:
+    """The student chosen on validation images, and what the test images say of it."""
+
+    key: str
+    config: dict[str, Any]
+    val_accuracy: float
+    test_accuracy: float
+    base_key: str | None
+    """The λ = 0 trial that differs from the best student in nothing else, if the search has one."""
+    base_test_accuracy: float | None
+    model: str | None
+    """Address of the registered model, as in models:/NAME@best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """A search as planned, and its outcome so far."""
+
+    search: str
+    space: str
+    explored: dict[str, Any]
+    """The space's axes: setting -> values or range."""
+    dataset: dict[str, Any]
+    """The DatasetConfig's settings, with digest, classes, channels, image_size and the splits' sizes."""
+    settings: dict[str, Any]
+    """Settings that all trials share."""
+    sampler: str
+    num_trials: int
+    seed: int
+    planned: list[str]
+    """Trial keys known ahead, in order; of a sampled space, none."""
+    teachers: list[TeacherRecord] = field(default_factory=list)
+    best: BestRecord | None = None
+
+
+def save_search(store: Store, record: SearchRecord) -> None:
+    """Write the search's own record."""
+    write_json(store.path("searches", record.search, "search.json"), dataclasses.asdict(record))
+
+
+def save_trial(store: Store, search: str, record: TrialRecord) -> None:
+    """Write one trial's record."""
+    write_json(store.path("searches", search, "trials", f"{record.key}.json"), dataclasses.asdict(record))
+
+
+def search_names(store: Store) -> list[str]:
+    """The searches in a store, oldest first."""
+    files = store.path("searches").glob("*/search.json")
+    return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+
+
+def find_search(store: Store, name: str) -> SearchRecord | None:
+    """The record of a search; None if there is none of that name."""
+    value = read_json(store.path("searches", name, "search.json"))
+    return None if value is None else _search_from(value)
+
+
+def load_search(store: Store, name: str) -> SearchRecord:
+    """The record of a search.
+
+    Raises:
+        UserError: the store holds no search of that name.
+    """
+    record = find_search(store, name) if Path(name).name == name else None
+    if record is None:
+        raise UserError(f"In the store '{store.root}': " + unknown_name("search", name, search_names(store)))
+    return record
+
+
+def load_trials(store: Store, search: SearchRecord) -> list[TrialRecord]:
+    """The records of a search's trials: the planned ones in their order, then others by key."""
+    records = {}
+    for file in store.path("searches", search.search, "trials").glob("[!.]*.json"):
+        value = read_json(file)
+        if value is not None:
+            records[value["key"]] = TrialRecord(**value)
+    order = {key: place for place, key in enumerate(search.planned)}
+    return sorted(records.values(), key=lambda record: (order.get(record.key, len(order)), record.key))
+
+
+def _search_from(value: Mapping[str, Any]) -> SearchRecord:
+    parts = dict(value)
+    parts["teachers"] = [TeacherRecord(**teacher) for teacher in value["teachers"]]
+    parts["best"] = None if value["best"] is None else BestRecord(**value["best"])
+    return SearchRecord(**parts)
