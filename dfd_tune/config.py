@@ -84,14 +84,24 @@ class TrialConfig:
     lambda_: float = _setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
     reduction: Reduction = _setting("how squared feature differences are reduced over the feature dimension")
     student_start: StudentStart = _setting("initial weights: random, of the base network, or of the teacher")
+    workers: int = _setting(
+        "processes, one device each, that share a trial's batches; batch norm is per worker", low=1, high=1024, default=1
+    )
     # How the networks that come before the search, teacher and base network, are trained.
     teacher_epochs: int = _setting("as `epochs`, for teacher and base network", low=1, high=10_000)
     teacher_batch_size: int = _setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
     teacher_learning_rate: float = _setting("as `learning_rate`, for teacher and base network", above=0, high=100)
+    teacher_schedule: Schedule = _setting("as `schedule`, for teacher and base network")
+    teacher_momentum: float = _setting("as `momentum`, for teacher and base network", low=0, high=0.999)
+    teacher_weight_decay: float = _setting("as `weight_decay`, for teacher and base network", low=0, high=1)
+    teacher_dropout: float = _setting("as `dropout`, for teacher and base network", low=0, high=0.9)
     teacher_seed: int = _setting("as `seed`, for teacher and base network", low=0, default=0)
 
     def __post_init__(self) -> None:
         raise_all(problems_in(TrialConfig, dataclasses.asdict(self)))
+        for name, kind in get_type_hints(TrialConfig).items():
+            if kind is float:  # 2 and 2.0 are one trial, so they must give one key
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def distills(self) -> bool:
@@ -117,14 +127,14 @@ class TrialConfig:
             crop_padding=self.crop_padding,
             flip=self.flip,
             augment_seed=self.augment_seed,
-            network=NetworkConfig(self.backbone, self.width, self.dropout),
+            network=NetworkConfig(self.backbone, self.width, self.teacher_dropout),
             recipe=Recipe(
                 epochs=self.teacher_epochs,
                 batch_size=self.teacher_batch_size,
                 learning_rate=self.teacher_learning_rate,
-                schedule=self.schedule,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
+                schedule=self.teacher_schedule,
+                momentum=self.teacher_momentum,
+                weight_decay=self.teacher_weight_decay,
                 seed=self.teacher_seed,
             ),
         )
@@ -223,12 +233,25 @@ def settings_of(config: ConfigClass) -> dict[str, dataclasses.Field[Any]]:
     return {setting.name: setting for setting in dataclasses.fields(config)}
 
 
+FOLLOWED_BY_TEACHER = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "momentum",
+    "weight_decay",
+    "dropout",
+)
+
+
 def teacher_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The `teacher_*` settings that were not given: they follow the student's, as they stand before the search."""
-    follow = {"epochs", "batch_size", "learning_rate"}
+    """The `teacher_*` settings that were not given: they follow the student's, as they stand before the search.
+
+    What a search explores of the student's recipe leaves the teacher's alone, so one teacher serves all trials.
+    """
     return {
         f"teacher_{name}": settings[name]
-        for name in sorted(follow)
+        for name in FOLLOWED_BY_TEACHER
         if name in settings and f"teacher_{name}" not in settings
     }
 
@@ -250,6 +273,21 @@ def problems_in(config: ConfigClass, values: Mapping[str, Any], where: str = "")
         elif (rule := broken_rule(config, name, value)) is not None:
             problems.append(f"{prefix}{name} is {value!r}, but must be {rule}.")
     return problems
+
+
+def coerce(config: ConfigClass, name: str, value: Any) -> Any:
+    """`value` as the setting `name` means it: YAML reads 1e-3 as text and 2 as an integer.
+
+    What can't be meant is returned as it is, for `broken_rule` to refuse.
+    """
+    if name not in settings_of(config) or get_type_hints(config)[name] is not float:
+        return value
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def broken_rule(config: ConfigClass, name: str, value: Any) -> str | None:

@@ -7,7 +7,7 @@ Not for: a trial's result as such (that is found under its trial key and serves 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +58,8 @@ class BestRecord:
     config: dict[str, Any]
     val_accuracy: float
     test_accuracy: float
+    teacher: str | None
+    """Key of its teacher; None if it looked at none."""
     base_key: str | None
     """The λ = 0 trial that differs from the best student in nothing else, if the search has one."""
     base_test_accuracy: float | None
@@ -136,3 +138,13 @@ def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     parts["teachers"] = [TeacherRecord(**teacher) for teacher in value["teachers"]]
     parts["best"] = None if value["best"] is None else BestRecord(**value["best"])
     return SearchRecord(**parts)
+
+
+def describe_point(config: Mapping[str, Any], explored: Iterable[str]) -> str:
+    """The explored settings of a trial in a few words, as in "resnet18 λ=2 seed=1"."""
+    words = []
+    for name in explored:
+        value = config[name]
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        words.append(text if isinstance(value, str) else f"{'λ' if name == 'lambda_' else name}={text}")
+    return " ".join(words)

@@ -1,0 +1,263 @@
+"""A dataset, prepared once in the store and then shared, memory-mapped, by every process of a node.
+
+    datasets/<key>/  train.arrow  validation.arrow  test.arrow  dataset.json
+
+The entry's key names a selection of settings and the state of the source's files: it answers "is this
+prepared already?" without opening an image. The dataset's digest names its content, wherever that came from,
+and goes into trial keys.
+Not for: decoding (sources/), or what is done to images in training (views.py, degradation.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfd_tune.config import DatasetConfig, problems_in
+from dfd_tune.data.arrow import DamagedFileError, Split, read_split, write_split
+from dfd_tune.data.sources import SOURCES, Source
+from dfd_tune.data.sources.raw import LEAST_PER_CLASS, RawDataset, check_classes
+from dfd_tune.data.splits import stratified_split, stratified_subset
+from dfd_tune.digest import digest_arrays, digest_json
+from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
+from dfd_tune.store import Store, read_json, write_json
+
+__all__ = ["DamagedFileError", "Dataset", "Split", "open_dataset", "prepare_dataset"]
+
+_FORMAT = 1
+"""Raised by hand when the same source would be prepared differently, so that old entries are not reused."""
+
+_SPLITS = ("train", "validation", "test")
+_CARD = "dataset.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared dataset. Send its folder, not its images, to another process, and open it there.
+
+    Attributes:
+        folder: the entry in the store.
+        digest: names images, labels, classes and split; the same wherever the images came from.
+        name: the source's name.
+        classes: names by label.
+        channels: 1 (gray) or 3 (RGB).
+        image_size: side of the square images in pixels.
+        mean: per channel, of the training images, on the scale 0 to 1.
+        std: as `mean`; never 0.
+        train: images to train on; at least one of each class.
+        validation: images to choose by; at least one of each class.
+        test: images to look at once; may lack classes.
+    """
+
+    folder: Path
+    digest: str
+    name: str
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+
+def prepare_dataset(config: DatasetConfig, store: Store, say: Callable[[str], None]) -> Dataset:
+    """The dataset that `config` selects: from the store, or prepared now.
+
+    Launches at the same time prepare it once.
+
+    Args:
+        config: the selection.
+        store: where prepared datasets, and downloads, are kept.
+        say: takes lines of progress.
+
+    Raises:
+        UserError: the source, its files, or the numbers of images asked for are unsuitable. Nothing half-made
+            is left behind.
+    """
+    source, data = _check(config)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "data"}
+    key = digest_json({"settings": settings, "source": source.fingerprint(data), "format": _FORMAT})
+    folder = store.path("datasets", key)
+    with store.lease(f"dataset-{key}"):
+        if folder.exists():
+            try:
+                return open_dataset(folder)
+            except DamagedFileError as error:
+                say(f"The prepared dataset '{folder}' is damaged ({error}); preparing it again.")
+                store.discard("datasets", key)
+        raw = source.load(data, config.image_size, store.path("downloads"), say)
+        raw = _subset(_checked(raw, source.name), config)
+        try:
+            with store.publish("datasets", key) as draft:
+                _write(draft, raw, config)
+        except OSError as error:
+            raise UserError(
+                f"The dataset can't be written to the store '{store.root}' ({cause_of(error)}); make "
+                "room there, or name another with --store."
+            ) from None
+        return open_dataset(folder)
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a prepared dataset; its images stay in the files, mapped into memory.
+
+    Raises:
+        DamagedFileError: a file is missing, cut short, or does not belong there.
+    """
+    try:
+        card = read_json(folder / _CARD)
+        if card is None:
+            raise DamagedFileError(f"{_CARD} is missing")
+        classes = tuple(card["classes"])
+        shape = (card["channels"], card["image_size"], card["image_size"])
+        splits = {
+            name: _open_split(folder, name, shape, card["images"][name], len(classes)) for name in _SPLITS
+        }
+        return Dataset(
+            folder=folder,
+            digest=card["digest"],
+            name=card["name"],
+            classes=classes,
+            channels=card["channels"],
+            image_size=card["image_size"],
+            mean=tuple(card["mean"]),
+            std=tuple(card["std"]),
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+        )
+    except (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+        raise DamagedFileError(f"{_CARD}: {cause_of(error)}") from None
+
+
+def _open_split(folder: Path, name: str, shape: tuple[int, int, int], count: int, classes: int) -> Split:
+    split = read_split(folder / f"{name}.arrow", shape)
+    if len(split) != count:
+        raise DamagedFileError(f"{name}.arrow holds {len(split)} images, not {count}")
+    if count == 0 or split.labels.min() < 0 or split.labels.max() >= classes:
+        raise DamagedFileError(f"{name}.arrow holds labels that are no classes")
+    return split
+
+
+def _check(config: DatasetConfig) -> tuple[Source, Path | None]:
+    """The source that is meant and its folder, made absolute; None where no folder is given."""
+    source = SOURCES.get(config.dataset)
+    if source is None:
+        raise UserError(unknown_name("dataset", config.dataset, SOURCES))
+    raise_all(problems_in(DatasetConfig, dataclasses.asdict(config)))
+    if config.data is None:
+        if source.needs_data:
+            raise UserError(
+                f"--dataset {source.name} needs --data PATH: a folder that holds {source.data_holds}."
+            )
+        return source, None
+    if source.data_holds is None:
+        raise UserError(f"--dataset {source.name} takes no --data, but it is '{config.data}'; leave it out.")
+    data = Path(config.data).expanduser().absolute()
+    if not data.is_dir():
+        state = "is not a folder" if data.exists() else "does not exist"
+        raise UserError(f"--data '{data}' {state}; name a folder that holds {source.data_holds}.")
+    return source, data
+
+
+def _checked(raw: RawDataset, name: str) -> RawDataset:
+    """The source's images, once they are enough to train and test on; what sources owe is asserted."""
+    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
+        assert images.dtype == np.uint8
+        assert labels.dtype == np.int64
+        assert images.flags.c_contiguous
+        assert images.shape[1:] == raw.train_images.shape[1:]
+        assert len(images) == len(labels)
+    check_classes(raw.train_labels, raw.classes, f"dataset '{name}'")
+    if not len(raw.test_labels):
+        raise UserError(f"The test set of dataset '{name}' is empty; add test images.")
+    return raw
+
+
+def _subset(raw: RawDataset, config: DatasetConfig) -> RawDataset:
+    """The fixed subsets that are asked for.
+
+    Raises:
+        UserError: more images are asked for than there are, or too few for the number of classes.
+    """
+    # A class must stay large enough to be split again; a test set need only have room for every class.
+    least = {"train": LEAST_PER_CLASS, "test": 1}
+    problems = []
+    changes: dict[str, Any] = {}
+    for name, each in least.items():
+        count: int | None = getattr(config, f"{name}_images")
+        images, labels = getattr(raw, f"{name}_images"), getattr(raw, f"{name}_labels")
+        needed = each * len(raw.classes)
+        if count is None:
+            continue
+        if not needed <= count <= len(labels):
+            problems.append(
+                f"{name}_images is {count}, but must be at least {needed} ({each} for each of "
+                f"{len(raw.classes)} classes) and at most {len(labels)}, the number of images in the {name} "
+                "set; leave it out to take all."
+            )
+            continue
+        chosen = stratified_subset(labels, count, seed=0, at_least=each)
+        changes |= {f"{name}_images": images[chosen], f"{name}_labels": labels[chosen]}
+    raise_all(problems)
+    return dataclasses.replace(raw, **changes)
+
+
+def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:
+    """Fill a draft of the entry; the description comes last."""
+    content = digest_json(
+        {
+            "classes": list(raw.classes),
+            "arrays": digest_arrays(
+                {
+                    "train_images": raw.train_images,
+                    "train_labels": raw.train_labels,
+                    "test_images": raw.test_images,
+                    "test_labels": raw.test_labels,
+                }
+            ),
+        }
+    )
+    kept, held_out = stratified_split(raw.train_labels, config.validation_fraction, seed=int(content, 16))
+    splits = {
+        "train": (raw.train_images[kept], raw.train_labels[kept]),
+        "validation": (raw.train_images[held_out], raw.train_labels[held_out]),
+        "test": (raw.test_images, raw.test_labels),
+    }
+    for name, (images, labels) in splits.items():
+        write_split(folder / f"{name}.arrow", images, labels)
+    mean, std = _statistics(splits["train"][0])
+    card: dict[str, Any] = {
+        "name": config.dataset,
+        "digest": digest_json({"content": content, "validation_fraction": float(config.validation_fraction)}),
+        "classes": list(raw.classes),
+        "channels": raw.train_images.shape[1],
+        "image_size": raw.train_images.shape[2],
+        "mean": list(mean),
+        "std": list(std),
+        "images": {name: len(labels) for name, (_, labels) in splits.items()},
+    }
+    write_json(folder / _CARD, card)
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every channel on the scale 0 to 1; the latter at least 1/255."""
+    # Counts of the 256 levels are exact, and take little memory when filled part by part.
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images), 1000):
+        for channel, pixels in enumerate(images[start : start + 1000].swapaxes(0, 1)):
+            counts[channel] += np.bincount(pixels.ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    variance = (share * (levels[None] - mean[:, None]) ** 2).sum(axis=1)
+    std = np.maximum(np.sqrt(variance), 1 / 255)
+    return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,0 +1,56 @@
+"""The settings that each kind of dataset recommends: plain values, read without importing anything heavy.
+
+A recipe holds TrialConfig's settings and `validation_fraction`; a search space or `--set` overrides them.
+Not for: what a setting means or allows (config.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+_COMMON: dict[str, Any] = {
+    "backbone": "resnet18",
+    "schedule": "one_cycle",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "lambda_": 2.0,
+    "reduction": "mean",
+    "student_start": "scratch",
+}
+
+DIGITS: Settings = MappingProxyType(
+    _COMMON
+    | {
+        "resolution": 4,
+        "width": 0.25,
+        "dropout": 0.0,
+        "epochs": 20,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "crop_padding": 1,
+        "flip": False,  # a mirrored digit is no digit
+        "validation_fraction": 0.2,
+    }
+)
+"""Small enough for one CPU core: 8×8 digits seen at 4×4 by a network of a quarter of the width."""
+
+PAPER: Settings = MappingProxyType(
+    _COMMON
+    | {
+        "resolution": 8,
+        "width": 1.0,
+        "dropout": 0.5,
+        "epochs": 100,
+        "batch_size": 128,
+        "learning_rate": 0.1,  # the paper gives neither the rate nor its schedule
+        "crop_padding": 4,
+        "flip": True,
+        "validation_fraction": 0.1,
+    }
+)
+"""The paper's protocol for 32×32 photographs. Where mirrored images mean something else, as
+digits and text do, set `flip=false`."""

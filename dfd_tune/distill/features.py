@@ -1,0 +1,184 @@
+"""A teacher's features of training views: computed live, or read from a feature bank that was filled once.
+
+λ, learning rate, seed and resolution leave the teacher's features as they are, and a view is a pure function of
+(augment_seed, epoch, image), so a bank is exact up to float16. It is bound to the teacher's weights, the dataset
+and the views; one that does not belong is never used. Not for: whether a bank pays (plan.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfd_tune.data.pairs import TrainingImages
+from dfd_tune.digest import digest_json
+from dfd_tune.models import Network
+from dfd_tune.store import Store, read_json, write_json
+
+BankLayout = Literal["views", "epochs"]
+FILL_BATCH = 512
+SPOT_CHECK_IMAGES = 8
+
+
+class BankMismatchError(Exception):
+    """The bank on disk is not the one that was asked for: other teacher, data, views or layout, or damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankIdentity:
+    """All that a bank's numbers depend on."""
+
+    teacher_weights: str
+    dataset: str
+    layer: str
+    crop_padding: int
+    flip: bool
+    layout: BankLayout
+    augment_seed: int | None
+    """Of the layout `epochs`; a bank by `views` serves every seed."""
+    slots: int
+    """Number of views, or of epochs."""
+    images: int
+    feature_dim: int
+
+    @property
+    def key(self) -> str:
+        """The name of the bank in the store."""
+        return digest_json(asdict(self))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slots, images, feature_dim) of the float16 array."""
+        return (self.slots, self.images, self.feature_dim)
+
+
+def bank_identity(
+    layout: BankLayout, images: TrainingImages, teacher: Network, *, weights: str, dataset: str, epochs: int
+) -> BankIdentity:
+    """The bank of `teacher`, whose weights have the digest `weights`, for `images` of the dataset `dataset`.
+
+    Args:
+        layout: one slot for each view there is, or one for each epoch of the trials.
+        images: the high-resolution training images.
+        teacher: for its feature dimension.
+        weights: digest of the teacher's weights.
+        dataset: the dataset's digest.
+        epochs: of the longest trial; what a bank by views holds does not depend on it.
+    """
+    return BankIdentity(
+        teacher_weights=weights,
+        dataset=dataset,
+        layer="features",
+        crop_padding=images.space.crop_padding,
+        flip=images.space.flip,
+        layout=layout,
+        augment_seed=images.augment_seed if layout == "epochs" else None,
+        slots=images.space.count if layout == "views" else epochs,
+        images=len(images),
+        feature_dim=teacher.feature_dim,
+    )
+
+
+@dataclass(frozen=True)
+class LiveFeatures:
+    """The teacher looks at every view anew."""
+
+    teacher: Network
+    images: TrainingImages
+
+    @torch.no_grad()
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Features, float32 (B, D), of the views that the images `indices` get in `epoch`."""
+        return self.of_views(indices, self.images.view_ids(epoch, indices))
+
+    @torch.no_grad()
+    def of_views(self, indices: np.ndarray, ids: np.ndarray) -> Tensor:
+        """Features, float32 (B, D), of the views `ids` of the images `indices`, both int64 (B,)."""
+        assert not self.teacher.training, "a teacher in training mode changes its features and itself"
+        inputs = self.images.views(indices, ids)
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.device.type == "cuda"):
+            return self.teacher.features(inputs).float()
+
+
+@dataclass(frozen=True)
+class BankedFeatures:
+    """Features read from a bank."""
+
+    identity: BankIdentity
+    features: np.ndarray
+    """float16 (slots, images, feature_dim), memory-mapped, read-only."""
+    images: TrainingImages
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Features, float32 (B, D), of the views that the images `indices` get in `epoch`."""
+        if self.identity.layout == "views":
+            rows = self.features[self.images.view_ids(epoch, indices), indices]
+        else:
+            rows = self.features[epoch, indices]
+        return torch.from_numpy(rows).to(self.images.padded.device, torch.float32)
+
+
+def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
+    """Compute and publish a bank; returns its folder.
+
+    Raises:
+        OverflowError: a feature does not fit into float16.
+    """
+    with store.publish("banks", identity.key) as folder:
+        array = np.lib.format.open_memmap(
+            folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape
+        )
+        for slot in range(identity.slots):
+            for indices in np.split(
+                np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)
+            ):
+                features = live.of_views(indices, _ids_of_slot(identity, live.images, slot, indices))
+                array[slot, indices] = features.cpu().numpy().astype(np.float16)
+            if not np.isfinite(array[slot]).all():
+                raise OverflowError("the teacher's features do not fit into float16; train it with less learning_rate")
+        array.flush()
+        write_json(folder / "bank.json", asdict(identity))
+    return store.path("banks", identity.key)
+
+
+def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> BankedFeatures:
+    """Open the bank in `folder`, and hold a few of its rows against the live teacher.
+
+    Raises:
+        BankMismatchError: it is missing, damaged, or not the bank of `identity`.
+    """
+    try:
+        recorded: dict[str, Any] | None = read_json(folder / "bank.json")
+        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BankMismatchError(f"the bank in {folder} can't be read: {error}") from error
+    if recorded != asdict(identity):
+        raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")
+    if features.dtype != np.float16 or features.shape != identity.shape:
+        raise BankMismatchError(f"the bank in {folder} has {features.dtype} {features.shape}")
+    bank = BankedFeatures(identity, features, live.images)
+    _spot_check(bank, live, folder)
+    return bank
+
+
+def _spot_check(bank: BankedFeatures, live: LiveFeatures, folder: Path) -> None:
+    indices = np.unique(np.linspace(0, bank.identity.images - 1, SPOT_CHECK_IMAGES).astype(np.int64))
+    epoch = bank.identity.slots - 1 if bank.identity.layout == "epochs" else 0
+    kept, fresh = bank(epoch, indices), live(epoch, indices)
+    # Half-precision rounding is 2^-11 relative; a bank may have been filled on another kind of device.
+    scale = fresh.abs().max().clamp(min=1e-3)
+    if (kept - fresh).abs().max() > 0.03 * scale:
+        raise BankMismatchError(f"the bank in {folder} does not hold this teacher's features")
+
+
+def _ids_of_slot(
+    identity: BankIdentity, images: TrainingImages, slot: int, indices: np.ndarray
+) -> np.ndarray:
+    if identity.layout == "views":
+        return np.full(len(indices), slot, dtype=np.int64)
+    return images.view_ids(slot, indices)

@@ -1,0 +1,143 @@
+"""A student's whole life: initial weights, training, its result under its trial key.
+
+Not for: the loop itself (training.py) or choosing among students (search/conclude.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.data.pairs import evaluation_images
+from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.pretrained import Pretrained, load_weights
+from dfd_tune.distill.process import Process
+from dfd_tune.distill.training import Distillation, evaluate, train_network
+from dfd_tune.distill.workbench import Workbench
+from dfd_tune.models import Network, build_network
+from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
+from dfd_tune.store import Store, read_json, write_json
+
+STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A finished trial, as it lies in the store under its key."""
+
+    key: str
+    config: dict[str, Any]
+    dataset: str
+    teacher: str | None
+    metrics: dict[str, float]
+    """Of the last epoch, and `seconds` of the whole training."""
+    history: list[dict[str, float]]
+
+
+def train_student(
+    config: TrialConfig,
+    workbench: Workbench,
+    process: Process,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Network, TrialResult]:
+    """Train the student of `config`; the same call in one process or in each of several workers.
+
+    Raises:
+        DivergedError: the loss did not stay finite.
+    """
+    dataset = workbench.dataset
+    started = clock()
+    student = initial_student(config, workbench).to(process.device)
+    history = train_network(
+        student,
+        workbench.images_for(config),
+        workbench.validation_images(config.low_res),
+        recipe=config.recipe,
+        process=process,
+        distillation=_distillation(config, workbench),
+    )
+    metrics = {name: value for name, value in history[-1].items() if name != "epoch"}
+    metrics["seconds"] = clock() - started
+    result = TrialResult(
+        key=config.key(dataset.digest),
+        config=dataclasses.asdict(config),
+        dataset=dataset.digest,
+        teacher=config.teacher().key(dataset.digest) if config.needs_teacher else None,
+        metrics=metrics,
+        history=history,
+    )
+    return student, result
+
+
+def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
+    """A student with the weights it starts from: random by its seed, its base network's, or its teacher's."""
+    dataset = workbench.dataset
+    student = build_network(
+        config.backbone,
+        width=config.width,
+        dropout=config.dropout,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        num_classes=len(dataset.classes),
+        seed=config.seed,
+    )
+    if config.student_start != "scratch":
+        source = config.teacher() if config.student_start == "teacher" else config.base()
+        start: Pretrained = workbench.pretrained(source)
+        load_weights(student, start.weights)
+    return student
+
+
+def save_result(store: Store, student: Network, result: TrialResult, config: TrialConfig, dataset: Dataset) -> None:
+    """Publish a finished trial: weights and result appear together, or not at all."""
+    with store.publish("trials", result.key) as folder:
+        save_student(folder / STUDENT_FILE, student, _card(config, dataset, result))
+        write_json(folder / RESULT_FILE, dataclasses.asdict(result))
+
+
+def find_result(store: Store, key: str) -> TrialResult | None:
+    """The finished trial of that key; None if the store has none."""
+    value = read_json(store.path("trials", key, RESULT_FILE))
+    return None if value is None else TrialResult(**value)
+
+
+def student_file(store: Store, key: str) -> Path:
+    """Where a finished trial's student lies: a file that `predict` takes."""
+    return store.path("trials", key, STUDENT_FILE)
+
+
+def test_accuracy(file: Path, config: TrialConfig, dataset: Dataset, device: torch.device) -> float:
+    """Accuracy of a stored student on the low-resolution test images, a fraction."""
+    model, _ = load_deployed(file)
+    images = evaluation_images(dataset, dataset.test, config.low_res, device)
+    return evaluate(model.network.to(device), images)[0]
+
+
+def _distillation(config: TrialConfig, workbench: Workbench) -> Distillation | None:
+    if not config.distills:
+        return None
+    return Distillation(config.lambda_, config.reduction, workbench.features(config.teacher()))
+
+
+def _card(config: TrialConfig, dataset: Dataset, result: TrialResult) -> ModelCard:
+    return ModelCard(
+        backbone=config.backbone,
+        width=config.width,
+        dropout=config.dropout,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        resolution=config.resolution,
+        downsample=config.downsample,
+        upsample=config.upsample,
+        extras={"trial_key": result.key, "config": result.config, "val_accuracy": result.metrics["val_accuracy"]},
+    )

@@ -1,0 +1,206 @@
+"""The training loop, one for teachers, base networks and students: SGD on Eq. 4 over views of images.
+
+Not for: which images, weights and teacher go in (pretrained.py, student.py), nor for where it runs (process.py).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler
+
+from dfd_tune.config import Recipe, Reduction
+from dfd_tune.data.pairs import EvaluationImages, TrainingImages
+from dfd_tune.distill.losses import dfd_loss
+from dfd_tune.distill.process import Process
+from dfd_tune.models import Network
+
+EpochMetrics = dict[str, float]
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number, so that going on would only warm the room."""
+
+
+class FeatureSource(Protocol):
+    """Where a teacher's features come from: computed live, or read from a bank."""
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Features, float32 (B, D), of the views that the images `indices`, int64 (B,), get in `epoch`."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What makes a training run distil: a teacher's features and how much they weigh."""
+
+    lambda_: float
+    reduction: Reduction
+    features: FeatureSource
+
+
+def train_network(
+    network: Network,
+    images: TrainingImages,
+    validation: EvaluationImages,
+    *,
+    recipe: Recipe,
+    process: Process,
+    distillation: Distillation | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[EpochMetrics]:
+    """Train `network` in place and report every epoch.
+
+    Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
+    views, as they were trained on), val_accuracy, val_loss, learning_rate (of the last step), images_per_second
+    (training only). Losses are means per image; accuracies are fractions. All ranks return the same training
+    metrics; only rank 0 evaluates.
+
+    Raises:
+        DivergedError: an epoch's loss is not finite.
+    """
+    torch.manual_seed(recipe.seed + process.rank)
+    network.to(memory_format=torch.channels_last)
+    model = _wrapped(network, process)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    steps = math.ceil(len(images) / recipe.batch_size)
+    schedule = learning_rate_schedule(optimizer, recipe, total_steps=recipe.epochs * steps)
+    history = []
+    for epoch in range(recipe.epochs):
+        started = clock()
+        metrics = _train_epoch(model, images, recipe, process, distillation, optimizer, schedule, epoch)
+        metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
+        if not math.isfinite(metrics["loss"]):
+            raise DivergedError(
+                f"The loss is not finite in epoch {epoch + 1}: learning_rate {recipe.learning_rate:g} or λ is too "
+                "high for this network; lower one of them."
+            )
+        if process.rank == 0:
+            metrics["val_accuracy"], metrics["val_loss"] = evaluate(network, validation)
+        process.report(metrics)
+        history.append(metrics)
+    network.to(memory_format=torch.contiguous_format)
+    return history
+
+
+def _train_epoch(
+    model: nn.Module,
+    images: TrainingImages,
+    recipe: Recipe,
+    process: Process,
+    distillation: Distillation | None,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    epoch: int,
+) -> EpochMetrics:
+    model.train()
+    sums = torch.zeros(4, dtype=torch.float64, device=process.device)
+    used_rate = recipe.learning_rate
+    for batch in batches(len(images), recipe.batch_size, recipe.seed, epoch):
+        mine = np.array_split(batch, process.world_size)[process.rank]
+        inputs, labels = images.batch(epoch, mine)
+        with torch.autocast(process.device.type, dtype=torch.bfloat16, enabled=process.device.type == "cuda"):
+            features, logits = model(inputs)
+        losses = dfd_loss(
+            logits,
+            labels,
+            features,
+            None if distillation is None else distillation.features(epoch, mine),
+            lambda_=0.0 if distillation is None else distillation.lambda_,
+            reduction="mean" if distillation is None else distillation.reduction,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        # DDP averages gradients over ranks; this weight makes that the mean over the global batch, even when
+        # the ranks' shares of it differ by an image.
+        (losses.total * (len(mine) * process.world_size / len(batch))).backward()
+        optimizer.step()
+        used_rate = optimizer.param_groups[0]["lr"]
+        schedule.step()
+        correct = (logits.detach().argmax(1) == labels).sum()
+        sums += torch.stack([*(loss.detach() * len(mine) for loss in losses), correct]).double()
+    if process.world_size > 1:
+        torch.distributed.all_reduce(sums)
+    loss, cross_entropy, distilled, accuracy = (sums / len(images)).tolist()
+    return {
+        "epoch": epoch + 1,
+        "loss": loss,
+        "cross_entropy": cross_entropy,
+        "distillation": distilled,
+        "train_accuracy": accuracy,
+        "learning_rate": used_rate,
+    }
+
+
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The global batches of an epoch (from 0): int64 index arrays that partition range(count).
+
+    Sizes differ by at most one, so there is no last batch of a single image for batch norm to stumble over.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return np.array_split(order, math.ceil(count / batch_size))
+
+
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:
+    """The course of the learning rate, stepped once a batch.
+
+    - one_cycle: Smith & Topin 2018, https://arxiv.org/abs/1708.07120: up to the peak over 30 % of the steps, then
+      down to nearly nothing, along cosines; momentum stays as it is.
+    - cosine: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983, without restarts.
+    - step: a tenth after 50 % and again after 75 % of the steps, as in He et al. 2016 on CIFAR-10.
+    - constant.
+    """
+    kinds = torch.optim.lr_scheduler
+    if recipe.schedule == "one_cycle":
+        # The cycle has a rise and a fall of at least a step each, so it cannot be shorter than this.
+        return kinds.OneCycleLR(
+            optimizer, max_lr=recipe.learning_rate, total_steps=max(total_steps, 4) + 1, cycle_momentum=False
+        )
+    if recipe.schedule == "cosine":
+        return kinds.CosineAnnealingLR(optimizer, T_max=total_steps)
+    if recipe.schedule == "step":
+        return kinds.MultiStepLR(optimizer, milestones=[total_steps // 2, total_steps * 3 // 4])
+    return kinds.ConstantLR(optimizer, factor=1.0)
+
+
+@torch.no_grad()
+def evaluate(network: Network, images: EvaluationImages) -> tuple[float, float]:
+    """Accuracy, a fraction, and mean cross entropy over `images`; leaves the network in evaluation mode."""
+    network.eval()
+    correct = loss = 0.0
+    for inputs, labels in images.batches():
+        logits = network(inputs).float()
+        correct += (logits.argmax(1) == labels).sum().item()
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    return correct / len(images.labels), loss / len(images.labels)
+
+
+class _FeaturesAndLogits(nn.Module):
+    """Both outputs from one forward call, as DistributedDataParallel watches only `forward`."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.features(inputs)
+        return features, self.network.classifier(features)
+
+
+def _wrapped(network: Network, process: Process) -> nn.Module:
+    model = _FeaturesAndLogits(network)
+    if process.world_size == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model)

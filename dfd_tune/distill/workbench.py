@@ -1,0 +1,134 @@
+"""What one process keeps at hand from trial to trial: images on the device, teachers and their features.
+
+Everything is keyed by what it depends on and bounded in number, so a reused process gives the same results as a
+fresh one. Not for: anything that a trial changes (weights, optimiser, random state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from dfd_tune.config import LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.data.pairs import EvaluationImages, TrainingImages, evaluation_images, training_images
+from dfd_tune.data.prepared import Dataset, open_dataset
+from dfd_tune.data.views import ViewSpace
+from dfd_tune.distill.features import (
+    BankedFeatures,
+    BankIdentity,
+    BankLayout,
+    BankMismatchError,
+    LiveFeatures,
+    bank_identity,
+    fill_bank,
+    open_bank,
+)
+from dfd_tune.distill.pretrained import Pretrained, ensure_pretrained, find_pretrained
+from dfd_tune.distill.process import Process
+from dfd_tune.distill.training import FeatureSource
+from dfd_tune.store import Store
+
+KEPT = 4
+"""How many image sets, networks and banks of each kind are kept; a set on the device can be large."""
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """How a teacher's bank is laid out, and for how many epochs."""
+
+    layout: BankLayout
+    epochs: int
+
+
+class Workbench:
+    """One dataset on one device.
+
+    Args:
+        store: holds the dataset, the teachers and the banks.
+        dataset_key: name of the prepared dataset's folder in the store.
+        banks: by teacher key, the banks that the plan asks for; a teacher without one runs live.
+        device: where images and networks are put.
+    """
+
+    def __init__(self, store: Store, dataset_key: str, banks: Mapping[str, BankPlan], device: torch.device):
+        self.store = store
+        self.dataset: Dataset = open_dataset(store.path("datasets", dataset_key))
+        self.banks = banks
+        self.device = device
+        self.training_images = lru_cache(KEPT)(self._training_images)
+        self.validation_images = lru_cache(KEPT)(self._validation_images)
+        self.pretrained = lru_cache(KEPT)(self._pretrained)
+        self.features = lru_cache(KEPT)(self._features)
+
+    def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
+        """The training images of the side, and in the views, that `config` asks for."""
+        return self.training_images(
+            config.low_res, ViewSpace(config.crop_padding, config.flip), config.augment_seed
+        )
+
+    def prepare(self, config: PretrainedConfig, process: Process) -> tuple[Pretrained, bool, bool]:
+        """Have a network trained and its bank filled; returns it, and whether either had to be done now."""
+        found, trained = ensure_pretrained(
+            self.store,
+            config,
+            self.dataset,
+            self.images_for(config),
+            self.validation_images(config.low_res),
+            process,
+        )
+        filled = False
+        if found.key in self.banks:
+            live, identity = self._live(config)
+            with self.store.lease(f"bank-{identity.key}"):
+                filled = self._ensure_bank(identity, live)
+        return found, trained, filled
+
+    def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
+        folder = self.store.path("banks", identity.key)
+        try:
+            open_bank(folder, identity, live)
+        except BankMismatchError:
+            self.store.discard("banks", identity.key)
+            fill_bank(self.store, identity, live)
+            open_bank(folder, identity, live)
+            return True
+        return False
+
+    def _training_images(self, low_res: LowRes | None, space: ViewSpace, augment_seed: int) -> TrainingImages:
+        return training_images(self.dataset, low_res, space, augment_seed, self.device)
+
+    def _validation_images(self, low_res: LowRes | None) -> EvaluationImages:
+        return evaluation_images(self.dataset, self.dataset.validation, low_res, self.device)
+
+    def _pretrained(self, config: PretrainedConfig) -> Pretrained:
+        found = find_pretrained(self.store, config, self.dataset)
+        if found is None:
+            raise FileNotFoundError(
+                f"{config.role} {config.key(self.dataset.digest)} is not in the store; it is made before the search"
+            )
+        found.network.to(self.device, memory_format=torch.channels_last)
+        return found
+
+    def _features(self, config: PretrainedConfig) -> FeatureSource:
+        live, identity = self._live(config)
+        if config.key(self.dataset.digest) not in self.banks:
+            return live
+        bank: BankedFeatures = open_bank(self.store.path("banks", identity.key), identity, live)
+        return bank
+
+    def _live(self, config: PretrainedConfig) -> tuple[LiveFeatures, BankIdentity]:
+        teacher = self.pretrained(config)
+        live = LiveFeatures(teacher.network, self.images_for(config))
+        plan = self.banks.get(teacher.key, BankPlan("views", 1))
+        identity = bank_identity(
+            plan.layout,
+            live.images,
+            teacher.network,
+            weights=teacher.weights_digest,
+            dataset=self.dataset.digest,
+            epochs=plan.epochs,
+        )
+        return live, identity

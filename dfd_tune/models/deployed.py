@@ -1,0 +1,171 @@
+"""The student as it is used: from bytes of any height and width to class probabilities, in one file.
+
+Not for: training, nor for the model registry (tracking.py), which is handed a `Deployed` made here. The
+file is safetensors (https://github.com/huggingface/safetensors): tensors and a header of text. Loading it
+runs no code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dfd_tune.data.degradation import degrade, normalise
+from dfd_tune.errors import UserError, cause_of
+from dfd_tune.models.build import build_network
+from dfd_tune.models.card import ModelCard, card_from_json
+from dfd_tune.models.network import Network
+
+CARD_KEY = "dfd_tune_card"
+"""Under which the header of the file holds the card."""
+
+
+class Deployed(nn.Module):
+    """Degrade, normalise, classify: what a student expects of its input is part of the model.
+
+    Any image becomes a low-resolution one; that of a camera which has `resolution` pixels is left as it is on
+    the way down. Made in evaluation mode, into which it also puts `network`.
+
+    Args:
+        network: takes `channels` x image_size x image_size.
+        mean: per channel, of the training images scaled to 0..1; its length is the number of channels.
+        std: likewise, standard deviations.
+        resolution: as for `degrade`, like `image_size`, `downsample` and `upsample`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        resolution: int,
+        image_size: int,
+        downsample: str,
+        upsample: str,
+    ):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.channels = len(mean)
+        self.resolution = resolution
+        self.image_size = image_size
+        self.downsample = downsample
+        self.upsample = upsample
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class probabilities, float32 (N, K), of images uint8 (N, H, W, C) of any height and width.
+
+        Raises:
+            ValueError: the images have another type, number of dimensions or number of channels.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
+            raise ValueError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}, but must be torch.uint8 of shape "
+                f"(images, height, width, {self.channels})."
+            )
+        low_res = degrade(
+            images.permute(0, 3, 1, 2),
+            resolution=self.resolution,
+            image_size=self.image_size,
+            downsample=self.downsample,
+            upsample=self.upsample,
+        )
+        logits: Tensor = self.network(normalise(low_res, self.mean, self.std))
+        return torch.softmax(logits.to(torch.float32), dim=1)
+
+
+def save_student(path: str | os.PathLike[str], network: Network, card: ModelCard) -> None:
+    """Write a student's weights and card into one file, atomically; its folder is made if need be.
+
+    Raises:
+        TypeError, ValueError: the card's extras hold what JSON can't.
+    """
+    final = Path(path)
+    # Contiguous, as safetensors refuses the channels-last weights of training on CUDA.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    content = safetensors.torch.save(weights, metadata={"format": "pt", CARD_KEY: card.to_json()})
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(draft, 0o644)
+        os.replace(draft, final)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
+    """The model in a file that `save_student` wrote, on the CPU, ready for use, and its card.
+
+    Raises:
+        UserError: there is no such file, or it holds no such model.
+    """
+    text, weights = _read(path)
+    if text is None:
+        raise UserError(
+            f"The model '{path}' holds weights without a card; name a student.safetensors of dfd-tune."
+        )
+    try:
+        card = card_from_json(text)
+        network = _network_of(card, weights)
+    except ValueError as error:
+        raise UserError(f"The model '{path}' can't be used: {cause_of(error)}; make it anew.") from None
+    deployed = Deployed(
+        network,
+        mean=card.mean,
+        std=card.std,
+        resolution=card.resolution,
+        image_size=card.image_size,
+        downsample=card.downsample,
+        upsample=card.upsample,
+    )
+    return deployed, card
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Tensor]]:
+    """The card's text, None if there is none, and the tensors of a safetensors file."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(CARD_KEY)
+            return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        # safetensors' own text repeats the path.
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else cause_of(error)
+        raise UserError(f"The model '{path}' can't be read: {reason}.") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"The model '{path}' is not a safetensors file ({cause_of(error)}); "
+            "name a student.safetensors that dfd-tune wrote."
+        ) from None
+
+
+def _network_of(card: ModelCard, weights: dict[str, Tensor]) -> Network:
+    network = build_network(
+        card.backbone,
+        width=card.width,
+        dropout=card.dropout,
+        channels=card.channels,
+        image_size=card.image_size,
+        num_classes=len(card.classes),
+        seed=0,
+    )
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError(f"its weights don't fit the {card.backbone} of its card")
+    network.load_state_dict(weights)
+    return network

@@ -1,0 +1,67 @@
+"""What every backbone is: a network in two parts, so that distillation can look between them.
+
+Also the pieces that the backbones share: scaled channel counts, global average pooling, initial weights. Not
+for: which backbones there are (models/build.py), nor for how they are trained.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """A classifier as `features` followed by `classifier`.
+
+    Attributes:
+        features: float (N, C, S, S) -> (N, D), the last feature layer: what is distilled.
+        classifier: (N, D) -> (N, K), the logits.
+        feature_dim: D.
+    """
+
+    def __init__(self, features: nn.Module, classifier: nn.Module, feature_dim: int):
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+        self.feature_dim = feature_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of float images (N, C, S, S), S being the size that the network was built for."""
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+class GlobalAveragePool(nn.Module):
+    """(N, C, H, W) -> (N, C), the mean over all places."""
+
+    # A plain mean: the backward pass of adaptive pooling is not deterministic on CUDA.
+    def forward(self, maps: Tensor) -> Tensor:
+        """The mean over the last two dimensions."""
+        return maps.mean(dim=(2, 3))
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count times the width multiplier, rounded to a whole number of at least 8."""
+    return max(8, round(channels * width))
+
+
+def initialise(network: Network, generator: torch.Generator) -> None:
+    """Draw all weights anew, from `generator` alone, in the order of the modules.
+
+    He initialisation (He et al. 2015, "Delving Deep into Rectifiers", section 2.2,
+    https://arxiv.org/abs/1502.01852): normal with variance 2 / fan-in; 1 / fan-in for the classifier, as no ReLU
+    follows it. Biases are zero; batch norm starts as the identity.
+    """
+    # By inputs, not outputs: without batch norm, AlexNet's growing channel counts would shrink the signal.
+    for part, gain in ((network.features, 2.0), (network.classifier, 1.0)):
+        for module in part.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=math.sqrt(gain / fan_in), generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)

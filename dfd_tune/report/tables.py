@@ -1,0 +1,140 @@
+"""A search's results as a JSON object, CSV, Markdown or text.
+
+Not for: figures (plots.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.report.points import points_of, ranked
+
+
+def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What `results --format json` prints. Accuracies are fractions in 0..1."""
+    best = search.best
+    return {
+        "search": search.search,
+        "space": search.space,
+        "dataset": search.dataset["dataset"],
+        "dataset_facts": search.dataset,
+        "teachers": [dataclasses.asdict(teacher) for teacher in search.teachers],
+        "trials": [
+            {
+                "key": trial.key,
+                "status": trial.status,
+                "config": trial.config,
+                "metrics": trial.metrics,
+                "teacher": trial.teacher,
+                "error": trial.error,
+            }
+            for trial in trials
+        ],
+        "best": None if best is None else dataclasses.asdict(best),
+    }
+
+
+def trials_csv(trials: Sequence[TrialRecord]) -> str:
+    """One line a trial: key, status, every setting, every metric."""
+    settings = list(dict.fromkeys(name for trial in trials for name in trial.config))
+    metrics = list(dict.fromkeys(name for trial in trials for name in trial.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["key", "status", *settings, *metrics])
+    for trial in trials:
+        writer.writerow(
+            [
+                trial.key,
+                trial.status,
+                *(trial.config.get(name, "") for name in settings),
+                *(trial.metrics.get(name, "") for name in metrics),
+            ]
+        )
+    return text.getvalue()
+
+
+def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the ranking: one row a point, best first, then the trials that did not finish."""
+    explored = [name for name in search.explored if name != "seed"]
+    points = ranked(points_of(trials))
+    with_seeds = any(len(point.trials) > 1 for point in points)
+    header = ["rank", *explored, "val. accuracy", *(["seeds"] if with_seeds else []), "train accuracy", "seconds"]
+    rows = []
+    for place, point in enumerate(points, 1):
+        half = point.half_width
+        accuracy = percent(point.val_accuracy) + (f" ± {100 * half:.2f}" if half is not None else "")
+        first = point.trials[0].metrics
+        rows.append(
+            [
+                str(place),
+                *(_text(point.config[name]) for name in explored),
+                accuracy,
+                *([str(len(point.trials))] if with_seeds else []),
+                percent(first["train_accuracy"]),
+                f"{first['seconds']:.0f}",
+            ]
+        )
+    for trial in trials:
+        if trial.status != "FINISHED":
+            rest = [""] * (len(header) - 2 - len(explored))
+            rows.append(["–", *(_text(trial.config[name]) for name in explored), trial.status, *rest])
+    return header, rows
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in aligned columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def conclusion(search: SearchRecord) -> list[str]:
+    """What came out, in a few lines: the chosen student against plain training and the teacher."""
+    best = search.best
+    if best is None:
+        return ["No trial has finished, so there is no best student."]
+    lines = [
+        f"Best student, chosen on validation images: {best.config['backbone']} with λ = {best.config['lambda_']:g}, "
+        f"validation accuracy {percent(best.val_accuracy)}, test accuracy {percent(best.test_accuracy)}"
+    ]
+    teachers = {teacher.key: teacher for teacher in search.teachers}
+    high_res = next(
+        (t.test_accuracy for t in teachers.values() if t.role == "teacher" and t.key == best.teacher), None
+    )
+    if best.base_test_accuracy is not None and best.config["lambda_"] > 0:
+        gain = 100 * (best.test_accuracy - best.base_test_accuracy)
+        line = (
+            f"The same student without distillation (λ = 0): test accuracy {percent(best.base_test_accuracy)}; "
+            f"distillation gives {gain:+.2f} points"
+        )
+        if high_res is not None:
+            line += f"; the teacher on high-resolution images: {percent(high_res)}"
+            if high_res > best.base_test_accuracy:
+                share = (best.test_accuracy - best.base_test_accuracy) / (high_res - best.base_test_accuracy)
+                line += f", so the gap recovered is {share:.0%}"
+        lines.append(line)
+        lines.append(
+            f"One test image is {100 / search.dataset['test_images']:.2f} points; gains of a few images are within "
+            "the noise of one seed. Explore `seed` to have intervals."
+        )
+    return lines
+
+
+def percent(fraction: float) -> str:
+    """A fraction as per cent with two digits."""
+    return f"{100 * fraction:.2f} %"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

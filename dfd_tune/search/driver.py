@@ -1,0 +1,194 @@
+"""The search itself: Ray Tune runs trials at the points that we enumerate or Optuna samples.
+
+Not for: what a trial does (worker.py), what is remembered of it (ledger.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.distill.student import find_result
+from dfd_tune.plan import Plan
+from dfd_tune.record import TrialRecord
+from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.worker import TRIAL_KEY, TUNE_DRIVER_CPUS, TrialContext, run_trial
+from dfd_tune.space import Axis, Choice, Range
+
+if TYPE_CHECKING:
+    from ray import tune
+
+METRIC = "val_accuracy"
+
+
+def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
+    """Run every trial of the plan that has no result yet. Crashed trials are recorded as FAILED.
+
+    A grid's points are enumerated by us and handed to Optuna as points to evaluate, in order; a sampled space
+    continues from its finished trials.
+    """
+    if plan.request.space.sampler == "grid":
+        points = _open_points(plan, ledger)
+        if points:
+            run_points(points, plan, context, ledger)
+        return
+    finished = [trial for trial in ledger.with_status("FINISHED") if _in_space(plan, trial)]
+    missing = plan.num_trials - len(finished)
+    if missing > 0:
+        searcher = _sampler(plan, [trial for trial in finished if trial.metrics])
+        _fit(searcher, missing, plan, context, ledger)
+
+
+def run_points(
+    points: Sequence[Mapping[str, Any]], plan: Plan, context: TrialContext, ledger: Ledger
+) -> None:
+    """Run trials at exactly these points of the space, in order."""
+    from optuna.samplers import RandomSampler
+    from ray.tune.search.optuna import OptunaSearch
+
+    searcher = OptunaSearch(
+        space=_distributions(plan.request.explore, points),
+        metric=METRIC,
+        mode="max",
+        sampler=RandomSampler(seed=plan.request.seed),
+        points_to_evaluate=[dict(point) for point in points],
+    )
+    _fit(searcher, len(points), plan, context, ledger)
+
+
+def _open_points(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+    """The grid's points without a result; those with one, be it of another search, are recorded."""
+    points = []
+    for key, config in plan.trials.items():
+        known = ledger.trials.get(key)
+        if known is not None and known.status == "FINISHED":
+            continue
+        result = find_result(ledger.store, key)
+        if result is not None:
+            ledger.finished(result)
+        else:
+            points.append({name: getattr(config, name) for name in plan.request.explore})
+    return points
+
+
+def _in_space(plan: Plan, trial: TrialRecord) -> bool:
+    return all(_contains(axis, trial.config[name]) for name, axis in plan.request.explore.items())
+
+
+def _contains(axis: Axis, value: Any) -> bool:
+    return value in axis.values if isinstance(axis, Choice) else axis.low <= value <= axis.high
+
+
+def _sampler(plan: Plan, finished: list[TrialRecord]) -> Any:
+    from optuna.samplers import RandomSampler, TPESampler
+    from ray.tune.search.optuna import OptunaSearch
+
+    # A sampler that starts over with the same seed would suggest the finished points again.
+    seed = plan.request.seed + len(finished)
+    samplers = {"random": RandomSampler, "tpe": partial(TPESampler, multivariate=True, constant_liar=True)}
+    return OptunaSearch(
+        space=_distributions(plan.request.explore, []),
+        metric=METRIC,
+        mode="max",
+        sampler=samplers[plan.request.space.sampler](seed=seed),
+        points_to_evaluate=[{name: trial.config[name] for name in plan.request.explore} for trial in finished]
+        or None,
+        evaluated_rewards=[trial.metrics[METRIC] for trial in finished] or None,
+    )
+
+
+def _distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Optuna's distributions of the axes; given points, just the values that these take."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    distributions: dict[str, Any] = {}
+    for name, axis in explore.items():
+        if points:
+            distributions[name] = CategoricalDistribution(list(dict.fromkeys(point[name] for point in points)))
+        elif isinstance(axis, Choice):
+            distributions[name] = CategoricalDistribution(list(axis.values))
+        elif isinstance(axis.low, int):
+            distributions[name] = IntDistribution(
+                axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1)
+            )
+        else:
+            distributions[name] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+    return distributions
+
+
+def _fit(searcher: Any, samples: int, plan: Plan, context: TrialContext, ledger: Ledger) -> None:
+    from ray import tune
+
+    scratch = ledger.store.path("searches", ledger.search.search, ".tune")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(run_trial, context=context), _tune_actor_resources(context)
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=samples,
+                max_concurrent_trials=context.resources.concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[_callback(context, ledger)],
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tune_actor_resources(context: TrialContext) -> dict[str, float]:
+    if context.request.settings["workers"] > 1:
+        return {"CPU": TUNE_DRIVER_CPUS}
+    resources = context.resources
+    return {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+
+
+def _callback(context: TrialContext, ledger: Ledger) -> tune.Callback:
+    """Tune's events, handed on to the ledger."""
+    from ray import tune
+
+    def config_of(trial: Any) -> TrialConfig:
+        return context.request.trial(trial.config)
+
+    def key_of(trial: Any) -> str:
+        return config_of(trial).key(ledger.dataset_digest)
+
+    class ToLedger(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ledger.started(config_of(trial))
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if TRIAL_KEY in result:
+                ledger.epoch_done(result[TRIAL_KEY], result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            result = find_result(ledger.store, key_of(trial))
+            if result is None:
+                ledger.failed(key_of(trial), "The trial ended without an error and without a result.")
+            else:
+                ledger.finished(result)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ledger.failed(key_of(trial), _error_text(trial))
+
+    return ToLedger()
+
+
+def _error_text(trial: Any) -> str:
+    file = getattr(trial, "error_file", None)
+    if file and Path(file).exists():
+        return Path(file).read_text(encoding="utf-8", errors="replace")
+    return f"{trial.get_error()!r}"

@@ -1,0 +1,169 @@
+"""What a launch asks for: a space on a dataset with every setting resolved, and where each came from.
+
+Precedence, lowest first: the project's defaults, the dataset's recipe, the space's `settings`, `--set`. An axis
+of the space stands above the recipe and below `--set`, which fixes the axis to one value or, with a list, gives
+it other values. Not for: what the request costs (plan.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from dfd_tune.config import DatasetConfig, TrialConfig, coerce, settings_of, teacher_defaults
+from dfd_tune.errors import raise_all
+from dfd_tune.space import (
+    Axis,
+    Choice,
+    Range,
+    SearchSpace,
+    parse_axis,
+    setting_class,
+    setting_problems,
+    trials_problem,
+)
+
+SEEDS = ("seed", "teacher_seed", "augment_seed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search as asked for. Nothing of it has been looked up or run."""
+
+    space: SearchSpace
+    dataset: DatasetConfig
+    explore: Mapping[str, Axis]
+    settings: Mapping[str, Any]
+    """Every setting of TrialConfig that is not explored."""
+    origins: Mapping[str, str]
+    """Where the value of each setting and axis comes from."""
+    trials: int | None
+    """How many trials to sample; None for a grid."""
+    seed: int
+
+    def trial(self, point: Mapping[str, Any]) -> TrialConfig:
+        """The trial at a point of the space."""
+        return TrialConfig(**{**self.settings, **{name: point[name] for name in self.explore}})
+
+
+def resolve(
+    space: SearchSpace,
+    *,
+    dataset: str,
+    data: str | None,
+    recipe: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+    seed: int = 0,
+    workers: int = 1,
+    trials: int | None = None,
+) -> Request:
+    """Put a space, a dataset's recipe and `--set key=value` assignments together.
+
+    Raises:
+        UserError: an assignment is malformed, unknown or out of range; all are named.
+    """
+    problems: list[str] = []
+    explore = dict(space.explore)
+    given: dict[str, Any] = {}
+    origins = dict.fromkeys(explore, f"explored by space {space.name}")
+    for name, value in _assignments(assignments, problems):
+        explore.pop(name, None)
+        if isinstance(value, list):
+            axis, found = parse_axis(name, value, space.sampler)
+            if axis is not None:
+                explore[name] = axis
+        else:
+            found = setting_problems(name, value)
+            given[name] = value
+        problems += [f"--set {problem}" for problem in found]
+        origins[name] = "--set"
+    if not explore:
+        problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
+    if trials is not None and (problem := trials_problem(trials, space.sampler)):
+        problems.append(f"--{problem}")
+    raise_all(problems)
+
+    layers = [
+        ("default", _defaults() | dict.fromkeys(SEEDS, seed) | {"workers": workers}),
+        (f"dataset {dataset}", dict(recipe)),
+        (f"space {space.name}", dict(space.settings)),
+        ("--set", given),
+    ]
+    settings: dict[str, Any] = {}
+    for origin, values in layers:
+        settings |= values
+        origins |= {name: origin for name in values if name not in explore}
+    followers = teacher_defaults(settings)
+    settings |= followers
+    origins |= dict.fromkeys(followers, "as the student's")
+    return Request(
+        space=space,
+        dataset=DatasetConfig(
+            dataset=dataset, data=data, **{name: settings[name] for name in _dataset_settings() if name in settings}
+        ),
+        explore=explore,
+        settings={name: settings[name] for name in settings_of(TrialConfig) if name not in explore},
+        origins=origins,
+        trials=trials if trials is not None else space.trials,
+        seed=seed,
+    )
+
+
+def describe(request: Request) -> list[tuple[str, str, str]]:
+    """Rows (setting, value, origin) of everything that a request resolves to, for `--show-config`."""
+    rows = [("dataset", request.dataset.dataset, "--dataset"), ("data", str(request.dataset.data or "-"), "--data")]
+    for name in _dataset_settings():
+        value = getattr(request.dataset, name)
+        rows.append((name, "all" if value is None else _text(value), request.origins.get(name, "default")))
+    for name in settings_of(TrialConfig):
+        axis = request.explore.get(name)
+        value = _axis_text(axis) if axis is not None else _text(request.settings[name])
+        rows.append((name, value, request.origins.get(name, "default")))
+    return rows
+
+
+def _axis_text(axis: Axis) -> str:
+    if isinstance(axis, Choice):
+        return "{" + ", ".join(_text(value) for value in axis.values) + "}"
+    assert isinstance(axis, Range)
+    kind = " log" if axis.log else f" step {axis.step:g}" if axis.step else ""
+    return f"[{axis.low:g} … {axis.high:g}]{kind}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, Any]]:
+    pairs = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name or not value.strip():
+            problems.append(f"--set '{text}' must be key=value, as in --set epochs=5.")
+            continue
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            problems.append(f"--set {name}: '{value}' is no YAML value; write a number, a word or [a, list].")
+            continue
+        config = setting_class(name)
+        pairs.append((name, parsed if config is None else coerce(config, name, parsed)))
+    return pairs
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        setting.name: setting.default
+        for config in (DatasetConfig, TrialConfig)
+        for setting in dataclasses.fields(config)
+        if setting.default is not dataclasses.MISSING
+    }
+
+
+def _dataset_settings() -> list[str]:
+    return [name for name in settings_of(DatasetConfig) if name not in ("dataset", "data")]

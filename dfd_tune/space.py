@@ -1,0 +1,280 @@
+"""Search spaces: a YAML file's content, read and checked, and the grid that it spans.
+
+    description: one line
+    sampler: grid | random | tpe
+    trials: 30                                          # of random and tpe
+    explore:
+      backbone: [resnet18, vgg16]                       # a list: each of these values
+      lambda_: {low: 0.05, high: 20, log: true}         # a range, for random and tpe; `step` for steps
+    settings: {epochs: 30}                              # what all trials share, over the dataset's recipe
+
+Not for: what a space means on a dataset (plan.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from dfd_tune.config import DatasetConfig, TrialConfig, broken_rule, coerce, settings_of
+from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
+
+Sampler = Literal["grid", "random", "tpe"]
+SEARCH_WIDE = ("augment_seed", "workers")
+"""Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Each of these values."""
+
+    values: tuple[Any, ...]
+
+    def as_json(self) -> Any:
+        """As it stands in a YAML file."""
+        return list(self.values)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Any value from low to high, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def as_json(self) -> Any:
+        """As it stands in a YAML file."""
+        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+
+
+Axis = Choice | Range
+
+
+def axis_from_json(value: Any) -> Axis:
+    """The axis that `as_json` gave `value` for."""
+    return Choice(tuple(value)) if isinstance(value, list) else Range(**value)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search explores. Make one with `read_space`."""
+
+    name: str
+    description: str
+    sampler: Sampler
+    explore: Mapping[str, Axis]
+    settings: Mapping[str, Any]
+    trials: int | None
+    """How many trials to sample; None for a grid, which knows its size."""
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with the package, by name."""
+    package = Path(__file__).parent
+    # In a wheel the folder lies inside the package, in a checkout beside it.
+    folder = next(place for place in (package / "search_spaces", package.parent / "search_spaces") if place.is_dir())
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def read_space(name: str) -> SearchSpace:
+    """Read a shipped space by name, or a YAML file by its path.
+
+    Raises:
+        UserError: there is no such space or file, it is no YAML, or its content is not a space; all problems of
+            the content are named, with their lines.
+    """
+    shipped = shipped_spaces()
+    if name in shipped:
+        return _read_file(shipped[name])
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return _read_file(path)
+    raise UserError(unknown_name("space", name, shipped) + " Or give the path of a .yaml file.")
+
+
+def grid_points(explore: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes' values, the last axis running fastest. All axes must be choices."""
+    values = []
+    for axis in explore.values():
+        assert isinstance(axis, Choice), "a grid has no ranges"
+        values.append(axis.values)
+    for combination in itertools.product(*values):
+        yield dict(zip(explore, combination, strict=True))
+
+
+def parse_axis(name: str, value: Any, sampler: str) -> tuple[Axis | None, list[str]]:
+    """The axis that a YAML value describes, or None and what is wrong with it, one sentence a problem."""
+    if name in settings_of(DatasetConfig) or name in SEARCH_WIDE:
+        return None, [f"{name} can't be explored: all trials of a search share it; put it under `settings`."]
+    if name not in settings_of(TrialConfig):
+        return None, [unknown_name("setting", name, settings_of(TrialConfig))]
+    if isinstance(value, dict):
+        return _parse_range(name, value, sampler)
+    if not isinstance(value, list):
+        return None, [f"{name} is {value!r}, but must be a list of values or a range {{low: …, high: …}}."]
+    return _parse_choice(name, value, sampler)
+
+
+def _parse_choice(name: str, value: list[Any], sampler: str) -> tuple[Axis | None, list[str]]:
+    if not value:
+        return None, [f"{name} has an empty list; give it at least one value, or leave it out."]
+    if name == "seed" and sampler != "grid":
+        return None, [f"seed can't be explored with sampler {sampler}: a lucky seed is no setting; use a grid."]
+    values = tuple(coerce(TrialConfig, name, item) for item in value)
+    problems = [
+        f"{name} has the value {item!r}, but each must be {rule}."
+        for item in values
+        if (rule := broken_rule(TrialConfig, name, item)) is not None
+    ]
+    if not problems and len(set(values)) < len(values):
+        problems.append(f"{name} names a value twice in {value}; leave one out.")
+    return (None if problems else Choice(values)), problems
+
+
+def _parse_range(name: str, value: dict[str, Any], sampler: str) -> tuple[Axis | None, list[str]]:
+    kind = get_type_hints(TrialConfig)[name]
+    if kind not in (int, float):
+        return None, [f"{name} has a range, but takes names; give a list of them."]
+    if sampler == "grid":
+        return None, [f"{name} has a range, but sampler grid takes lists; give a list, or sampler random or tpe."]
+    problems = [
+        f"{name}: " + unknown_name("key", key, ("low", "high", "log", "step"))
+        for key in value
+        if key not in ("low", "high", "log", "step")
+    ]
+    ends = {end: coerce(TrialConfig, name, value.get(end)) for end in ("low", "high")}
+    problems += [
+        f"{name}: {end} is {ends[end]!r}, but must be {rule}."
+        for end in ends
+        if (rule := broken_rule(TrialConfig, name, ends[end])) is not None
+    ]
+    log, step = value.get("log", False), value.get("step")
+    if not isinstance(log, bool):
+        problems.append(f"{name}: log is {log!r}, but must be true or false.")
+    if problems:
+        return None, problems
+    low, high = ends["low"], ends["high"]
+    if low >= high:
+        problems.append(f"{name} has an empty range: low {low:g} must be below high {high:g}.")
+    if log and low <= 0:
+        problems.append(f"{name}: a log range must start above 0, but low is {low:g}.")
+    if step is not None and (log or isinstance(step, bool) or not isinstance(step, kind) or step <= 0):
+        problems.append(f"{name}: step is {step!r}, but must be a positive {kind.__name__}, and not with log.")
+    return (None if problems else Range(low, high, log, step)), problems
+
+
+def _read_file(path: Path) -> SearchSpace:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The space '{path}' can't be read ({cause_of(error)}); name a .yaml file.") from None
+    try:
+        content = yaml.safe_load(text)
+        lines = _lines_of_keys(yaml.compose(text, yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{where}: this is no YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is no YAML: {cause_of(error)}.") from None
+    return _space_from(path, content, lines)
+
+
+def _lines_of_keys(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """Line numbers, from 1, of the keys of nested mappings. A key given twice is refused."""
+    lines: dict[tuple[str, ...], int] = {}
+    if not isinstance(node, yaml.MappingNode):
+        return lines
+    for key, value in node.value:
+        place = (*prefix, str(key.value))
+        if place in lines:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark
+            )
+        lines[place] = key.start_mark.line + 1
+        lines |= _lines_of_keys(value, place)
+    return lines
+
+
+def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) -> SearchSpace:
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a space is a mapping with the key `explore`; this file holds none.")
+    problems: list[str] = []
+
+    def say(problem: str, *place: str) -> None:
+        line = lines.get(place)
+        problems.append(f"{path}{f', line {line}' if line else ''}: {problem}")
+
+    known = ("description", "sampler", "trials", "explore", "settings")
+    for key in content:
+        if key not in known:
+            say(unknown_name("key", key, known), str(key))
+    sampler = content.get("sampler", "grid")
+    if sampler not in get_args(Sampler):
+        say(unknown_name("sampler", sampler, get_args(Sampler)), "sampler")
+        sampler = "grid"
+    explore = {}
+    for name, value in _mapping(content, "explore", say).items():
+        axis, found = parse_axis(name, value, sampler)
+        for problem in found:
+            say(problem, "explore", name)
+        if axis is not None:
+            explore[name] = axis
+    settings = {}
+    for name, value in _mapping(content, "settings", say).items():
+        found_in = setting_class(name)
+        settings[name] = value if found_in is None else coerce(found_in, name, value)
+        for problem in setting_problems(name, settings[name]):
+            say(problem, "settings", name)
+        if name in explore:
+            say(f"{name} is both explored and set; leave one out.", "settings", name)
+    if not explore and not problems:
+        say("`explore` names no setting; a space explores at least one.", "explore")
+    trials = content.get("trials")
+    if problem := trials_problem(trials, sampler):
+        say(problem, "trials")
+    raise_all(problems)
+    return SearchSpace(path.stem, str(content.get("description", "")), sampler, explore, settings, trials)
+
+
+def trials_problem(trials: Any, sampler: str) -> str | None:
+    """What is wrong with a number of trials for a sampler, as a sentence; None if nothing is."""
+    if sampler == "grid":
+        return None if trials is None else "trials is for the samplers random and tpe; a grid runs each point."
+    if isinstance(trials, int) and not isinstance(trials, bool) and 1 <= trials <= 100_000:
+        return None
+    return f"trials is {trials!r}, but sampler {sampler} needs a whole number from 1 to 100000."
+
+
+def setting_class(name: str) -> type[DatasetConfig] | type[TrialConfig] | None:
+    """Which of the two descriptions a setting belongs to; None if there is no such setting."""
+    if name in settings_of(TrialConfig):
+        return TrialConfig
+    return DatasetConfig if name in settings_of(DatasetConfig) and name not in ("dataset", "data") else None
+
+
+def setting_problems(name: str, value: Any) -> list[str]:
+    """What is wrong with giving `name` the value `value`, one sentence each."""
+    config = setting_class(name)
+    if config is None:
+        known = [*settings_of(TrialConfig), *settings_of(DatasetConfig)]
+        return [unknown_name("setting", name, [other for other in known if other not in ("dataset", "data")])]
+    rule = broken_rule(config, name, value)
+    return [] if rule is None else [f"{name} is {value!r}, but must be {rule}."]
+
+
+def _mapping(content: Mapping[str, Any], key: str, say: Any) -> dict[str, Any]:
+    value = content.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        say(f"`{key}` must be a mapping of settings.", key)
+        return {}
+    return value

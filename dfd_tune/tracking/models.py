@@ -1,0 +1,159 @@
+"""The best student in MLflow's model registry: exported, with a signature, under an alias.
+
+The client's calls are used throughout, never MLflow's fluent ones: those act on a global address and a global
+active run, which belong to the caller. Not for: choosing the best student, nor for its weights in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfd_tune.record import TrialRecord
+from dfd_tune.tracking.runs import KEY_TAG
+
+if TYPE_CHECKING:
+    import torch
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+ALIAS = "best"
+_LOGGED_NAME = "student"  # the name of a logged model may hold no '.', which a search's may
+
+
+def register(
+    client: MlflowClient,
+    *,
+    experiment_id: str,
+    run_id: str,
+    trial: TrialRecord,
+    model: torch.nn.Module,
+    example: np.ndarray,
+    name: str,
+    description: str,
+) -> str:
+    """Log a model, register it as `name`, and give it the alias `best`; returns models:/NAME@best.
+
+    A trial that is registered under this name already is not registered again; it only gets the alias back.
+
+    Args:
+        client: a connected client.
+        experiment_id: where the model is logged.
+        run_id: the run that it belongs to.
+        trial: its key becomes the version's tag, its settings become the model's parameters.
+        model: on the CPU, in eval mode; maps uint8 (N, H, W, C) to float32 (N, K) for any N, H and W.
+        example: uint8 (N, H, W, C) with N of at least 2; a size of 1 would become the only one allowed.
+        name: of the registered model.
+        description: shown beside the version.
+    """
+    assert not model.training, "the model must be in eval mode"
+    assert example.dtype == np.uint8, example.dtype
+    assert example.ndim == 4, example.shape
+    assert min(example.shape[:3]) > 1, example.shape
+    version = _version_of(client, name, trial.key)
+    if version is None:
+        model_id = _log(client, experiment_id, run_id, trial, model, example)
+        version = client.create_model_version(
+            name,
+            f"models:/{model_id}",
+            run_id,
+            tags={KEY_TAG: trial.key},
+            description=description,
+            model_id=model_id,
+        )
+    if version.version != _aliased(client, name):
+        client.set_registered_model_alias(name, ALIAS, version.version)
+    return f"models:/{name}@{ALIAS}"
+
+
+def _version_of(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
+    """The newest usable version that holds this trial's student; makes the registered model if need be."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    versions = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'", max_results=1000)
+        if version.tags.get(KEY_TAG) == key and version.status == "READY"
+    ]
+    return max(versions, key=lambda version: int(version.version), default=None)
+
+
+def _aliased(client: MlflowClient, name: str) -> str | None:
+    aliases: Mapping[str, Any] = client.get_registered_model(name).aliases
+    return None if ALIAS not in aliases else str(aliases[ALIAS])
+
+
+def _log(
+    client: MlflowClient,
+    experiment_id: str,
+    run_id: str,
+    trial: TrialRecord,
+    model: torch.nn.Module,
+    example: np.ndarray,
+) -> str:
+    """Log the model to the run; returns its id. One that could not be exported is left as FAILED."""
+    from mlflow.entities import LoggedModelOutput
+
+    params = {setting: str(value) for setting, value in trial.config.items()}
+    logged = client.create_logged_model(
+        experiment_id, _LOGGED_NAME, run_id, tags={KEY_TAG: trial.key}, params=params, model_type="student"
+    )
+    try:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        with tempfile.TemporaryDirectory() as folder, _silence():
+            path = Path(folder, "model")
+            _save(path, run_id, logged.model_id, logged.artifact_location, model, example)
+            client.log_model_artifacts(logged.model_id, str(path))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
+
+
+def _save(
+    path: Path, run_id: str, model_id: str, location: str, model: torch.nn.Module, example: np.ndarray
+) -> None:
+    """Export to a folder in the `pt2` format, which loads without running code."""
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    with torch.inference_mode():
+        classes = model(torch.from_numpy(example)).shape[1]
+    channels = example.shape[3]
+    signature = ModelSignature(  # MLflow exports the sizes that are -1 here as free ones
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]),
+    )
+    mlflow.pytorch.save_model(
+        model,
+        str(path),
+        mlflow_model=Model(artifact_path=location, model_uuid=model_id, run_id=run_id, model_id=model_id),
+        signature=signature,
+        input_example=example,
+        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"numpy=={np.__version__}"],
+        serialization_format="pt2",
+    )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what MLflow and torch.export print and warn about off the terminal."""
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        warnings.simplefilter("ignore")
+        yield

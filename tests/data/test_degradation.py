@@ -1,0 +1,138 @@
+"""Making low-resolution images: hand-made values, and what must hold for every method."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dfd_tune.config import Resampling
+from dfd_tune.data import degradation
+from dfd_tune.data.degradation import RESAMPLERS, degrade, degrade_array, normalise, resize
+from dfd_tune.errors import UserError
+
+METHODS = tuple(RESAMPLERS)
+BLOCKS = torch.tensor(
+    [
+        [0, 4, 100, 100],
+        [8, 12, 100, 100],
+        [1, 2, 255, 253],
+        [1, 3, 251, 255],
+    ],
+    dtype=torch.uint8,
+).reshape(1, 1, 4, 4)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_methods_are_those_of_the_settings() -> None:
+    assert set(METHODS) == set(Resampling.__args__)  # type: ignore[attr-defined]
+
+
+def test_area_halves_by_block_means() -> None:
+    # (0+4+8+12)/4 = 6, 100, 7/4 = 1.75 -> 2, 1014/4 = 253.5 -> 254 (halves go to the even number)
+    assert resize(BLOCKS, 2, "area").flatten().tolist() == [6, 100, 2, 254]
+
+
+def test_nearest_takes_a_pixel() -> None:
+    # The centre of a new pixel lies on the corner of four; the lower right one is taken.
+    assert resize(BLOCKS, 2, "nearest").flatten().tolist() == [12, 100, 3, 255]
+
+
+@pytest.mark.parametrize("method", ["area", "nearest"])
+def test_doubling_repeats_pixels(method: str) -> None:
+    small = noise(1, 3, 4, 4)
+    assert torch.equal(resize(small, 8, method), small.repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+def test_bilinear_doubling_by_hand() -> None:
+    # Pixel centres of 0, 100 at 0.5 and 1.5; new centres at 0.25, 0.75, 1.25, 1.75.
+    row = torch.tensor([[0, 100], [0, 100]], dtype=torch.uint8).reshape(1, 1, 2, 2)
+    assert resize(row, 4, "bilinear")[0, 0, 0].tolist() == [0, 25, 75, 100]
+
+
+def test_bicubic_overshoot_is_cut_not_wrapped() -> None:
+    edge = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    edge[..., 4:] = 255
+    row = resize(edge, 32, "bicubic")[0, 0, 0].int()
+    assert (row[:14] < 30).all()
+    assert (row[18:] > 225).all()
+
+
+@pytest.mark.parametrize("method", ["bicubic", "bilinear", "area"])
+def test_down_sampling_is_anti_aliased(method: str) -> None:
+    checks = ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 255).to(torch.uint8).expand(1, 1, 32, 32)
+    assert (resize(checks, 8, method).int() - 128).abs().max() <= 12
+
+
+@pytest.mark.parametrize(("downsample", "upsample"), itertools.product(METHODS, METHODS))
+def test_constant_images_stay_constant(downsample: str, upsample: str) -> None:
+    for value in (0, 1, 77, 255):
+        images = torch.full((1, 3, 33, 29), value, dtype=torch.uint8)
+        result = degrade(images, resolution=7, image_size=16, downsample=downsample, upsample=upsample)
+        assert result.shape == (1, 3, 16, 16)
+        assert (result == value).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_that_have_the_resolution_are_not_changed(method: str) -> None:
+    images = noise(4, 3, 16, 16)
+    assert torch.equal(resize(images, 16, method), images)
+    same = degrade(images, resolution=16, image_size=16, downsample=method, upsample=method)
+    assert torch.equal(same, images)
+    once = degrade(images, resolution=16, image_size=32, downsample=method, upsample="bicubic")
+    assert torch.equal(once, resize(images, 32, "bicubic", antialias=False))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (1, 3, 100, 70), (3, 3, 5, 9), (0, 3, 32, 32)])
+def test_any_size_comes_out_as_bytes_of_the_network_size(method: str, shape: tuple[int, ...]) -> None:
+    result = degrade(noise(*shape), resolution=6, image_size=20, downsample=method, upsample=method)
+    assert result.shape == (*shape[:2], 20, 20)
+    assert result.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_layout_does_not_matter(method: str) -> None:
+    images = noise(6, 3, 31, 37)
+    permuted = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    how = {"resolution": 8, "image_size": 32, "downsample": method, "upsample": method}
+    assert torch.equal(degrade(permuted, **how), degrade(images, **how))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_array_in_chunks_equals_the_whole(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = noise(11, 3, 32, 32).numpy()
+    array.setflags(write=False)
+    how = {"resolution": 8, "image_size": 32, "downsample": method, "upsample": method}
+    whole = degrade(torch.tensor(array), **how)  # type: ignore[arg-type]
+    monkeypatch.setattr(degradation, "VALUES_PER_CHUNK", 4 * 3 * 32 * 32)
+    assert torch.equal(degrade_array(array, **how), whole)  # type: ignore[arg-type]
+
+
+def test_low_resolution_images_hold_less_detail() -> None:
+    images = noise(1, 1, 32, 32)
+    spread = [
+        degrade(images, resolution=r, image_size=32, downsample="bicubic", upsample="bicubic").float().std()
+        for r in (4, 8, 16, 32)
+    ]
+    assert spread == sorted(spread)
+
+
+def test_unknown_methods_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Unknown resampling method 'bicubik'\. Did you mean 'bicubic'\?"):
+        resize(noise(1, 1, 8, 8), 4, "bicubik")
+
+
+def test_normalise_by_hand() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 2, 1, 1)
+    expected = [(0 - 0.5) / 0.25, (1 - 0.2) / 0.4]
+    result = normalise(images, (0.5, 0.2), (0.25, 0.4))
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.flatten(), expected, rtol=1e-6)
+    assert torch.equal(normalise(images, torch.tensor([0.5, 0.2]), torch.tensor([0.25, 0.4])), result)

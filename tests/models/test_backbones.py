@@ -1,0 +1,207 @@
+"""The backbones: shapes, hand-counted parameters, seeds, gradients; and that docs/models.md is true."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dfd_tune.errors import UserError
+from dfd_tune.models import BACKBONES, Network, build_network
+
+NAMES = tuple(BACKBONES)
+SIZES = (8, 9, 16, 28, 32, 33, 64)
+DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def network(
+    backbone: str, *, width: float = 0.125, dropout: float = 0.0, channels: int = 3, **other: int
+) -> Network:
+    settings = {"image_size": 8, "num_classes": 10, "seed": 0} | other
+    return build_network(backbone, width=width, dropout=dropout, channels=channels, **settings)
+
+
+def size_of(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def conv(inputs: int, outputs: int, side: int = 3) -> int:
+    """Weights of a convolution without a bias."""
+    return inputs * outputs * side * side
+
+
+def dense(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def alexnet_size(channels: int, stem: int, middle: int, wide: int, deep: int, hidden: int) -> int:
+    pairs = [(channels, stem), (stem, middle), (middle, wide), (wide, deep), (deep, deep)]
+    convolutions = sum(conv(a, b) + b for a, b in pairs)
+    return convolutions + dense(2 * 2 * deep, hidden) + dense(hidden, hidden) + dense(hidden, 10)
+
+
+def vgg16_size(channels: int, counts: list[int]) -> int:
+    pairs = itertools.pairwise([channels, *counts])
+    return sum(conv(a, b) + 2 * b for a, b in pairs) + dense(counts[-1], 10)
+
+
+def resnet18_size(channels: int, a: int, b: int, c: int, d: int) -> int:
+    # Every convolution is followed by batch norm: 2 parameters a channel.
+    stem = conv(channels, a) + 2 * a
+    first = 4 * (conv(a, a) + 2 * a)
+    others = sum(
+        conv(i, o) + 3 * conv(o, o) + 4 * 2 * o + conv(i, o, side=1) + 2 * o
+        for i, o in [(a, b), (b, c), (c, d)]
+    )
+    return stem + first + others + dense(d, 10)
+
+
+VGG_FULL = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+VGG_QUARTER = [16] * 2 + [32] * 2 + [64] * 3 + [128] * 6
+COUNTED = {
+    ("alexnet", 1.0, 3): (alexnet_size(3, 64, 192, 384, 256, 1024), 1024),
+    ("alexnet", 0.25, 3): (alexnet_size(3, 16, 48, 96, 64, 256), 256),
+    ("alexnet", 1.0, 1): (alexnet_size(1, 64, 192, 384, 256, 1024), 1024),
+    ("alexnet", 0.25, 1): (alexnet_size(1, 16, 48, 96, 64, 256), 256),
+    ("vgg16", 1.0, 3): (vgg16_size(3, VGG_FULL), 512),
+    ("vgg16", 0.25, 3): (vgg16_size(3, VGG_QUARTER), 128),
+    ("vgg16", 1.0, 1): (vgg16_size(1, VGG_FULL), 512),
+    ("vgg16", 0.25, 1): (vgg16_size(1, VGG_QUARTER), 128),
+    ("resnet18", 1.0, 3): (resnet18_size(3, 64, 128, 256, 512), 512),
+    ("resnet18", 0.25, 3): (resnet18_size(3, 16, 32, 64, 128), 128),
+    ("resnet18", 1.0, 1): (resnet18_size(1, 64, 128, 256, 512), 512),
+    ("resnet18", 0.25, 1): (resnet18_size(1, 16, 32, 64, 128), 128),
+}
+
+
+@pytest.mark.parametrize(("backbone", "width", "channels"), COUNTED)
+def test_parameters_are_as_counted_by_hand(backbone: str, width: float, channels: int) -> None:
+    parameters, feature_dim = COUNTED[backbone, width, channels]
+    model = network(backbone, width=width, channels=channels, image_size=32)
+    assert size_of(model) == parameters
+    assert model.feature_dim == feature_dim
+
+
+def test_full_width_networks_have_the_published_sizes() -> None:
+    # The ResNet-18 for CIFAR that many codebases share has 11,173,962 parameters, the VGG-16 14,723,136 + 5,130,
+    # among them 4,224 biases of convolutions, which batch norm makes useless and ours goes without.
+    assert size_of(network("resnet18", width=1, image_size=32)) == 11_173_962
+    assert size_of(network("vgg16", width=1, image_size=32)) == 14_723_136 + 5_130 - 4_224
+    assert size_of(network("alexnet", width=1, image_size=32)) == 4_361_034
+
+
+def test_documented_numbers_are_true() -> None:
+    row = re.compile(r"\| (\w+) \| ([\d.]+) \| (\d+)×\d+×(\d) \| ([\d,]+) \| ([\d,]+) \|")
+    documented = set()
+    for backbone, width, size, channels, *numbers in row.findall(DOCS.read_text(encoding="utf-8")):
+        model = network(backbone, width=float(width), image_size=int(size), channels=int(channels))
+        assert [int(number.replace(",", "")) for number in numbers] == [size_of(model), model.feature_dim]
+        documented.add((backbone, float(width), int(size), int(channels)))
+    assert documented == {(n, w, *shape) for n in NAMES for w in (1.0, 0.25) for shape in ((32, 3), (8, 1))}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("backbone", NAMES)
+def test_forward_is_the_classifier_of_the_features(backbone: str, size: int, channels: int) -> None:
+    model = network(backbone, channels=channels, image_size=size, num_classes=7).eval()
+    images = torch.randn(2, channels, size, size)
+    with torch.no_grad():
+        features = model.features(images)
+        logits = model(images)
+        assert torch.equal(logits, model.classifier(features))
+    assert features.shape == (2, model.feature_dim)
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_width_scales_channels_but_never_below_eight(backbone: str) -> None:
+    full = network(backbone, width=1.0).feature_dim
+    assert network(backbone, width=0.5).feature_dim == full // 2
+    tiny = network(backbone, width=0.001)
+    assert tiny.feature_dim == 8
+    assert tiny(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_weights_come_from_the_seed_alone(backbone: str) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = network(backbone, seed=3).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = network(backbone, seed=3).state_dict()
+    other = network(backbone, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    drawn = [name for name in first if name.endswith("weight") and first[name].ndim > 1]
+    assert len(drawn) >= 8
+    assert not any(torch.equal(first[name], other[name]) for name in drawn)
+
+
+@pytest.mark.parametrize("size", [8, 33])
+@pytest.mark.parametrize("backbone", NAMES)
+def test_gradients_reach_every_parameter(backbone: str, size: int) -> None:
+    model = network(backbone, image_size=size)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(16, 3, size, size, generator=generator)
+    F.cross_entropy(model(images), torch.arange(16) % 10).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_signals_keep_their_size_through_the_layers(backbone: str) -> None:
+    # Initial weights that shrink or blow up signals make deep networks without batch norm fail to train.
+    model = network(backbone, width=0.5)
+    images = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert 0.2 < model(images).std() < 5
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_biases_start_at_zero_and_batch_norm_as_the_identity(backbone: str) -> None:
+    for name, parameter in network(backbone).named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any()
+        elif parameter.ndim == 1:
+            assert (parameter == 1).all()
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_dropout_is_where_it_is_documented(backbone: str) -> None:
+    model = network(backbone, dropout=0.3)
+    places = [
+        name.split(".")[0] for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.3
+    ]
+    assert places == {"alexnet": ["features"] * 2, "vgg16": ["classifier"], "resnet18": []}[backbone]
+
+
+@pytest.mark.parametrize("size", range(8, 65))
+def test_alexnet_ends_in_an_adaptive_max_pool(size: int) -> None:
+    model = network("alexnet", width=0.01, image_size=size)
+    assert isinstance(model.features, nn.Sequential)
+    flatten = next(i for i, layer in enumerate(model.features) if isinstance(layer, nn.Flatten))
+    with torch.no_grad():
+        maps = model.features[: flatten - 1](torch.randn(1, 3, size, size))
+    assert torch.equal(model.features[flatten - 1](maps), F.adaptive_max_pool2d(maps, 2))
+
+
+@pytest.mark.parametrize(("size", "pools"), [(8, 3), (15, 3), (16, 4), (31, 4), (32, 5), (64, 5)])
+def test_vgg16_leaves_out_the_first_pools_of_small_images(size: int, pools: int) -> None:
+    layers = list(network("vgg16", image_size=size).features.children())
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in layers) == pools
+    assert isinstance(layers[-2], nn.MaxPool2d)
+
+
+def test_unknown_backbones_and_impossible_inputs_are_refused_together() -> None:
+    with pytest.raises(UserError, match=r"Unknown backbone 'resnet19'\. Did you mean 'resnet18'\?"):
+        network("resnet19")
+    with pytest.raises(UserError) as caught:
+        network("resnet18", channels=4, image_size=65)
+    assert len(caught.value.problems) == 2
