@@ -85,7 +85,10 @@ class TrialConfig:
     reduction: Reduction = _setting("how squared feature differences are reduced over the feature dimension")
     student_start: StudentStart = _setting("initial weights: random, of the base network, or of the teacher")
     workers: int = _setting(
-        "processes, one device each, that share a trial's batches; batch norm is per worker", low=1, high=1024, default=1
+        "processes, one device each, that share a trial's batches; batch norm is per worker",
+        low=1,
+        high=1024,
+        default=1,
     )
     # How the networks that come before the search, teacher and base network, are trained.
     teacher_epochs: int = _setting("as `epochs`, for teacher and base network", low=1, high=10_000)
@@ -315,9 +318,7 @@ def _is_kind(kind: type, value: Any) -> bool:
 
 def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
     low, high, above = limits["low"], limits["high"], limits["above"]
-    return (
-        (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-    )
+    return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 
 
 def _rule_in_words(kind: type, limits: Mapping[str, Any]) -> str:

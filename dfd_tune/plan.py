@@ -129,7 +129,9 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
             )
     for padding in _values(request, "crop_padding"):
         if padding >= dataset.image_size:
-            problems.append(f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels.")
+            problems.append(
+                f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
+            )
     for batch_size in _values(request, "batch_size"):
         if batch_size < 2 * request.settings["workers"]:
             problems.append(f"batch_size is {batch_size}, but each of the workers needs at least 2 images of a batch.")

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from dfd_tune.config import DatasetConfig, TrialConfig, coerce, settings_of, teacher_defaults
-from dfd_tune.errors import raise_all
+from dfd_tune.data.sources import SOURCES
+from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.space import (
     Axis,
     Choice,
@@ -111,6 +112,27 @@ def resolve(
         trials=trials if trials is not None else space.trials,
         seed=seed,
     )
+
+
+def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> DatasetConfig:
+    """The images that a launch with this dataset and these `--set` assignments would see.
+
+    Raises:
+        UserError: there is no such dataset, or an assignment is not one of a dataset's settings.
+    """
+    if name not in SOURCES:
+        raise UserError(unknown_name("dataset", name, SOURCES))
+    problems: list[str] = []
+    given = {}
+    for key, value in _assignments(assignments, problems):
+        if key in _dataset_settings():
+            problems += [f"--set {problem}" for problem in setting_problems(key, value)]
+        else:
+            problems.append("--set: " + unknown_name("setting of a dataset", key, _dataset_settings()))
+        given[key] = value
+    raise_all(problems)
+    recipe = {key: value for key, value in SOURCES[name].recipe.items() if key in _dataset_settings()}
+    return DatasetConfig(dataset=name, data=data, **(recipe | given))
 
 
 def describe(request: Request) -> list[tuple[str, str, str]]:

@@ -195,9 +195,7 @@ def _lines_of_keys(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict
     for key, value in node.value:
         place = (*prefix, str(key.value))
         if place in lines:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark)
         lines[place] = key.start_mark.line + 1
         lines |= _lines_of_keys(value, place)
     return lines
@@ -238,8 +236,9 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     if not explore and not problems:
         say("`explore` names no setting; a space explores at least one.", "explore")
     trials = content.get("trials")
-    if problem := trials_problem(trials, sampler):
-        say(problem, "trials")
+    wrong_trials = trials_problem(trials, sampler)
+    if wrong_trials is not None:
+        say(wrong_trials, "trials")
     raise_all(problems)
     return SearchSpace(path.stem, str(content.get("description", "")), sampler, explore, settings, trials)
 

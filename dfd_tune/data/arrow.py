@@ -80,9 +80,7 @@ def read_split(path: Path, shape: tuple[int, int, int]) -> Split:
     expected = {"image": pa.list_(pa.uint8(), math.prod(shape)), "label": pa.int64()}
     found = {field.name: field.type for field in batch.schema}
     # `list_` names its items "item", as `from_arrays` does; equal types have equal text.
-    if {name: str(kind) for name, kind in found.items()} != {
-        name: str(kind) for name, kind in expected.items()
-    }:
+    if {name: str(kind) for name, kind in found.items()} != {name: str(kind) for name, kind in expected.items()}:
         raise DamagedFileError(f"{path.name} holds other columns than image and label of {shape} images")
     if batch.column("image").null_count or batch.column("label").null_count:
         raise DamagedFileError(f"{path.name} holds empty rows")

@@ -98,9 +98,7 @@ def degrade(images: Tensor, *, resolution: int, image_size: int, downsample: str
     return resize(low_res, image_size, upsample, antialias=image_size < resolution)
 
 
-def degrade_array(
-    images: np.ndarray, *, resolution: int, image_size: int, downsample: str, upsample: str
-) -> Tensor:
+def degrade_array(images: np.ndarray, *, resolution: int, image_size: int, downsample: str, upsample: str) -> Tensor:
     """`degrade` for a whole dataset: in chunks, so that only a part of it is held as float32 at a time.
 
     Args:

@@ -83,9 +83,7 @@ def training_images(
     )
 
 
-def evaluation_images(
-    dataset: Dataset, split: Split, low_res: LowRes | None, device: torch.device
-) -> EvaluationImages:
+def evaluation_images(dataset: Dataset, split: Split, low_res: LowRes | None, device: torch.device) -> EvaluationImages:
     """A split of the dataset, at low resolution or, with None, at high resolution."""
     return EvaluationImages(
         images=_side(dataset, split, low_res).to(device),

@@ -118,9 +118,7 @@ def open_dataset(folder: Path) -> Dataset:
             raise DamagedFileError(f"{_CARD} is missing")
         classes = tuple(card["classes"])
         shape = (card["channels"], card["image_size"], card["image_size"])
-        splits = {
-            name: _open_split(folder, name, shape, card["images"][name], len(classes)) for name in _SPLITS
-        }
+        splits = {name: _open_split(folder, name, shape, card["images"][name], len(classes)) for name in _SPLITS}
         return Dataset(
             folder=folder,
             digest=card["digest"],
@@ -155,9 +153,7 @@ def _check(config: DatasetConfig) -> tuple[Source, Path | None]:
     raise_all(problems_in(DatasetConfig, dataclasses.asdict(config)))
     if config.data is None:
         if source.needs_data:
-            raise UserError(
-                f"--dataset {source.name} needs --data PATH: a folder that holds {source.data_holds}."
-            )
+            raise UserError(f"--dataset {source.name} needs --data PATH: a folder that holds {source.data_holds}.")
         return source, None
     if source.data_holds is None:
         raise UserError(f"--dataset {source.name} takes no --data, but it is '{config.data}'; leave it out.")
@@ -213,19 +209,7 @@ def _subset(raw: RawDataset, config: DatasetConfig) -> RawDataset:
 
 def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:
     """Fill a draft of the entry; the description comes last."""
-    content = digest_json(
-        {
-            "classes": list(raw.classes),
-            "arrays": digest_arrays(
-                {
-                    "train_images": raw.train_images,
-                    "train_labels": raw.train_labels,
-                    "test_images": raw.test_images,
-                    "test_labels": raw.test_labels,
-                }
-            ),
-        }
-    )
+    content = _content_digest(raw)
     kept, held_out = stratified_split(raw.train_labels, config.validation_fraction, seed=int(content, 16))
     splits = {
         "train": (raw.train_images[kept], raw.train_labels[kept]),
@@ -246,6 +230,12 @@ def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:
         "images": {name: len(labels) for name, (_, labels) in splits.items()},
     }
     write_json(folder / _CARD, card)
+
+
+def _content_digest(raw: RawDataset) -> str:
+    """Digest of images, labels and classes, and of nothing about where they came from."""
+    arrays = {name: value for name, value in vars(raw).items() if isinstance(value, np.ndarray)}
+    return digest_json({"classes": list(raw.classes), "arrays": digest_arrays(arrays)})
 
 
 def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -130,13 +130,9 @@ def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
         OverflowError: a feature does not fit into float16.
     """
     with store.publish("banks", identity.key) as folder:
-        array = np.lib.format.open_memmap(
-            folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape
-        )
+        array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape)
         for slot in range(identity.slots):
-            for indices in np.split(
-                np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)
-            ):
+            for indices in np.split(np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)):
                 features = live.of_views(indices, _ids_of_slot(identity, live.images, slot, indices))
                 array[slot, indices] = features.cpu().numpy().astype(np.float16)
             if not np.isfinite(array[slot]).all():
@@ -176,9 +172,7 @@ def _spot_check(bank: BankedFeatures, live: LiveFeatures, folder: Path) -> None:
         raise BankMismatchError(f"the bank in {folder} does not hold this teacher's features")
 
 
-def _ids_of_slot(
-    identity: BankIdentity, images: TrainingImages, slot: int, indices: np.ndarray
-) -> np.ndarray:
+def _ids_of_slot(identity: BankIdentity, images: TrainingImages, slot: int, indices: np.ndarray) -> np.ndarray:
     if identity.layout == "views":
         return np.full(len(indices), slot, dtype=np.int64)
     return images.view_ids(slot, indices)

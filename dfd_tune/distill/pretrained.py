@@ -24,6 +24,8 @@ from dfd_tune.distill.training import train_network
 from dfd_tune.models import Network, build_network
 from dfd_tune.store import Store, read_json, write_json
 
+FIRST_WEIGHT_SEED = 1_000_000
+"""Added to a teacher's seed, so that it does not begin with the very weights of a student with an equal seed."""
 WEIGHTS_FILE, FACTS_FILE = "network.safetensors", "network.json"
 
 
@@ -110,7 +112,7 @@ def fresh_network(config: PretrainedConfig, dataset: Dataset) -> Network:
         channels=dataset.channels,
         image_size=dataset.image_size,
         num_classes=len(dataset.classes),
-        seed=config.recipe.seed,
+        seed=FIRST_WEIGHT_SEED + config.recipe.seed,
     )
 
 

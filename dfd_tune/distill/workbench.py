@@ -65,9 +65,7 @@ class Workbench:
 
     def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
         """The training images of the side, and in the views, that `config` asks for."""
-        return self.training_images(
-            config.low_res, ViewSpace(config.crop_padding, config.flip), config.augment_seed
-        )
+        return self.training_images(config.low_res, ViewSpace(config.crop_padding, config.flip), config.augment_seed)
 
     def prepare(self, config: PretrainedConfig, process: Process) -> tuple[Pretrained, bool, bool]:
         """Have a network trained and its bank filled; returns it, and whether either had to be done now."""
@@ -109,7 +107,7 @@ class Workbench:
             raise FileNotFoundError(
                 f"{config.role} {config.key(self.dataset.digest)} is not in the store; it is made before the search"
             )
-        found.network.to(self.device, memory_format=torch.channels_last)
+        found.network.to(self.device).to(memory_format=torch.channels_last)
         return found
 
     def _features(self, config: PretrainedConfig) -> FeatureSource:

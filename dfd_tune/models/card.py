@@ -103,6 +103,5 @@ def card_from_json(text: str) -> ModelCard:
 
 def _are_numbers(values: tuple[Any, ...], count: int) -> bool:
     return len(values) == count and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        for value in values
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
     )

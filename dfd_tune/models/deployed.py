@@ -117,9 +117,7 @@ def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
     """
     text, weights = _read(path)
     if text is None:
-        raise UserError(
-            f"The model '{path}' holds weights without a card; name a student.safetensors of dfd-tune."
-        )
+        raise UserError(f"The model '{path}' holds weights without a card; name a student.safetensors of dfd-tune.")
     try:
         card = card_from_json(text)
         network = _network_of(card, weights)

@@ -51,8 +51,8 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     """Draw all weights anew, from `generator` alone, in the order of the modules.
 
     He initialisation (He et al. 2015, "Delving Deep into Rectifiers", section 2.2,
-    https://arxiv.org/abs/1502.01852): normal with variance 2 / fan-in; 1 / fan-in for the classifier, as no ReLU
-    follows it. Biases are zero; batch norm starts as the identity.
+    https://arxiv.org/abs/1502.01852): normal with variance 2 / fan-in, or 1 / fan-in for the classifier,
+    where no ReLU follows. Biases are zero; batch norm starts as the identity.
     """
     # By inputs, not outputs: without batch norm, AlexNet's growing channel counts would shrink the signal.
     for part, gain in ((network.features, 2.0), (network.classifier, 1.0)):

@@ -110,7 +110,9 @@ def _label(axes: Axes, search: SearchRecord, axis: Choice | Range, left_out: int
     shared: dict[str, Any] = search.settings
     if isinstance(axis, Range) and axis.log:
         axes.set_xscale("symlog", linthresh=axis.low)
-    axes.set_xlabel("λ, the weight of the distillation loss" + (" (0: plain training)" if isinstance(axis, Choice) else ""))
+    axes.set_xlabel(
+        "λ, the weight of the distillation loss" + (" (0: plain training)" if isinstance(axis, Choice) else "")
+    )
     axes.set_ylabel("validation accuracy, %")
     axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()

@@ -109,9 +109,7 @@ def conclusion(search: SearchRecord) -> list[str]:
         f"validation accuracy {percent(best.val_accuracy)}, test accuracy {percent(best.test_accuracy)}"
     ]
     teachers = {teacher.key: teacher for teacher in search.teachers}
-    high_res = next(
-        (t.test_accuracy for t in teachers.values() if t.role == "teacher" and t.key == best.teacher), None
-    )
+    high_res = next((t.test_accuracy for t in teachers.values() if t.role == "teacher" and t.key == best.teacher), None)
     if best.base_test_accuracy is not None and best.config["lambda_"] > 0:
         gain = 100 * (best.test_accuracy - best.base_test_accuracy)
         line = (

@@ -8,19 +8,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import find_result
 from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.ledger import Ledger
-from dfd_tune.search.worker import TRIAL_KEY, TUNE_DRIVER_CPUS, TrialContext, run_trial
-from dfd_tune.space import Axis, Choice, Range
-
-if TYPE_CHECKING:
-    from ray import tune
+from dfd_tune.search.worker import TUNE_DRIVER_CPUS, TrialContext, run_trial
+from dfd_tune.space import Axis, Choice
 
 METRIC = "val_accuracy"
 
@@ -43,9 +38,7 @@ def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
         _fit(searcher, missing, plan, context, ledger)
 
 
-def run_points(
-    points: Sequence[Mapping[str, Any]], plan: Plan, context: TrialContext, ledger: Ledger
-) -> None:
+def run_points(points: Sequence[Mapping[str, Any]], plan: Plan, context: TrialContext, ledger: Ledger) -> None:
     """Run trials at exactly these points of the space, in order."""
     from optuna.samplers import RandomSampler
     from ray.tune.search.optuna import OptunaSearch
@@ -95,8 +88,7 @@ def _sampler(plan: Plan, finished: list[TrialRecord]) -> Any:
         metric=METRIC,
         mode="max",
         sampler=samplers[plan.request.space.sampler](seed=seed),
-        points_to_evaluate=[{name: trial.config[name] for name in plan.request.explore} for trial in finished]
-        or None,
+        points_to_evaluate=[{name: trial.config[name] for name in plan.request.explore} for trial in finished] or None,
         evaluated_rewards=[trial.metrics[METRIC] for trial in finished] or None,
     )
 
@@ -112,9 +104,7 @@ def _distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, An
         elif isinstance(axis, Choice):
             distributions[name] = CategoricalDistribution(list(axis.values))
         elif isinstance(axis.low, int):
-            distributions[name] = IntDistribution(
-                axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1)
-            )
+            distributions[name] = IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
         else:
             distributions[name] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
     return distributions
@@ -123,13 +113,13 @@ def _distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, An
 def _fit(searcher: Any, samples: int, plan: Plan, context: TrialContext, ledger: Ledger) -> None:
     from ray import tune
 
+    from dfd_tune.search.callback import LedgerCallback
+
     scratch = ledger.store.path("searches", ledger.search.search, ".tune")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(run_trial, context=context), _tune_actor_resources(context)
-            ),
+            tune.with_resources(tune.with_parameters(run_trial, context=context), _tune_actor_resources(context)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=samples,
@@ -140,7 +130,7 @@ def _fit(searcher: Any, samples: int, plan: Plan, context: TrialContext, ledger:
                 name="trials",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[_callback(context, ledger)],
+                callbacks=[LedgerCallback(context.request, ledger)],
             ),
         ).fit()
     finally:
@@ -152,43 +142,3 @@ def _tune_actor_resources(context: TrialContext) -> dict[str, float]:
         return {"CPU": TUNE_DRIVER_CPUS}
     resources = context.resources
     return {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
-
-
-def _callback(context: TrialContext, ledger: Ledger) -> tune.Callback:
-    """Tune's events, handed on to the ledger."""
-    from ray import tune
-
-    def config_of(trial: Any) -> TrialConfig:
-        return context.request.trial(trial.config)
-
-    def key_of(trial: Any) -> str:
-        return config_of(trial).key(ledger.dataset_digest)
-
-    class ToLedger(tune.Callback):
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            ledger.started(config_of(trial))
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            if TRIAL_KEY in result:
-                ledger.epoch_done(result[TRIAL_KEY], result)
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            result = find_result(ledger.store, key_of(trial))
-            if result is None:
-                ledger.failed(key_of(trial), "The trial ended without an error and without a result.")
-            else:
-                ledger.finished(result)
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            ledger.failed(key_of(trial), _error_text(trial))
-
-    return ToLedger()
-
-
-def _error_text(trial: Any) -> str:
-    file = getattr(trial, "error_file", None)
-    if file and Path(file).exists():
-        return Path(file).read_text(encoding="utf-8", errors="replace")
-    return f"{trial.get_error()!r}"

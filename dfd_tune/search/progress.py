@@ -80,7 +80,12 @@ class Progress:
         if ledger is None:
             return Text("starting the trials …")
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column, justify in (("trial", "left"), ("epoch", "right"), ("val. accuracy", "right"), ("images/s", "right")):
+        for column, justify in (
+            ("trial", "left"),
+            ("epoch", "right"),
+            ("val. accuracy", "right"),
+            ("images/s", "right"),
+        ):
             table.add_column(column, justify="right" if justify == "right" else "left")
         for trial in ledger.with_status("RUNNING"):
             last = trial.history[-1] if trial.history else {}

@@ -127,5 +127,8 @@ def _quiet_environment() -> None:
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     }.items():
         os.environ.setdefault(name, value)
-    for name in ("ray", "ray.tune", "ray.train", "optuna"):
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -29,9 +29,7 @@ class Prepared:
     seconds: float
 
 
-def teach(
-    networks: Sequence[PlannedNetwork], context: TrialContext, say: Callable[[str], None]
-) -> list[TeacherRecord]:
+def teach(networks: Sequence[PlannedNetwork], context: TrialContext, say: Callable[[str], None]) -> list[TeacherRecord]:
     """Make sure of all `networks` and their banks, one Ray task each; returns their records in that order.
 
     Raises:
@@ -39,9 +37,7 @@ def teach(
     """
     import ray
 
-    prepare = ray.remote(
-        num_cpus=context.resources.cpus, num_gpus=context.resources.gpus, max_retries=2
-    )(_prepare)
+    prepare = ray.remote(num_cpus=context.resources.cpus, num_gpus=context.resources.gpus, max_retries=2)(_prepare)
     tasks = {prepare.remote(network.config, context): network for network in networks}
     done: dict[str, TeacherRecord] = {}
     waiting = list(tasks)
@@ -50,7 +46,9 @@ def teach(
         try:
             prepared: Prepared = ray.get(ready[0])
         except DivergedError as error:
-            raise UserError(f"{_title(tasks[ready[0]].config)}: {_cause(error)} (Its settings begin with `teacher_`.)") from None
+            raise UserError(
+                f"{_title(tasks[ready[0]].config)}: {_cause(error)} (Its settings begin with `teacher_`.)"
+            ) from None
         done[prepared.record.key] = prepared.record
         say(_line(tasks[ready[0]].config, prepared))
     return [done[network.key] for network in networks]

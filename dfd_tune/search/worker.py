@@ -154,7 +154,5 @@ def _key(point: dict[str, Any], context: TrialContext) -> str:
 
 
 @lru_cache(maxsize=1)
-def _workbench(
-    store_root: str, dataset_key: str, banks: tuple[tuple[str, BankPlan], ...], device: str
-) -> Workbench:
+def _workbench(store_root: str, dataset_key: str, banks: tuple[tuple[str, BankPlan], ...], device: str) -> Workbench:
     return Workbench(Store(Path(store_root)), dataset_key, dict(banks), torch.device(device))

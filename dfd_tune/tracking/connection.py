@@ -6,6 +6,7 @@ Not for: what is written there (runs.py, models.py).
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import ssl
@@ -78,9 +79,7 @@ def connect(store: Store, address: str) -> MlflowClient:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
             client = MlflowClient(tracking_uri=address, registry_uri=address)
-            with _environment(
-                MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT=str(PROBE_SECONDS)
-            ):
+            with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT=str(PROBE_SECONDS)):
                 client.search_experiments(max_results=1)
             return client
         with store.lease("mlflow"):
@@ -155,11 +154,11 @@ def _problem_with(uri: str, scheme: str) -> str:
 
 
 def _own_database(store: Store) -> str:
-    # MLflow reads such a path in two ways, as it is and unescaped, and opens one and makes folders for the other.
+    # MLflow reads such a path both as it is and unescaped: it opens the one and makes folders for the other.
     if bad := [character for character in "%?#" if character in str(store.root)]:
         raise UserError(
-            f"The store '{store.root}' has a '{bad[0]}' in its path, which MLflow's database can't have; name "
-            "another store, or give the address of an MLflow server."
+            f"The store '{store.root}' has a '{bad[0]}' in its path, which MLflow's database can't have; "
+            "name another store, or give the address of an MLflow server."
         )
     return f"sqlite:///{store.path('mlflow.db')}"
 
@@ -175,9 +174,7 @@ def _absolute_sqlite(uri: str) -> str:
         )
     folder = os.path.dirname(os.path.abspath(file))
     if not os.path.isdir(folder):
-        raise UserError(
-            f"The MLflow address '{uri}' is in the folder '{folder}', which is not there; make it."
-        )
+        raise UserError(f"The MLflow address '{uri}' is in the folder '{folder}', which is not there; make it.")
     return f"{head}:///{os.path.abspath(file)}{mark}{options}"
 
 
@@ -189,7 +186,7 @@ def _answering_server(uri: str) -> str:
             return uri
     except urllib.error.HTTPError:
         return uri  # somebody is there; whether it is MLflow, and lets us in, the client finds out
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
             return uri  # MLflow has certificate settings of its own

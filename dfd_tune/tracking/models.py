@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from dfd_tune.tracking.runs import KEY_TAG
 if TYPE_CHECKING:
     import torch
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "best"
@@ -38,6 +40,7 @@ def register(
     example: np.ndarray,
     name: str,
     description: str,
+    by_id: bool,
 ) -> str:
     """Log a model, register it as `name`, and give it the alias `best`; returns models:/NAME@best.
 
@@ -52,6 +55,8 @@ def register(
         example: uint8 (N, H, W, C) with N of at least 2; a size of 1 would become the only one allowed.
         name: of the registered model.
         description: shown beside the version.
+        by_id: register by the logged model's id, as a server wants it; a client that writes to a database
+            itself looks ids up at MLflow's global address, so there it must be the artifacts' place.
     """
     assert not model.training, "the model must be in eval mode"
     assert example.dtype == np.uint8, example.dtype
@@ -59,15 +64,18 @@ def register(
     assert min(example.shape[:3]) > 1, example.shape
     version = _version_of(client, name, trial.key)
     if version is None:
-        model_id = _log(client, experiment_id, run_id, trial, model, example)
+        logged = _log(client, experiment_id, run_id, trial, model, example)
         version = client.create_model_version(
             name,
-            f"models:/{model_id}",
+            f"models:/{logged.model_id}" if by_id else logged.artifact_location,
             run_id,
             tags={KEY_TAG: trial.key},
             description=description,
-            model_id=model_id,
+            model_id=logged.model_id,
         )
+        # The registry does not keep the logged model's id; this tag is where MLflow's pages look for the link.
+        link = json.dumps([{"name": name, "version": version.version}])
+        client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": link})
     if version.version != _aliased(client, name):
         client.set_registered_model_alias(name, ALIAS, version.version)
     return f"models:/{name}@{ALIAS}"
@@ -102,8 +110,8 @@ def _log(
     trial: TrialRecord,
     model: torch.nn.Module,
     example: np.ndarray,
-) -> str:
-    """Log the model to the run; returns its id. One that could not be exported is left as FAILED."""
+) -> LoggedModel:
+    """Log the model to the run. One that could not be exported is left as FAILED."""
     from mlflow.entities import LoggedModelOutput
 
     params = {setting: str(value) for setting, value in trial.config.items()}
@@ -119,13 +127,10 @@ def _log(
     except BaseException:
         client.finalize_logged_model(logged.model_id, "FAILED")
         raise
-    client.finalize_logged_model(logged.model_id, "READY")
-    return str(logged.model_id)
+    return client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _save(
-    path: Path, run_id: str, model_id: str, location: str, model: torch.nn.Module, example: np.ndarray
-) -> None:
+def _save(path: Path, run_id: str, model_id: str, location: str, model: torch.nn.Module, example: np.ndarray) -> None:
     """Export to a folder in the `pt2` format, which loads without running code."""
     import mlflow.pytorch
     import torch

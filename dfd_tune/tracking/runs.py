@@ -65,9 +65,7 @@ class ExperimentRuns:
         """Trial key -> run id."""
         return {key: known.id for key, known in self._trials.items()}
 
-    def write_trial(
-        self, search: SearchRecord, trial: TrialRecord, started_ms: int | None, now_ms: int
-    ) -> None:
+    def write_trial(self, search: SearchRecord, trial: TrialRecord, started_ms: int | None, now_ms: int) -> None:
         """Bring a trial's run up to its record. A trial that is PENDING has no run yet.
 
         Args:

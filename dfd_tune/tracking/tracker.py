@@ -165,6 +165,7 @@ class Tracker:
                 example=example,
                 name=name,
                 description=description,
+                by_id=is_server(self.address),
             )
 
     def runs(self, search_name: str) -> dict[str, str]:

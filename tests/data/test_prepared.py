@@ -107,18 +107,12 @@ def test_the_digest_names_the_content_and_not_where_it_came_from(tmp_path, store
     write_folder(tmp_path / "files" / "test", test_photos, np.array(names)[kinds[:20]])
     write_parquet(tmp_path / "sorted" / "train.parquet", photos[by_class], kinds[by_class], names=names)
     test_order = np.argsort(kinds[:20], kind="stable")
-    write_parquet(
-        tmp_path / "sorted" / "test.parquet", test_photos[test_order], kinds[:20][test_order], names=names
-    )
+    write_parquet(tmp_path / "sorted" / "test.parquet", test_photos[test_order], kinds[:20][test_order], names=names)
 
     def digest(dataset, data, size=None):
         return prepare_dataset(config(data, dataset, image_size=size), store, said.append).digest
 
-    assert (
-        digest("cifar10", batches)
-        == digest("cifar10", tmp_path / "hub")
-        == digest("parquet", tmp_path / "hub")
-    )
+    assert digest("cifar10", batches) == digest("cifar10", tmp_path / "hub") == digest("parquet", tmp_path / "hub")
     assert digest("cifar10", batches, 16) == digest("parquet", tmp_path / "hub", 16)
     assert digest("folder", tmp_path / "files") == digest("parquet", tmp_path / "sorted")
     assert digest("folder", tmp_path / "files") != digest("cifar10", batches)  # another order
@@ -137,9 +131,7 @@ def test_subsets_are_fixed_stratified_and_as_large_as_asked(data, store, tmp_pat
     dataset = prepare_dataset(config(data, **settings), store, said.append)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (90, 10, 20)
     assert np.bincount(dataset.test.labels).tolist() == [2] * 10
-    assert (
-        np.bincount(np.concatenate([dataset.train.labels, dataset.validation.labels])).tolist() == [10] * 10
-    )
+    assert np.bincount(np.concatenate([dataset.train.labels, dataset.validation.labels])).tolist() == [10] * 10
     again = prepare_dataset(config(data, **settings), open_store(tmp_path / "other"), said.append)
     assert again.digest == dataset.digest
     assert np.array_equal(again.validation.images, dataset.validation.images)
@@ -171,6 +163,14 @@ def test_two_unsuitable_numbers_are_refused_together(data, store, said):
 def test_the_smallest_and_the_largest_subset_are_fine(data, store, said, images):
     dataset = prepare_dataset(config(data, train_images=images), store, said.append)
     assert set(dataset.train.labels) == set(dataset.validation.labels) == set(range(10))
+
+
+def test_a_small_class_stays_large_enough_in_a_subset(tmp_path, store, said):
+    labels = np.where(np.arange(200) < 5, 1, 0)  # its share of 20 would be half an image
+    data = write_parquet(tmp_path / "data" / "train.parquet", IMAGES, labels)
+    dataset = prepare_dataset(config(data, train_images=20), store, said.append)
+    assert sum(np.bincount(split.labels)[1] for split in (dataset.train, dataset.validation)) == 3
+    assert set(dataset.train.labels) == set(dataset.validation.labels) == {0, 1}
 
 
 def test_unsuitable_data_is_refused(tmp_path, store, said):
@@ -273,8 +273,6 @@ def test_two_processes_at_once_prepare_once(data, tmp_path):
 
 
 def test_digits_are_prepared_without_any_files(store, said):
-    dataset = prepare_dataset(
-        DatasetConfig(dataset="digits", train_images=200, test_images=100), store, said.append
-    )
+    dataset = prepare_dataset(DatasetConfig(dataset="digits", train_images=200, test_images=100), store, said.append)
     assert (dataset.channels, dataset.image_size) == (1, 8)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (180, 20, 100)

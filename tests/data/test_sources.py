@@ -139,9 +139,7 @@ def test_parquet_files_are_read_in_order_with_the_names_of_the_hub(tmp_path, as_
         part = slice(20 * shard, 20 * shard + 20)
         file = tmp_path / "data" / f"train-{shard:05}-of-00002.parquet"
         write_parquet(file, IMAGES[part], LABELS[part], names=names, as_struct=as_struct)
-    write_parquet(
-        tmp_path / "data" / "test.parquet", IMAGES[:5], LABELS[:5], names=names, as_struct=as_struct
-    )
+    write_parquet(tmp_path / "data" / "test.parquet", IMAGES[:5], LABELS[:5], names=names, as_struct=as_struct)
     write_parquet(tmp_path / ".cache" / "train.parquet", IMAGES[:5], LABELS[:5])
     raw = load("parquet", tmp_path)
     assert np.array_equal(raw.train_images, IMAGES)

@@ -47,15 +47,11 @@ def test_a_subset_is_a_function_of_its_arguments():
 
 
 def test_names_of_the_classes_do_not_matter_but_their_order():
-    assert np.array_equal(
-        stratified_subset(UNEVEN, 100, seed=0), stratified_subset(UNEVEN * 7 + 3, 100, seed=0)
-    )
+    assert np.array_equal(stratified_subset(UNEVEN, 100, seed=0), stratified_subset(UNEVEN * 7 + 3, 100, seed=0))
 
 
 def test_every_image_is_chosen_about_as_often():
-    times = sum(
-        np.bincount(stratified_subset(np.zeros(20, int), 10, seed), minlength=20) for seed in range(400)
-    )
+    times = sum(np.bincount(stratified_subset(np.zeros(20, int), 10, seed), minlength=20) for seed in range(400))
     assert 140 < times.min() <= times.max() < 260  # 200 expected, 10 standard deviation
 
 

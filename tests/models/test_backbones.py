@@ -19,9 +19,7 @@ SIZES = (8, 9, 16, 28, 32, 33, 64)
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
 
-def network(
-    backbone: str, *, width: float = 0.125, dropout: float = 0.0, channels: int = 3, **other: int
-) -> Network:
+def network(backbone: str, *, width: float = 0.125, dropout: float = 0.0, channels: int = 3, **other: int) -> Network:
     settings = {"image_size": 8, "num_classes": 10, "seed": 0} | other
     return build_network(backbone, width=width, dropout=dropout, channels=channels, **settings)
 
@@ -55,8 +53,7 @@ def resnet18_size(channels: int, a: int, b: int, c: int, d: int) -> int:
     stem = conv(channels, a) + 2 * a
     first = 4 * (conv(a, a) + 2 * a)
     others = sum(
-        conv(i, o) + 3 * conv(o, o) + 4 * 2 * o + conv(i, o, side=1) + 2 * o
-        for i, o in [(a, b), (b, c), (c, d)]
+        conv(i, o) + 3 * conv(o, o) + 4 * 2 * o + conv(i, o, side=1) + 2 * o for i, o in [(a, b), (b, c), (c, d)]
     )
     return stem + first + others + dense(d, 10)
 
@@ -88,8 +85,8 @@ def test_parameters_are_as_counted_by_hand(backbone: str, width: float, channels
 
 
 def test_full_width_networks_have_the_published_sizes() -> None:
-    # The ResNet-18 for CIFAR that many codebases share has 11,173,962 parameters, the VGG-16 14,723,136 + 5,130,
-    # among them 4,224 biases of convolutions, which batch norm makes useless and ours goes without.
+    # The ResNet-18 for CIFAR that many codebases share has 11,173,962 parameters; the VGG-16 14,723,136 +
+    # 5,130, among them 4,224 biases of convolutions, which batch norm makes useless: left out.
     assert size_of(network("resnet18", width=1, image_size=32)) == 11_173_962
     assert size_of(network("vgg16", width=1, image_size=32)) == 14_723_136 + 5_130 - 4_224
     assert size_of(network("alexnet", width=1, image_size=32)) == 4_361_034
@@ -176,9 +173,7 @@ def test_biases_start_at_zero_and_batch_norm_as_the_identity(backbone: str) -> N
 @pytest.mark.parametrize("backbone", NAMES)
 def test_dropout_is_where_it_is_documented(backbone: str) -> None:
     model = network(backbone, dropout=0.3)
-    places = [
-        name.split(".")[0] for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.3
-    ]
+    places = [name.split(".")[0] for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.3]
     assert places == {"alexnet": ["features"] * 2, "vgg16": ["classifier"], "resnet18": []}[backbone]
 
 

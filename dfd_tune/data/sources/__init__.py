@@ -46,9 +46,7 @@ class Source:
         fingerprint: dict[str, Any] = self._module().fingerprint(data)
         return fingerprint
 
-    def load(
-        self, data: Path | None, image_size: int | None, cache: Path, say: Callable[[str], None]
-    ) -> RawDataset:
+    def load(self, data: Path | None, image_size: int | None, cache: Path, say: Callable[[str], None]) -> RawDataset:
         """Read and decode all images.
 
         Args:

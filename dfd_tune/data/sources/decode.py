@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfd_tune.data.sources.raw import first_few
-from dfd_tune.errors import cause_of, raise_all
+from dfd_tune.errors import UserError, cause_of, raise_all
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,6 +95,32 @@ def decode_images(
     if any(chunk.colour for chunk in chunks):
         return out
     return np.ascontiguousarray(out[:, :1])
+
+
+def read_image(file: Path, channels: int) -> np.ndarray:
+    """One image file at its own size.
+
+    Args:
+        file: any format that Pillow reads.
+        channels: 1 for gray, into which colour is turned, or 3 for RGB.
+
+    Returns:
+        uint8, (H, W, channels).
+
+    Raises:
+        UserError: there is no such file, or it is no image.
+    """
+    from PIL import UnidentifiedImageError
+
+    try:
+        with _open(Encoded(file, str(file))) as opened:
+            pixels = np.asarray(_gray_or_rgb(opened).convert("L" if channels == 1 else "RGB"))
+    except UnidentifiedImageError:
+        raise UserError(f"'{file}' is not an image; give a PNG, JPEG or other image file.") from None
+    except Exception as error:
+        # Pillow's decoders fail in many ways (OSError, SyntaxError, ValueError, struct.error, ...).
+        raise UserError(f"The image '{file}' can't be read ({cause_of(error)}); give another file.") from None
+    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
 
 
 def resize_images(images: np.ndarray, image_size: int | None) -> np.ndarray:

@@ -83,9 +83,7 @@ def find_files(data: Path) -> tuple[list[Path], list[Path]]:
         for pattern in ("train*.parquet", "test*.parquet")
     )
     if not train:
-        raise UserError(
-            f"--data '{data}' holds no train*.parquet; expected are train*.parquet and test*.parquet."
-        )
+        raise UserError(f"--data '{data}' holds no train*.parquet; expected are train*.parquet and test*.parquet.")
     for files in (train, test):
         folders = sorted({str(file.parent) for file in files})
         if len(folders) > 1:
@@ -121,9 +119,7 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _choose(
-    what: str, candidates: Sequence[str], preferred: Sequence[str], present: Sequence[str], where: str
-) -> str:
+def _choose(what: str, candidates: Sequence[str], preferred: Sequence[str], present: Sequence[str], where: str) -> str:
     """The candidate with a preferred name, else the only one."""
     for name in preferred:
         if name in candidates:
@@ -132,8 +128,7 @@ def _choose(
         return candidates[0]
     if candidates:
         raise UserError(
-            f"{where} has several candidates for the {what}: {', '.join(candidates)}; "
-            f"rename one to '{preferred[0]}'."
+            f"{where} has several candidates for the {what}: {', '.join(candidates)}; rename one to '{preferred[0]}'."
         )
     raise UserError(f"{where} has no {what}; its columns are {', '.join(present) or 'none'}.")
 
@@ -167,18 +162,15 @@ def _read_file(file: Path, columns: _Columns) -> tuple[Any, np.ndarray]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file).read(columns=[columns.image, columns.label])
+        with pq.ParquetFile(file) as opened:
+            table = opened.read(columns=[columns.image, columns.label])
         image, label = table.column(columns.image), table.column(columns.label)
         if pa.types.is_struct(image.type):
             image = pc.struct_field(image, "bytes")
         if not _holds_bytes(image.type):
-            raise UserError(
-                f"'{file}' has no encoded images in column '{columns.image}', unlike the first file."
-            )
+            raise UserError(f"'{file}' has no encoded images in column '{columns.image}', unlike the first file.")
         if label.null_count:
-            raise UserError(
-                f"'{file}' has {label.null_count} rows without a label; remove them or label them."
-            )
+            raise UserError(f"'{file}' has {label.null_count} rows without a label; remove them or label them.")
         return image, label.cast(pa.int64()).to_numpy()
     except KeyError as error:
         raise UserError(f"'{file}' lacks a column that the first file has: {cause_of(error)}.") from None
@@ -197,16 +189,10 @@ def _checked(labels: np.ndarray, columns: _Columns, classes: Sequence[str], wher
         UserError: a label is negative or is no class.
     """
     values = np.unique(labels)
-    known = (
-        np.arange(len(classes))
-        if columns.classes
-        else np.array([int(name) for name in classes], dtype=np.int64)
-    )
+    known = np.arange(len(classes)) if columns.classes else np.array([int(name) for name in classes], dtype=np.int64)
     wrong = [str(value) for value in values if value < 0 or value not in known]
     if wrong:
-        allowed = (
-            f"0 to {len(classes) - 1}" if columns.classes else "the non-negative labels of the training files"
-        )
+        allowed = f"0 to {len(classes) - 1}" if columns.classes else "the non-negative labels of the training files"
         raise UserError(
             f"Column '{columns.label}' of {where} holds labels that are no classes: {first_few(wrong)}; "
             f"allowed are {allowed}."

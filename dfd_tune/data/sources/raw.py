@@ -59,9 +59,7 @@ def with_test_split(
         UserError: a class has too few images.
     """
     # One more than training needs: one is held out of every class.
-    check_classes(
-        labels, classes, where, LEAST_PER_CLASS + 1, "images (there is no test set, so some are held out)"
-    )
+    check_classes(labels, classes, where, LEAST_PER_CLASS + 1, "images (there is no test set, so some are held out)")
     kept, held_out = stratified_split(labels, TEST_SHARE, seed=0)
     say(
         f"There is no test set in {where}: {len(held_out):,} of its {len(labels):,} images, the same share "

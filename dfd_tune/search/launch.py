@@ -1,0 +1,237 @@
+"""A launch from beginning to end: read, prepare, plan, teach, search, conclude, record.
+
+Not for: options and exit codes (cli.py), nor for any of the steps themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.data.prepared import Dataset, prepare_dataset
+from dfd_tune.errors import UserError
+from dfd_tune.plan import Plan, describe, make_plan
+from dfd_tune.record import SearchRecord, find_search, load_trials, save_search
+from dfd_tune.report.points import best_trial
+from dfd_tune.report.tables import conclusion, plain, ranking
+from dfd_tune.search.conclude import base_twin, conclude, register
+from dfd_tune.search.driver import run_points, run_search
+from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.progress import Progress
+from dfd_tune.search.runtime import ray_runtime, trial_resources
+from dfd_tune.search.teach import teach
+from dfd_tune.search.worker import TrialContext
+from dfd_tune.settings import Request
+from dfd_tune.store import Store
+from dfd_tune.tracking import Tracker, open_tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What a launch is told besides the request itself."""
+
+    name: str
+    mlflow_uri: str | None
+    cpus_per_worker: float | None
+    gpus_per_worker: float | None
+    bank_budget: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended."""
+
+    search: SearchRecord
+    failed: int
+    model: str | None
+    tracking_uri: str
+    complaints: list[str]
+    """What MLflow did not take."""
+
+
+def launch(request: Request, store: Store, options: LaunchOptions, console: Console) -> Outcome:
+    """Carry out a search, or what is left of it.
+
+    On KeyboardInterrupt (Ctrl-C, SIGTERM) finished trials are kept, running ones are recorded as KILLED, Ray is
+    stopped, and the exception goes on.
+
+    Raises:
+        UserError: the request can't be carried out as it stands.
+    """
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with _only_launch_of(store, options.name):
+        known = find_search(store, options.name)
+        dataset = prepare_dataset(request.dataset, store, say)
+        plan = make_plan(request, dataset, bank_budget=options.bank_budget)
+        search = _search_record(plan, options.name)
+        if known is not None:
+            _refuse_changes(known, search)
+            search = known
+        for line in describe(plan):
+            say(line)
+        tracker = open_tracker(store, options.mlflow_uri)
+        progress = Progress(console, plan.num_trials, list(request.explore))
+        save_search(store, search)
+        trials = load_trials(store, search)
+        ledger = Ledger(store, search, trials, tracker, dataset.digest, progress)
+        try:
+            _run(plan, ledger, options, progress, say)
+            return _end(plan, ledger, tracker, say)
+        except KeyboardInterrupt:
+            with _signals_ignored():
+                ledger.kill_running()
+                tracker.close()
+            raise
+        except BaseException:
+            ledger.kill_running()
+            tracker.close()
+            raise
+
+
+def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress, say: Any) -> None:
+    """Everything that needs Ray. Not even started where nothing is left to run."""
+    if _complete(plan, ledger):
+        say("All trials of this search are finished already.")
+        return
+    with ray_runtime():
+        resources = trial_resources(
+            workers=plan.request.settings["workers"],
+            cpus_per_worker=options.cpus_per_worker,
+            gpus_per_worker=options.gpus_per_worker,
+        )
+        context = TrialContext(
+            store_root=str(ledger.store.root),
+            dataset_key=plan.dataset.folder.name,
+            banks=tuple(sorted(plan.banks.items())),
+            request=plan.request,
+            resources=resources,
+        )
+        ledger.update_search(teachers=teach(plan.networks, context, say))
+        say(f"{plan.num_trials} trials, {resources.concurrent} at a time")
+        progress.begin(ledger)
+        with progress:
+            run_search(plan, context, ledger)
+            _run_base_twin(plan, context, ledger)
+
+
+def _run_base_twin(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
+    """See that the best student has its λ = 0 twin, where the space itself did not run it."""
+    best = best_trial(list(ledger.trials.values()))
+    if best is None or best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
+        return
+    twin = base_twin(TrialConfig(**best.config))
+    if twin.key(ledger.dataset_digest) not in ledger.trials:
+        point = {name: best.config[name] for name in plan.request.explore} | {"lambda_": 0.0}
+        run_points([point], plan, context, ledger)
+
+
+def _complete(plan: Plan, ledger: Ledger) -> bool:
+    finished = ledger.with_status("FINISHED")
+    if plan.trials:
+        return {trial.key for trial in finished} >= set(plan.trials)
+    return len(finished) >= plan.num_trials
+
+
+def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
+    files = conclude(ledger, plan.dataset, plan.networks)
+    trials = list(ledger.trials.values())
+    complaints = tracker.sync(ledger.search, trials)
+    model = None
+    try:
+        model = register(ledger, tracker, files)
+    except UserError as error:
+        complaints += error.problems
+    complaints += [line for line in tracker.close() if line not in complaints]
+    say("")
+    say(plain(*ranking(ledger.search, trials)))
+    for line in conclusion(ledger.search):
+        say(line)
+    return Outcome(ledger.search, len(ledger.with_status("FAILED")), model, tracker.address, complaints)
+
+
+def _search_record(plan: Plan, name: str) -> SearchRecord:
+    request, dataset = plan.request, plan.dataset
+    return SearchRecord(
+        search=name,
+        space=request.space.name,
+        explored={name: axis.as_json() for name, axis in request.explore.items()},
+        dataset=asdict(request.dataset) | _facts(dataset),
+        settings=dict(request.settings),
+        sampler=request.space.sampler,
+        num_trials=plan.num_trials,
+        seed=request.seed,
+        planned=list(plan.trials),
+    )
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "digest": dataset.digest,
+        "classes": list(dataset.classes),
+        "channels": dataset.channels,
+        "image_size": dataset.image_size,
+        "train_images": len(dataset.train.labels),
+        "validation_images": len(dataset.validation.labels),
+        "test_images": len(dataset.test.labels),
+    }
+
+
+def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
+    """A search is what its name says: a changed space, setting or dataset needs a name of its own.
+
+    Only the number of sampled trials may change.
+    """
+    changes = []
+    before = {"space": known.space, "sampler": known.sampler, "seed": known.seed, **known.settings}
+    after = {"space": asked.space, "sampler": asked.sampler, "seed": asked.seed, **asked.settings}
+    before["dataset"], after["dataset"] = known.dataset["dataset"], asked.dataset["dataset"]
+    before["images"], after["images"] = known.dataset["digest"], asked.dataset["digest"]
+    for name in dict.fromkeys([*known.explored, *asked.explored]):
+        before[name], after[name] = (record.explored.get(name, record.settings.get(name)) for record in (known, asked))
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            changes.append(f"{name} was {before.get(name)}, now {after.get(name)}")
+    if changes:
+        raise UserError(
+            f"The search '{known.search}' exists and is another one ({'; '.join(changes)}); give this one another "
+            "--name, or launch that one as it was."
+        )
+
+
+@contextlib.contextmanager
+def _only_launch_of(store: Store, name: str) -> Iterator[None]:
+    folder = store.path("leases")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f"search-{name}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"The search '{name}' is being run by another launch; wait for it, or give this one another --name."
+        ) from None
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Impatient signals do not interrupt the closing of the books."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
