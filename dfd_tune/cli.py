@@ -96,9 +96,9 @@ def launch(
     bank_gb: float,
     show_config: bool,
 ) -> None:
-    """Run a search: teachers first, then every trial, then the best student.
+    """Run a search, or what is left of it.
 
-    Launching the same search again continues it: what is finished is not run again.
+    Teachers come first, then every trial, then the best student is tested, kept and registered. Launching the same search again continues it: what is finished is not run again.
     Settings, lowest first: defaults, the dataset's recipe, the space, --set.
     """
     request = _request(space_name, dataset, data, assignments, trials, name, seed, workers_per_trial)
@@ -181,7 +181,10 @@ def results(name: str, form: str, store_path: str) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @STORE_OPTION
 def ui(name: str | None, port: int, store_path: str) -> None:
-    """Serve MLflow's pages on the store; with NAME, also give the page that compares that search's runs."""
+    """Serve MLflow's pages on the store.
+
+    With NAME, also the address of the page that compares that search's runs.
+    """
     from dfd_tune.record import load_search
     from dfd_tune.store import existing_store
     from dfd_tune.tracking import serve_ui
@@ -220,7 +223,10 @@ def predict(images: tuple[str, ...], model: str, form: str, store_path: str) -> 
 )
 @STORE_OPTION
 def datasets(name: str | None, data: str | None, assignments: tuple[str, ...], store_path: str) -> None:
-    """List the datasets, or prepare the dataset NAME in the store ahead of a launch."""
+    """List the datasets, or prepare one ahead.
+
+    Without NAME, the datasets are listed. With it, that dataset is put into the store as a launch would do it.
+    """
     from dfd_tune.data.sources import SOURCES
 
     if name is None:
@@ -327,6 +333,9 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             click.echo(f"dfd-tune: {problem}", err=True)
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         sys.exit(2)
     except click.ClickException as error:
         click.echo(f"dfd-tune: {error.format_message()} See `dfd-tune --help`.", err=True)

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 from dfd_tune.digest import digest_json
-from dfd_tune.errors import raise_all, unknown_name
+from dfd_tune.errors import nearest, raise_all, unknown_name
 
 TRAINING_SEMANTICS = 1
 """Raised by hand when the same configuration would train differently, so that old results are not reused."""
+
+LARGEST_SEED = 2**31 - 1
+"""So much fits into the seeds of everything that draws numbers."""
 
 Backbone = Literal["alexnet", "vgg16", "resnet18"]
 Resampling = Literal["bicubic", "bilinear", "area", "nearest"]
@@ -67,7 +70,9 @@ class TrialConfig:
     upsample: Resampling = _setting("how it is brought back to the network's input size", default="bicubic")
     crop_padding: int = _setting("pixels of padding for random crops; 0 means no crops", low=0, high=16)
     flip: bool = _setting("random horizontal flips")
-    augment_seed: int = _setting("seed of crops and flips, shared by all trials of a search", low=0, default=0)
+    augment_seed: int = _setting(
+        "seed of crops and flips, shared by all trials of a search", low=0, high=LARGEST_SEED, default=0
+    )
     # The network.
     backbone: Backbone = _setting("architecture of teacher and student")
     width: float = _setting("multiplier on the number of channels", above=0, high=4)
@@ -79,7 +84,7 @@ class TrialConfig:
     schedule: Schedule = _setting("course of the learning rate over the steps")
     momentum: float = _setting("momentum of SGD", low=0, high=0.999, default=0.9)
     weight_decay: float = _setting("weight decay of SGD", low=0, high=1, default=5e-4)
-    seed: int = _setting("seed of initial weights and batch order", low=0, default=0)
+    seed: int = _setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
     lambda_: float = _setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
     reduction: Reduction = _setting("how squared feature differences are reduced over the feature dimension")
@@ -98,11 +103,11 @@ class TrialConfig:
     teacher_momentum: float = _setting("as `momentum`, for teacher and base network", low=0, high=0.999)
     teacher_weight_decay: float = _setting("as `weight_decay`, for teacher and base network", low=0, high=1)
     teacher_dropout: float = _setting("as `dropout`, for teacher and base network", low=0, high=0.9)
-    teacher_seed: int = _setting("as `seed`, for teacher and base network", low=0, default=0)
+    teacher_seed: int = _setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
 
     def __post_init__(self) -> None:
         raise_all(problems_in(TrialConfig, dataclasses.asdict(self)))
-        for name, kind in get_type_hints(TrialConfig).items():
+        for name, kind in _KINDS[TrialConfig].items():
             if kind is float:  # 2 and 2.0 are one trial, so they must give one key
                 object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -236,6 +241,9 @@ def settings_of(config: ConfigClass) -> dict[str, dataclasses.Field[Any]]:
     return {setting.name: setting for setting in dataclasses.fields(config)}
 
 
+_KINDS: dict[Any, dict[str, Any]] = {config: get_type_hints(config) for config in (DatasetConfig, TrialConfig)}
+"""The settings' types by name. Worked out once: it takes a millisecond, and a grid asks often."""
+
 FOLLOWED_BY_TEACHER = (
     "epochs",
     "batch_size",
@@ -283,19 +291,22 @@ def coerce(config: ConfigClass, name: str, value: Any) -> Any:
 
     What can't be meant is returned as it is, for `broken_rule` to refuse.
     """
-    if name not in settings_of(config) or get_type_hints(config)[name] is not float:
+    if name not in settings_of(config) or _KINDS[config][name] is not float:
         return value
     if isinstance(value, str):
         try:
             return float(value)
         except ValueError:
             return value
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    except OverflowError:
+        return value
 
 
 def broken_rule(config: ConfigClass, name: str, value: Any) -> str | None:
     """The rule that `value` breaks for the setting `name`, in words; None if it is allowed."""
-    kind = get_type_hints(config)[name]
+    kind = _KINDS[config][name]
     options = get_args(kind)
     if type(None) in options:
         if value is None:
@@ -303,7 +314,9 @@ def broken_rule(config: ConfigClass, name: str, value: Any) -> str | None:
         kind = next(option for option in options if option is not type(None))
         options = ()
     if options:
-        return None if isinstance(value, str) and value in options else f"one of {', '.join(options)}"
+        close = nearest(value, options)
+        rule = f"one of {', '.join(options)}" + (f" (did you mean {close}?)" if close else "")
+        return None if isinstance(value, str) and value in options else rule
     rule = _rule_in_words(kind, settings_of(config)[name].metadata)
     return None if _is_kind(kind, value) and _in_range(value, settings_of(config)[name].metadata) else rule
 
@@ -312,7 +325,7 @@ def _is_kind(kind: type, value: Any) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is float:
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, kind)
 
 
@@ -324,7 +337,7 @@ def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
 def _rule_in_words(kind: type, limits: Mapping[str, Any]) -> str:
     noun = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
     bounds: Iterable[str] = (
-        f"{word} {limits[name]:g}"
+        f"{word} {limits[name]:.10g}"
         for name, word in (("above", "above"), ("low", "at least"), ("high", "at most"))
         if limits[name] is not None
     )

@@ -9,6 +9,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
+FEW = 12
+"""So many names can be read in a message."""
+
+
 class UserError(Exception):
     """Something the user can mend. Each problem is one sentence: what, where, what is allowed, what to do.
 
@@ -25,11 +29,18 @@ class UserError(Exception):
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
-    """A sentence for a name that is not among `known`: the nearest one first, then all of them."""
+    """A sentence for a name that is not among `known`: the nearest one, and all of them unless they are many."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"Unknown {what} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
+    close = nearest(name, names)
+    hint = f" Did you mean '{close}'?" if close else ""
+    listing = "" if close and len(names) > FEW else f" Known: {', '.join(names) or 'none'}."
+    return f"Unknown {what} '{name}'.{hint}{listing}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be; None if nothing is near."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def raise_all(problems: Sequence[str]) -> None:

@@ -112,6 +112,7 @@ def _representatives(request: Request) -> Iterator[TrialConfig]:
 
 def _misfits(request: Request, dataset: Dataset) -> list[str]:
     problems = []
+    workers = request.settings["workers"]
     size = 1
     for axis in request.explore.values():
         size *= len(axis.values) if isinstance(axis, Choice) else 1
@@ -133,8 +134,11 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
             )
     for batch_size in _values(request, "batch_size"):
-        if batch_size < 2 * request.settings["workers"]:
-            problems.append(f"batch_size is {batch_size}, but each of the workers needs at least 2 images of a batch.")
+        if batch_size < 2 * workers:
+            problems.append(
+                f"batch_size is {batch_size}, but must be at least {2 * workers}: each of the {workers} workers of a "
+                "trial needs 2 images."
+            )
     return problems
 
 

@@ -99,7 +99,7 @@ def save_trial(store: Store, search: str, record: TrialRecord) -> None:
 
 
 def search_names(store: Store) -> list[str]:
-    """The searches in a store, oldest first."""
+    """The searches in a store, the one written last at the end."""
     files = store.path("searches").glob("*/search.json")
     return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
 

@@ -80,9 +80,9 @@ def resolve(
         else:
             found = setting_problems(name, value)
             given[name] = value
-        problems += [f"--set {problem}" for problem in found]
+        problems += [f"--set: {problem}" for problem in found]
         origins[name] = "--set"
-    if not explore:
+    if not explore and all(name in given for name in space.explore):
         problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
@@ -126,7 +126,7 @@ def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> 
     given = {}
     for key, value in _assignments(assignments, problems):
         if key in _dataset_settings():
-            problems += [f"--set {problem}" for problem in setting_problems(key, value)]
+            problems += [f"--set: {problem}" for problem in setting_problems(key, value)]
         else:
             problems.append("--set: " + unknown_name("setting of a dataset", key, _dataset_settings()))
         given[key] = value
@@ -140,7 +140,8 @@ def describe(request: Request) -> list[tuple[str, str, str]]:
     rows = [("dataset", request.dataset.dataset, "--dataset"), ("data", str(request.dataset.data or "-"), "--data")]
     for name in _dataset_settings():
         value = getattr(request.dataset, name)
-        rows.append((name, "all" if value is None else _text(value), request.origins.get(name, "default")))
+        unset = "as they are" if name == "image_size" else "all"
+        rows.append((name, unset if value is None else _text(value), request.origins.get(name, "default")))
     for name in settings_of(TrialConfig):
         axis = request.explore.get(name)
         value = _axis_text(axis) if axis is not None else _text(request.settings[name])
@@ -170,7 +171,7 @@ def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, A
             continue
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: a date as 2024-13-45
             problems.append(f"--set {name}: '{value}' is no YAML value; write a number, a word or [a, list].")
             continue
         config = setting_class(name)

@@ -25,6 +25,8 @@ from dfd_tune.config import DatasetConfig, TrialConfig, broken_rule, coerce, set
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
 
 Sampler = Literal["grid", "random", "tpe"]
+DEPTH = 3
+"""A space is a mapping of mappings of ranges."""
 SEARCH_WIDE = ("augment_seed", "workers")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
@@ -109,7 +111,7 @@ def grid_points(explore: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:
         yield dict(zip(explore, combination, strict=True))
 
 
-def parse_axis(name: str, value: Any, sampler: str) -> tuple[Axis | None, list[str]]:
+def parse_axis(name: str, value: Any, sampler: str | None) -> tuple[Axis | None, list[str]]:
     """The axis that a YAML value describes, or None and what is wrong with it, one sentence a problem."""
     if name in settings_of(DatasetConfig) or name in SEARCH_WIDE:
         return None, [f"{name} can't be explored: all trials of a search share it; put it under `settings`."]
@@ -122,10 +124,10 @@ def parse_axis(name: str, value: Any, sampler: str) -> tuple[Axis | None, list[s
     return _parse_choice(name, value, sampler)
 
 
-def _parse_choice(name: str, value: list[Any], sampler: str) -> tuple[Axis | None, list[str]]:
+def _parse_choice(name: str, value: list[Any], sampler: str | None) -> tuple[Axis | None, list[str]]:
     if not value:
         return None, [f"{name} has an empty list; give it at least one value, or leave it out."]
-    if name == "seed" and sampler != "grid":
+    if name == "seed" and sampler in ("random", "tpe"):
         return None, [f"seed can't be explored with sampler {sampler}: a lucky seed is no setting; use a grid."]
     values = tuple(coerce(TrialConfig, name, item) for item in value)
     problems = [
@@ -138,10 +140,10 @@ def _parse_choice(name: str, value: list[Any], sampler: str) -> tuple[Axis | Non
     return (None if problems else Choice(values)), problems
 
 
-def _parse_range(name: str, value: dict[str, Any], sampler: str) -> tuple[Axis | None, list[str]]:
+def _parse_range(name: str, value: dict[str, Any], sampler: str | None) -> tuple[Axis | None, list[str]]:
     kind = get_type_hints(TrialConfig)[name]
     if kind not in (int, float):
-        return None, [f"{name} has a range, but takes names; give a list of them."]
+        return None, [f"{name} has a range, but takes no numbers; give a list of its values."]
     if sampler == "grid":
         return None, [f"{name} has a range, but sampler grid takes lists; give a list, or sampler random or tpe."]
     problems = [
@@ -151,22 +153,25 @@ def _parse_range(name: str, value: dict[str, Any], sampler: str) -> tuple[Axis |
     ]
     ends = {end: coerce(TrialConfig, name, value.get(end)) for end in ("low", "high")}
     problems += [
-        f"{name}: {end} is {ends[end]!r}, but must be {rule}."
+        f"{name}: {end} is {'missing' if end not in value else repr(ends[end])}, but must be {rule}."
         for end in ends
         if (rule := broken_rule(TrialConfig, name, ends[end])) is not None
     ]
-    log, step = value.get("log", False), value.get("step")
+    log, step = value.get("log", False), coerce(TrialConfig, name, value.get("step"))
     if not isinstance(log, bool):
         problems.append(f"{name}: log is {log!r}, but must be true or false.")
     if problems:
         return None, problems
     low, high = ends["low"], ends["high"]
     if low >= high:
-        problems.append(f"{name} has an empty range: low {low:g} must be below high {high:g}.")
+        return None, [f"{name} has an empty range: low {low:g} must be below high {high:g}."]
     if log and low <= 0:
         problems.append(f"{name}: a log range must start above 0, but low is {low:g}.")
-    if step is not None and (log or isinstance(step, bool) or not isinstance(step, kind) or step <= 0):
-        problems.append(f"{name}: step is {step!r}, but must be a positive {kind.__name__}, and not with log.")
+    if step is not None and log:
+        problems.append(f"{name}: step is {step!r}, but a log range has no steps; leave out one of the two.")
+    elif step is not None and (isinstance(step, bool) or not isinstance(step, kind) or not 0 < step <= high - low):
+        noun = "a whole number" if kind is int else "a number"
+        problems.append(f"{name}: step is {step!r}, but must be {noun} above 0 and at most {high - low:g}.")
     return (None if problems else Range(low, high, log, step)), problems
 
 
@@ -181,16 +186,22 @@ def _read_file(path: Path) -> SearchSpace:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}{where}: this is no YAML: {error.problem or error.context}.") from None
-    except yaml.YAMLError as error:
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}{where}: this is no YAML: {reason}.") from None
+    except RecursionError:
+        raise UserError(f"{path}: this is nested too deeply for a space.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2024-13-45
         raise UserError(f"{path}: this is no YAML: {cause_of(error)}.") from None
     return _space_from(path, content, lines)
 
 
 def _lines_of_keys(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line numbers, from 1, of the keys of nested mappings. A key given twice is refused."""
+    """Line numbers, from 1, of the keys of nested mappings. A key given twice is refused.
+
+    Looks no deeper than a space goes, as a mapping may hold itself.
+    """
     lines: dict[tuple[str, ...], int] = {}
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or len(prefix) > DEPTH:
         return lines
     for key, value in node.value:
         place = (*prefix, str(key.value))
@@ -217,7 +228,7 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     sampler = content.get("sampler", "grid")
     if sampler not in get_args(Sampler):
         say(unknown_name("sampler", sampler, get_args(Sampler)), "sampler")
-        sampler = "grid"
+        sampler = None  # which other keys fit can't be said
     explore = {}
     for name, value in _mapping(content, "explore", say).items():
         axis, found = parse_axis(name, value, sampler)
@@ -236,7 +247,7 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     if not explore and not problems:
         say("`explore` names no setting; a space explores at least one.", "explore")
     trials = content.get("trials")
-    wrong_trials = trials_problem(trials, sampler)
+    wrong_trials = None if sampler is None else trials_problem(trials, sampler)
     if wrong_trials is not None:
         say(wrong_trials, "trials")
     raise_all(problems)
@@ -249,7 +260,8 @@ def trials_problem(trials: Any, sampler: str) -> str | None:
         return None if trials is None else "trials is for the samplers random and tpe; a grid runs each point."
     if isinstance(trials, int) and not isinstance(trials, bool) and 1 <= trials <= 100_000:
         return None
-    return f"trials is {trials!r}, but sampler {sampler} needs a whole number from 1 to 100000."
+    found = "missing" if trials is None else repr(trials)
+    return f"trials is {found}, but sampler {sampler} needs a whole number from 1 to 100000."
 
 
 def setting_class(name: str) -> type[DatasetConfig] | type[TrialConfig] | None:
@@ -266,7 +278,8 @@ def setting_problems(name: str, value: Any) -> list[str]:
         known = [*settings_of(TrialConfig), *settings_of(DatasetConfig)]
         return [unknown_name("setting", name, [other for other in known if other not in ("dataset", "data")])]
     rule = broken_rule(config, name, value)
-    return [] if rule is None else [f"{name} is {value!r}, but must be {rule}."]
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    return [] if rule is None else [f"{name} is {text}, but must be {rule}."]
 
 
 def _mapping(content: Mapping[str, Any], key: str, say: Any) -> dict[str, Any]:

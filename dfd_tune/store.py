@@ -91,7 +91,7 @@ def open_store(location: str | os.PathLike[str]) -> Store:
         raise UserError(
             f"--store is '{text}', but a store must be a folder; on a cluster, name one that every node mounts."
         )
-    root = Path(text).expanduser().absolute()
+    root = Path(os.path.expanduser(text)).absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
@@ -110,7 +110,7 @@ def existing_store(location: str | os.PathLike[str]) -> Store:
     Raises:
         UserError: there is no such folder.
     """
-    root = Path(os.fspath(location)).expanduser().absolute()
+    root = Path(os.path.expanduser(location)).absolute()
     if not root.is_dir():
         raise UserError(
             f"There is no store at '{root}'; name one with --store or DFD_TUNE_STORE, or make one with "

@@ -26,7 +26,7 @@ from torch import nn
 from dfd_tune.errors import UserError
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import Store, open_store
-from dfd_tune.tracking import Tracker, compare_url, open_tracker
+from dfd_tune.tracking import Tracker, compare_url, connection, open_tracker
 from dfd_tune.tracking.connection import resolve_address, shown
 from dfd_tune.tracking.outbox import Outbox
 
@@ -54,27 +54,34 @@ def tracker(store: Store) -> Iterator[Tracker]:
     tracker.close()
 
 
-@pytest.fixture(scope="module")
-def server(store: Store, tracker: Tracker) -> Iterator[str]:
-    """`serve_ui` in a process of its own, on a port whose first choice is taken; ended by SIGTERM."""
+@pytest.fixture(scope="module", autouse=True)
+def starting_server(store: Store, tracker: Tracker) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`serve_ui` in a process of its own, on a port that is taken. It starts while the first tests run."""
     search, trial = search_record("served"), trial_record("e" * 16, epochs=1)
     assert tracker.sync(search, [trial]) == []
     tracker.log_summary(search, [trial], [], {})
+    code = (
+        "import sys; from dfd_tune.store import open_store; from dfd_tune.tracking import serve_ui\n"
+        "say = lambda text: print(text, flush=True)\n"
+        "serve_ui(open_store(sys.argv[1]), int(sys.argv[2]), say, search='served')\n"
+        "say('ended')"
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code = (
-            "import sys; from dfd_tune.store import open_store; from dfd_tune.tracking import serve_ui\n"
-            "say = lambda text: print(text, flush=True)\n"
-            "serve_ui(open_store(sys.argv[1]), int(sys.argv[2]), say, search='served')\n"
-            "say('ended')"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(store.root), str(port)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        first, second = process.stdout.readline(), process.stdout.readline()
+        command = [sys.executable, "-c", code, str(store.root), str(port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            yield process, port
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(starting_server: tuple[subprocess.Popen[str], int], tracker: Tracker) -> Iterator[str]:
+    """The address of the server, once it answers. At the end, SIGTERM must leave no process behind."""
+    process, port = starting_server
+    assert process.stdout is not None
+    first, second = process.stdout.readline(), process.stdout.readline()
     url = first.split()[1]
     assert url != f"http://127.0.0.1:{port}"
     assert second.split()[-1] == compare_url(
@@ -234,23 +241,6 @@ def test_long_histories_and_many_params_keep_within_the_limits(tracker: Tracker)
     run_id = tracker.runs("long")["f" * 16]
     assert len(tracker._client.get_run(run_id).data.params) == 154
     assert _history(tracker, run_id, "val_loss") == [(e, e + 0.5) for e in range(1, 131)]
-
-
-@pytest.mark.parametrize("where", ["database", "server"])
-def test_metrics_that_are_no_numbers_do_no_harm(
-    tracker: Tracker, store: Store, where: str, request: pytest.FixtureRequest
-) -> None:
-    uri = request.getfixturevalue("server") if where == "server" else None
-    mine = open_tracker(store, uri)
-    history = [{"epoch": 1.0, "loss": math.nan, "val_loss": math.inf, "val_accuracy": 0.5}]
-    trial = trial_record("9" * 16, epochs=0, history=history, metrics={"loss": math.nan})
-    for _ in range(2):
-        assert mine.sync(search_record(f"nan-{where}"), [trial]) == []
-    assert mine.close() == []
-    run = mine._client.get_run(mine.runs(f"nan-{where}")[trial.key])
-    assert math.isnan(run.data.metrics["loss"])
-    assert run.data.metrics["val_loss"] > 1e300
-    assert len(mine._client.get_metric_history(run.info.run_id, "loss")) == 1
 
 
 # Summary and model
@@ -418,6 +408,23 @@ def test_a_search_can_be_tracked_through_a_server(server: str, store: Store, mod
     assert files >= {"MLmodel", "data", "requirements.txt"}
 
 
+@pytest.mark.parametrize("where", ["database", "server"])
+def test_metrics_that_are_no_numbers_do_no_harm(
+    tracker: Tracker, store: Store, where: str, request: pytest.FixtureRequest
+) -> None:
+    uri = request.getfixturevalue("server") if where == "server" else None
+    mine = open_tracker(store, uri)
+    history = [{"epoch": 1.0, "loss": math.nan, "val_loss": math.inf, "val_accuracy": 0.5}]
+    trial = trial_record("9" * 16, epochs=0, history=history, metrics={"loss": math.nan})
+    for _ in range(2):
+        assert mine.sync(search_record(f"nan-{where}"), [trial]) == []
+    assert mine.close() == []
+    run = mine._client.get_run(mine.runs(f"nan-{where}")[trial.key])
+    assert math.isnan(run.data.metrics["loss"])
+    assert run.data.metrics["val_loss"] > 1e300
+    assert len(mine._client.get_metric_history(run.info.run_id, "loss")) == 1
+
+
 def test_the_comparison_page_names_runs_and_experiment() -> None:
     url = compare_url("http://host:5000/", "7", ["r1", "r2"])
     assert unquote(url) == 'http://host:5000/#/compare-runs?runs=["r1","r2"]&experiments=["7"]'
@@ -445,7 +452,9 @@ def test_an_address_that_will_not_do_is_refused_with_a_remedy(tmp_path: Path, ur
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_server_that_refuses_or_is_silent_fails_in_seconds(tmp_path: Path) -> None:
+def test_a_server_that_refuses_or_is_silent_fails_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connection.PROBE_SECONDS <= 5
+    monkeypatch.setattr(connection, "PROBE_SECONDS", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
@@ -455,7 +464,7 @@ def test_a_server_that_refuses_or_is_silent_fails_in_seconds(tmp_path: Path) -> 
         silent.listen()
         with pytest.raises(UserError, match="timed out"):
             open_tracker(Store(tmp_path), f"http://127.0.0.1:{port}")
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 5
 
 
 def test_a_server_that_is_not_mlflow_is_a_user_error(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def stratified_subset(labels: np.ndarray, count: int, seed: int, at_least: int =
     _, members, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     shares = _shares(sizes, count, at_least)
     # Images in random order, then by class: an image is chosen if it is among the first of its class.
-    shuffled = _shuffled(len(labels), seed)
+    shuffled = random_order(len(labels), seed)
     by_class = shuffled[np.argsort(members[shuffled], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     position = np.arange(len(labels)) - np.repeat(starts, sizes)
@@ -71,6 +71,7 @@ def _shares(sizes: np.ndarray, count: int, at_least: int) -> np.ndarray:
     return shares
 
 
-def _shuffled(length: int, seed: int) -> np.ndarray:
+def random_order(length: int, seed: int) -> np.ndarray:
+    """The numbers 0 to length - 1 in random order, int64 (length,); the same for good for a seed of up to 64 bits."""
     # The raw stream of a bit generator is fixed for good; that of `Generator.permutation` is not.
     return np.argsort(np.random.PCG64(seed).random_raw(length), kind="stable")

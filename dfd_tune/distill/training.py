@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dfd_tune.config import Recipe, Reduction
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
+from dfd_tune.data.splits import random_order
 from dfd_tune.distill.losses import dfd_loss
 from dfd_tune.distill.process import Process
 from dfd_tune.models import Network
@@ -149,7 +150,7 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarr
 
     Sizes differ by at most one, so there is no last batch of a single image for batch norm to stumble over.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order = random_order(count, (seed << 16) + epoch)
     return np.array_split(order, math.ceil(count / batch_size))
 
 

@@ -31,7 +31,11 @@ from dfd_tune.search.teach import teach
 from dfd_tune.search.worker import TrialContext
 from dfd_tune.settings import Request
 from dfd_tune.store import Store
-from dfd_tune.tracking import Tracker, open_tracker
+from dfd_tune.tracking import Tracker, open_tracker, resolve_address
+
+
+CLOSING_SECONDS = 8.0
+"""How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    resolve_address(store, options.mlflow_uri)
     with _only_launch_of(store, options.name):
         known = find_search(store, options.name)
         dataset = prepare_dataset(request.dataset, store, say)
@@ -92,11 +97,11 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         except KeyboardInterrupt:
             with _signals_ignored():
                 ledger.kill_running()
-                tracker.close()
+                tracker.close(patience=CLOSING_SECONDS)
             raise
         except BaseException:
             ledger.kill_running()
-            tracker.close()
+            tracker.close(patience=CLOSING_SECONDS)
             raise
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,9 @@ def ray_runtime(log_folder: Path | None = None) -> Iterator[None]:
             f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({str(error).splitlines()[0]}); start it, "
             "or unset RAY_ADDRESS to run on this machine."
         ) from None
+    # Ray puts a handler of its own, which aborts, in the place of ours; put ours back.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     try:
         yield
     finally:

@@ -11,7 +11,8 @@ mlflow takes seconds to import, so it is imported inside functions only. Not for
 store are the truth (record.py); whatever MLflow misses can be written again from them.
 """
 
+from dfd_tune.tracking.connection import resolve_address
 from dfd_tune.tracking.tracker import Tracker, open_tracker
 from dfd_tune.tracking.ui import compare_url, serve_ui
 
-__all__ = ["Tracker", "compare_url", "open_tracker", "serve_ui"]
+__all__ = ["Tracker", "compare_url", "open_tracker", "resolve_address", "serve_ui"]

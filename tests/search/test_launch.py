@@ -1,0 +1,258 @@
+"""A whole search through the command line: real Ray, real MLflow store, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from tests.search.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def results(run_cli, search):
+    done = run_cli("results", search.name, "--format", "json", "--store", search.store)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def client(search):
+    return MlflowClient(search.mlflow_uri, search.mlflow_uri)
+
+
+@pytest.fixture(scope="module")
+def runs(search, client):
+    experiment = client.get_experiment_by_name(search.name)
+    return client.search_runs([experiment.experiment_id])
+
+
+def trial_runs(runs):
+    return {run.data.tags["dfd.trial_key"]: run for run in runs if run.data.tags["dfd.kind"] == "trial"}
+
+
+def test_every_trial_finished_and_is_complete(results):
+    assert results["search"] == "tiny"
+    assert results["dataset"] == "digits"
+    points = {(trial["config"]["backbone"], trial["config"]["lambda_"]) for trial in results["trials"]}
+    assert points == {(backbone, lambda_) for backbone in ("resnet18", "alexnet") for lambda_ in (0, 2)}
+    for trial in results["trials"]:
+        assert trial["status"] == "FINISHED"
+        assert 0 <= trial["metrics"]["val_accuracy"] <= 1
+        assert trial["metrics"]["loss"] == pytest.approx(
+            trial["metrics"]["cross_entropy"] + trial["config"]["lambda_"] * trial["metrics"]["distillation"], rel=1e-5
+        )
+    assert {teacher["backbone"] for teacher in results["teachers"]} == {"resnet18", "alexnet"}
+
+
+def test_the_best_is_the_best_on_validation_and_has_its_twin(results):
+    best = results["best"]
+    accuracies = {trial["key"]: trial["metrics"]["val_accuracy"] for trial in results["trials"]}
+    assert accuracies[best["key"]] == best["val_accuracy"] == max(accuracies.values())
+    assert 0 <= best["test_accuracy"] <= 1
+    twins = [
+        trial["key"]
+        for trial in results["trials"]
+        if trial["config"] == best["config"] | {"lambda_": 0.0} and best["config"]["lambda_"] > 0
+    ]
+    assert ([best["base_key"]] if best["base_key"] else []) == twins
+
+
+def test_results_agree_with_mlflow_run_by_run(results, runs):
+    by_key = trial_runs(runs)
+    assert set(by_key) == {trial["key"] for trial in results["trials"]}
+    for trial in results["trials"]:
+        run = by_key[trial["key"]]
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {name: str(value) for name, value in trial["config"].items()}
+        for name in ("val_accuracy", "loss", "cross_entropy", "distillation", "train_accuracy", "val_loss"):
+            assert run.data.metrics[name] == pytest.approx(trial["metrics"][name])
+        assert run.inputs.dataset_inputs[0].dataset.digest == results["dataset_facts"]["digest"]
+        assert run.data.tags["dfd.space"] == "tiny"
+
+
+def test_mlflow_has_every_epoch_and_one_summary(runs, client):
+    for run in trial_runs(runs).values():
+        history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert [metric.step for metric in history] == [1, 2]
+    (summary,) = [run for run in runs if run.data.tags["dfd.kind"] == "summary"]
+    artifacts = {file.path for file in client.list_artifacts(summary.info.run_id)}
+    assert {"lambda_curve.png", "lambda_curve.svg", "ranking.md", "trials.csv"} <= artifacts
+
+
+def test_files_of_the_search(search):
+    folder = search.store / "searches" / "tiny"
+    with Image.open(folder / "lambda_curve.png") as image:
+        assert min(image.size) > 300
+    ElementTree.parse(folder / "lambda_curve.svg")
+    assert (folder / "best" / "student.safetensors").stat().st_size > 1000
+    assert not [file for file in search.store.rglob(".*") if file.name != ".gitignore"]
+
+
+def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for number, size in enumerate([(8, 8), (4, 4), (30, 17)]):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(files[-1])
+    done = run_cli("predict", *files, "--model", "tiny", "--format", "json", "--store", search.store)
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import json, sys, mlflow, numpy as np\n"
+        "from PIL import Image\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model('models:/tiny@best')\n"
+        "for file in sys.argv[2:]:\n"
+        "    image = np.asarray(Image.open(file))[None, :, :, None]\n"
+        "    print(json.dumps(np.asarray(model.predict(image))[0].tolist()))\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, search.mlflow_uri, *map(str, files)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    ours = json.loads(done.stdout)
+    theirs = [json.loads(line) for line in loaded.stdout.splitlines()]
+    for prediction, probabilities in zip(ours, theirs, strict=True):
+        assert list(prediction["probabilities"].values()) == pytest.approx(probabilities, abs=1e-5)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_names_every_image_it_cannot_read(run_cli, search, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    done = run_cli("predict", tmp_path / "none.png", tmp_path / "text.png", "--model", "tiny", "--store", search.store)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"dfd-tune: The image '{tmp_path / 'none.png'}' can't be read (No such file or directory); give another file.",
+        f"dfd-tune: '{tmp_path / 'text.png'}' is not an image; give a PNG, JPEG or other image file.",
+    ]
+
+
+def test_results_as_table_and_csv(run_cli, search):
+    table = run_cli("results", "tiny", "--store", search.store).stdout
+    assert "Best student, chosen on validation images" in table
+    csv = run_cli("results", "tiny", "--format", "csv", "--store", search.store).stdout
+    assert len(csv.splitlines()) == 5
+
+
+def test_a_second_launch_runs_nothing_again(run_cli, search):
+    done = run_cli(*search.arguments)
+    assert done.returncode == 0, done.stderr
+    assert "All trials of this search are finished already." in done.stdout
+    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert len(client.search_runs([experiment.experiment_id])) == 5
+    assert len(client.search_model_versions("name='tiny'")) == 1
+
+
+def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
+    done = run_cli(*search.arguments, "--set", "weight_decay=0.1")
+    assert done.returncode == 2
+    assert "weight_decay was 0.0005, now 0.1" in done.stderr
+    assert "--name" in done.stderr
+
+
+def test_a_crash_is_failed_and_the_rest_goes_on(run_cli, search, tmp_path):
+    space = tmp_path / "wild.yaml"
+    space.write_text("explore:\n  backbone: [resnet18, alexnet]\n  learning_rate: [0.05, 100]\n")
+    arguments = ("launch", "--space", space, "--name", "wild", "--store", search.store, *TINY, "--set", "lambda_=0")
+    done = run_cli(*arguments, "--set", "backbone=alexnet")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 trial(s) FAILED" in done.stderr
+    listed = json.loads(run_cli("results", "wild", "--format", "json", "--store", search.store).stdout)
+    trials = {trial["config"]["learning_rate"]: trial for trial in listed["trials"]}
+    assert trials[0.05]["status"] == "FINISHED"
+    assert trials[100]["status"] == "FAILED"
+    assert "The loss is not finite in epoch" in trials[100]["error"]
+    assert listed["best"]["key"] == trials[0.05]["key"]
+    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
+    runs = trial_runs(client.search_runs([client.get_experiment_by_name("wild").experiment_id]))
+    assert {key: run.info.status for key, run in runs.items()} == {
+        trial["key"]: trial["status"] for trial in listed["trials"]
+    }
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, run_cli, search, tmp_path, signal_number):
+    space = tmp_path / "long.yaml"
+    space.write_text("explore:\n  epochs: [1, 2000, 2001, 2002]\n")
+    name = f"stopped-{signal_number.name}"
+    tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
+    process = start_cli("launch", "--space", space, "--name", name, "--store", search.store, *tiny)
+    try:
+        for line in process.stdout:
+            if line.startswith("[1/4]"):
+                break
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in member.name() for member in family)
+        time.sleep(3)
+        stopped = time.monotonic()
+        os.killpg(process.pid, signal_number)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == 130, output
+        assert "Traceback" not in output
+        assert "to go on:" in output
+        assert time.monotonic() - stopped < 30, "Ctrl-C must end within seconds"
+    finally:
+        process.kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    listed = json.loads(run_cli("results", name, "--format", "json", "--store", search.store).stdout)
+    statuses = {trial["config"]["epochs"]: trial["status"] for trial in listed["trials"]}
+    assert statuses[1] == "FINISHED"
+    assert "KILLED" in statuses.values()
+    assert set(statuses.values()) == {"FINISHED", "KILLED"}
+    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
+    runs = trial_runs(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+    assert {key: run.info.status for key, run in runs.items()} == {
+        trial["key"]: trial["status"] for trial in listed["trials"]
+    }
+
+
+def test_two_workers_train_as_one(run_cli, search, tmp_path):
+    """AlexNet has no batch norm, so two workers on halves of each batch must follow the same losses."""
+    space = tmp_path / "workers.yaml"
+    space.write_text("explore:\n  lambda_: [0, 2]\nsettings:\n  backbone: alexnet\n  batch_size: 25\n")
+    histories = []
+    for workers in (1, 2):
+        name = f"workers{workers}"
+        arguments = ("launch", "--space", space, "--name", name, "--store", search.store, *TINY)
+        done = run_cli(*arguments, "--workers-per-trial", workers)
+        assert done.returncode == 0, done.stdout + done.stderr
+        files = sorted((search.store / "searches" / name / "trials").glob("*.json"))
+        records = [json.loads(file.read_text()) for file in files]
+        histories.append({record["config"]["lambda_"]: record["history"] for record in records})
+    for lambda_ in (0.0, 2.0):
+        for one, two in zip(histories[0][lambda_], histories[1][lambda_], strict=True):
+            for metric in ("loss", "cross_entropy", "distillation", "train_accuracy", "val_accuracy"):
+                assert two[metric] == pytest.approx(one[metric], rel=1e-3, abs=1e-4)
+
+
+def test_a_sampled_search_continues_with_more_trials(run_cli, search, tmp_path):
+    tiny = [*TINY[:-1], "epochs=1", "--set", "backbone=alexnet"]
+    arguments = ("launch", "--space", "random_all", "--name", "sampled", "--store", search.store, *tiny)
+    arguments = (*arguments, "--set", "student_start=[scratch, base, teacher]", "--set", "teacher_epochs=1")
+    first = run_cli(*arguments, "--trials", 2)
+    assert first.returncode == 0, first.stdout + first.stderr
+    listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
+    keys = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
+    assert len(keys) == 2
+    assert all(0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"])
+    second = run_cli(*arguments, "--trials", 4)
+    assert second.returncode == 0, second.stdout + second.stderr
+    listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
+    more = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
+    assert len(more) == 4
+    assert set(keys) < set(more)
+    if listed["best"]["config"]["lambda_"] > 0:
+        assert listed["best"]["base_test_accuracy"] is not None

@@ -1,0 +1,165 @@
+"""Bad input through the real command line: one sentence a problem, exit code 2, no traceback, nothing left behind."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+LAUNCH = ("launch", "--space", "lambda_grid")
+
+
+def refusals(process, count=1):
+    """The sentences of a refused command."""
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == count, lines
+    for line in lines:
+        assert line.startswith("dfd-tune: ")
+        assert line.endswith((".", "?"))
+    return process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("launch", "--space", "lamda_grid"), "Did you mean 'lambda_grid'?"),
+        ((*LAUNCH, "--dataset", "digit"), "Did you mean 'digits'?"),
+        ((*LAUNCH, "--set", "epoch=3"), "Did you mean 'epochs'?"),
+        ((*LAUNCH, "--set", "backbone=resnet"), "did you mean resnet18?"),
+        ((*LAUNCH, "--set", "width=0"), "width is 0, but must be a number above 0 and at most 4"),
+        ((*LAUNCH, "--set", "epochs=many"), "epochs is 'many', but must be a whole number"),
+        ((*LAUNCH, "--set", "epochs"), "must be key=value"),
+        ((*LAUNCH, "--set", "lambda_=[]"), "lambda_ has an empty list"),
+        ((*LAUNCH, "--name", "../elsewhere"), "--name is '../elsewhere'"),
+        ((*LAUNCH, "--name", "a/b"), "--name is 'a/b'"),
+        ((*LAUNCH, "--store", "/proc/nothing"), "can't be written"),
+        ((*LAUNCH, "--store", "s3://bucket"), "must be a folder"),
+        ((*LAUNCH, "--trials", "3"), "a grid runs each point"),
+        ((*LAUNCH, "--colour"), "No such option"),
+        (("launch",), "Missing option '--space'"),
+        (("lanch",), "Did you mean 'launch'?"),
+        (("spaces", "nothing"), "Unknown space 'nothing'"),
+        (("datasets", "digit"), "Did you mean 'digits'?"),
+        (("datasets", "digits", "--set", "epochs=3"), "Unknown setting of a dataset 'epochs'"),
+    ],
+)
+def test_a_slip_of_the_pen_gets_one_sentence(run_cli, tmp_path, arguments, expected):
+    store = () if "--store" in arguments or arguments[0] not in ("launch", "datasets") else ("--store", tmp_path / "s")
+    assert expected in refusals(run_cli(*arguments, *store))
+    assert not (tmp_path / "s" / "searches").exists()
+
+
+def test_several_problems_are_reported_together(run_cli):
+    arguments = ("--space", "grid", "--dataset", "digit", "--name", "a/b")
+    assert "Unknown dataset" in refusals(run_cli("launch", *arguments), count=3)
+
+
+def test_a_malformed_space_names_line_and_column(run_cli, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("sampler: grid\nexplore:\n  lambda_: [0, 1\n")
+    assert f"{file}, line 4, column 1: this is no YAML" in refusals(run_cli("launch", "--space", file))
+    file.write_text("explore:\n  lambda_: [0, -1]\n  widht: [1]\n")
+    text = refusals(run_cli("launch", "--space", file), count=2)
+    assert f"{file}, line 2: lambda_ has the value -1" in text
+    assert f"{file}, line 3: Unknown setting 'widht'. Did you mean 'width'?" in text
+
+
+def test_a_space_that_is_not_there(run_cli, tmp_path):
+    assert "can't be read (No such file or directory)" in refusals(
+        run_cli("launch", "--space", tmp_path / "none.yaml")
+    )
+
+
+def test_a_missing_folder_of_images(run_cli, tmp_path):
+    arguments = (*LAUNCH, "--dataset", "folder", "--store", tmp_path / "store")
+    assert "--data" in refusals(run_cli(*arguments))
+    assert str(tmp_path / "none") in refusals(run_cli(*arguments, "--data", tmp_path / "none"))
+    assert not (tmp_path / "store" / "searches").exists()
+
+
+def test_an_unreadable_image_is_named(run_cli, tmp_path):
+    for name in ("cat", "dog"):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8), number * 40).save(folder / f"{number}.png")
+    (tmp_path / "images" / "dog" / "broken.png").write_bytes(b"no image")
+    arguments = (*LAUNCH, "--dataset", "folder", "--data", tmp_path / "images", "--store", tmp_path / "store")
+    assert "broken.png (not an image)" in refusals(run_cli(*arguments))
+    assert not list((tmp_path / "store").glob("datasets/*"))
+
+
+def test_a_resolution_that_the_images_do_not_have(run_cli, tmp_path):
+    arguments = (*LAUNCH, "--set", "resolution=8", "--store", tmp_path / "store")
+    assert "resolution is 8, but must be below the image size of the dataset, 8 pixels" in refusals(run_cli(*arguments))
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "file:///tmp/mlruns", "gopher://x"])
+def test_an_mlflow_address_that_refuses(run_cli, tmp_path, address):
+    refused = refusals(run_cli(*LAUNCH, "--store", tmp_path / "store", "--mlflow-uri", address))
+    assert address in refused
+    assert not list((tmp_path / "store").glob("searches/*"))
+
+
+def test_results_of_no_search(run_cli, tmp_path):
+    assert "There is no store at" in refusals(run_cli("results", "x", "--store", tmp_path / "none"))
+    assert "Unknown search 'x'" in refusals(run_cli("results", "x", "--store", tmp_path))
+    assert "Unknown search '../x'" in refusals(run_cli("results", "../x", "--store", tmp_path))
+    assert "Unknown search 'x'" in refusals(run_cli("ui", "x", "--store", tmp_path))
+
+
+def test_predict_without_a_model(run_cli, tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(image)
+    assert "Unknown search 'x'" in refusals(run_cli("predict", image, "--model", "x", "--store", tmp_path))
+    file = tmp_path / "student.safetensors"
+    assert str(file) in refusals(run_cli("predict", image, "--model", file))
+    file.write_bytes(b"not a model")
+    assert str(file) in refusals(run_cli("predict", image, "--model", file))
+
+
+def test_show_config_shows_every_setting_and_its_origin_and_runs_nothing(run_cli, tmp_path):
+    process = run_cli(*LAUNCH, "--show-config", "--set", "epochs=3", "--set", "backbone=vgg16", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in process.stdout.splitlines()[1:]}
+    assert rows["epochs"] == "3 --set"
+    assert rows["backbone"] == "vgg16 --set"
+    assert rows["lambda_"] == "{0, 0.1, 0.2, 0.5, 1, 2, 5, 10} explored by space lambda_grid"
+    assert rows["learning_rate"] == "0.05 dataset digits"
+    assert rows["momentum"].startswith("0.9")
+    assert rows["teacher_epochs"] == "3 as the student's"
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "sys.argv = ['dfd-tune', 'launch', '--help']\n"
+        "from dfd_tune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'numpy', 'pyarrow', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_spaces_and_datasets_are_listed(run_cli, tmp_path):
+    spaces = run_cli("spaces").stdout
+    assert all(name in spaces for name in ("lambda_grid", "tpe_all", "random_all"))
+    assert "explore:" in run_cli("spaces", "tpe_all").stdout
+    datasets = run_cli("datasets").stdout
+    assert all(name in datasets for name in ("digits", "cifar10", "parquet", "folder"))
+
+
+def test_a_dataset_is_prepared_ahead(run_cli, tmp_path):
+    arguments = ("datasets", "digits", "--set", "train_images=60", "--store", tmp_path / "store")
+    first = run_cli(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "48 / 12 / 359 training / validation / test images, 8×8×1, 10 classes" in first.stdout
+    (card,) = (tmp_path / "store" / "datasets").glob("*/dataset.json")
+    assert json.loads(card.read_text())
