@@ -72,17 +72,17 @@ def resolve(
     given: dict[str, Any] = {}
     origins = dict.fromkeys(explore, f"explored by space {space.name}")
     for name, value in _assignments(assignments, problems):
-        explore.pop(name, None)
         if isinstance(value, list):
             axis, found = parse_axis(name, value, space.sampler)
             if axis is not None:
-                explore[name] = axis
+                explore[name] = axis  # in the place of the axis that it replaces
         else:
+            explore.pop(name, None)
             found = setting_problems(name, value)
             given[name] = value
         problems += [f"--set: {problem}" for problem in found]
         origins[name] = "--set"
-    if not explore and all(name in given for name in space.explore):
+    if not explore:
         problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")

@@ -151,7 +151,7 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
     try:
         recorded: dict[str, Any] | None = read_json(folder / "bank.json")
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, AssertionError) as error:  # EOFError: an empty file
         raise BankMismatchError(f"the bank in {folder} can't be read: {error}") from error
     if recorded != asdict(identity):
         raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")
@@ -168,7 +168,8 @@ def _spot_check(bank: BankedFeatures, live: LiveFeatures, folder: Path) -> None:
     kept, fresh = bank(epoch, indices), live(epoch, indices)
     # Half-precision rounding is 2^-11 relative; a bank may have been filled on another kind of device.
     scale = fresh.abs().max().clamp(min=1e-3)
-    if (kept - fresh).abs().max() > 0.03 * scale:
+    # Put so that NaN, which damaged bytes are full of, does not pass.
+    if not (kept - fresh).abs().max() <= 0.03 * scale:
         raise BankMismatchError(f"the bank in {folder} does not hold this teacher's features")
 
 

@@ -53,11 +53,11 @@ def find_pretrained(store: Store, config: PretrainedConfig, dataset: Dataset) ->
         if facts is None:
             return None
         weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError):
+        if digest_arrays(weights) != facts["weights_digest"]:
+            return None
+        return _frozen(key, config, dataset, weights, facts)
+    except (OSError, ValueError, SafetensorError, KeyError, AssertionError):
         return None
-    if digest_arrays(weights) != facts["weights_digest"]:
-        return None
-    return _frozen(key, config, dataset, weights, facts)
 
 
 def ensure_pretrained(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.report.points import points_of, ranked
+from dfd_tune.report.points import Point, points_of, ranked
 
 
 def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -59,7 +60,10 @@ def trials_csv(trials: Sequence[TrialRecord]) -> str:
 
 
 def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the ranking: one row a point, best first, then the trials that did not finish."""
+    """Header and rows of the ranking: one row a point, best first, then the trials that did not finish.
+
+    Numbers are means over a point's seeds.
+    """
     explored = [name for name in search.explored if name != "seed"]
     points = ranked(points_of(trials))
     with_seeds = any(len(point.trials) > 1 for point in points)
@@ -68,15 +72,14 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
     for place, point in enumerate(points, 1):
         half = point.half_width
         accuracy = percent(point.val_accuracy) + (f" ± {100 * half:.2f}" if half is not None else "")
-        first = point.trials[0].metrics
         rows.append(
             [
                 str(place),
                 *(_text(point.config[name]) for name in explored),
                 accuracy,
                 *([str(len(point.trials))] if with_seeds else []),
-                percent(first["train_accuracy"]),
-                f"{first['seconds']:.0f}",
+                percent(_mean(point, "train_accuracy")),
+                f"{_mean(point, 'seconds'):.0f}",
             ]
         )
     for trial in trials:
@@ -84,6 +87,10 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
             rest = [""] * (len(header) - 2 - len(explored))
             rows.append(["–", *(_text(trial.config[name]) for name in explored), trial.status, *rest])
     return header, rows
+
+
+def _mean(point: Point, metric: str) -> float:
+    return statistics.fmean(trial.metrics[metric] for trial in point.trials)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -122,9 +129,10 @@ def conclusion(search: SearchRecord) -> list[str]:
                 share = (best.test_accuracy - best.base_test_accuracy) / (high_res - best.base_test_accuracy)
                 line += f", so the gap recovered is {share:.0%}"
         lines.append(line)
+        advice = "" if "seed" in search.explored else " Explore `seed` to have intervals."
         lines.append(
             f"One test image is {100 / search.dataset['test_images']:.2f} points; gains of a few images are within "
-            "the noise of one seed. Explore `seed` to have intervals."
+            f"the noise of one seed.{advice}"
         )
     return lines
 

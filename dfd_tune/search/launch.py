@@ -33,7 +33,6 @@ from dfd_tune.settings import Request
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
-
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
 

@@ -52,6 +52,8 @@ def ray_runtime(log_folder: Path | None = None) -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
+    # Ray puts handlers of its own, which end the process at once, in the place of ours; it is put back below.
+    handler = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
@@ -68,9 +70,8 @@ def ray_runtime(log_folder: Path | None = None) -> Iterator[None]:
             f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({str(error).splitlines()[0]}); start it, "
             "or unset RAY_ADDRESS to run on this machine."
         ) from None
-    # Ray puts a handler of its own, which aborts, in the place of ours; put ours back.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

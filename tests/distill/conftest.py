@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 from tiny import fresh_store, trial, workbench
+from two_processes import pair
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.process import SingleProcess
@@ -17,6 +21,13 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Callable[..., list[Any]]]:
+    """Call `task(number, *arguments)` in two other processes at once; starting them takes seconds."""
+    with pair() as call:
+        yield call
 
 
 @pytest.fixture

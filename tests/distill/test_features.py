@@ -319,7 +319,7 @@ def test_plain_training_touches_no_teacher(store):
     assert [metrics["distillation"] for metrics in result.history] == [0.0, 0.0]
     assert not store.path("pretrained").exists()
     assert not store.path("banks").exists()
-    with pytest.raises(FileNotFoundError, match="teacher .* is not in the store"):
+    with pytest.raises(FileNotFoundError, match=r"teacher .* is not in the store"):
         run(trial(lambda_=0.1), workbench(store))
 
 

@@ -182,6 +182,17 @@ def test_a_crash_is_failed_and_the_rest_goes_on(run_cli, search, tmp_path):
     }
 
 
+def wait_until_running(folder, process):
+    """Until one trial is finished and another is running."""
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and process.poll() is None:
+        statuses = {json.loads(file.read_text())["status"] for file in folder.glob("[!.]*.json")}
+        if {"FINISHED", "RUNNING"} <= statuses:
+            return
+        time.sleep(0.2)
+    raise AssertionError(process.communicate(timeout=10)[0])
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, run_cli, search, tmp_path, signal_number):
     space = tmp_path / "long.yaml"
@@ -190,12 +201,9 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, ru
     tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
     process = start_cli("launch", "--space", space, "--name", name, "--store", search.store, *tiny)
     try:
-        for line in process.stdout:
-            if line.startswith("[1/4]"):
-                break
+        wait_until_running(search.store / "searches" / name / "trials", process)
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in member.name() for member in family)
-        time.sleep(3)
         stopped = time.monotonic()
         os.killpg(process.pid, signal_number)
         output = process.communicate(timeout=60)[0]

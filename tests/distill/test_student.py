@@ -1,0 +1,288 @@
+"""A student's life: where it starts, what its key holds, what is stored, and that trials leave no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from tiny import COUNTS, CPU, bits, network, run, trial, without_times, workbench
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.data.pairs import evaluation_images
+from dfd_tune.distill import student as students
+from dfd_tune.distill.pretrained import arrays_of
+from dfd_tune.distill.process import SingleProcess
+from dfd_tune.distill.student import find_result, initial_student, save_result, student_file, train_student
+from dfd_tune.distill.training import evaluate
+from dfd_tune.distill.workbench import KEPT, BankPlan
+from dfd_tune.models.deployed import load_deployed
+
+DIGEST = "d" * 16
+
+
+def weights_of(model):
+    return {name: array.tobytes() for name, array in arrays_of(model).items()}
+
+
+# Where it starts.
+
+
+def test_a_student_from_scratch_has_weights_of_its_seed_alone(store):
+    bench = workbench(store)  # without a teacher
+    start = bits(initial_student(trial(seed=3), bench))
+    torch.manual_seed(99)
+    assert bits(initial_student(trial(seed=3, lambda_=5.0, resolution=2), bench)) == start
+    assert bits(initial_student(trial(seed=4), bench)) != start
+    assert start == bits(network(seed=3))
+
+
+def test_starts_are_scratch_teacher_and_base_network(bench, config):
+    teacher, *_ = bench.prepare(config.teacher(), SingleProcess())
+    base, *_ = bench.prepare(config.base(), SingleProcess())
+    starts = {
+        start: weights_of(initial_student(trial(student_start=start), bench))
+        for start in ("scratch", "teacher", "base")
+    }
+    assert starts["teacher"] == weights_of(teacher.network)
+    assert starts["base"] == weights_of(base.network)
+    assert len({frozenset(start.items()) for start in starts.values()}) == 3
+
+
+def test_a_student_that_starts_from_its_teacher_does_not_change_it(bench, config):
+    teacher = bench.pretrained(config.teacher())
+    before = bits(teacher.network)
+    arrays = {name: array.copy() for name, array in teacher.weights.items()}
+    student, _ = run(trial(student_start="teacher", lambda_=0.0), bench)
+    assert bits(student) != before
+    assert bits(teacher.network) == before
+    assert all(np.array_equal(teacher.weights[name], array) for name, array in arrays.items())
+
+
+def test_a_start_that_is_not_in_the_store_is_named(bench):
+    with pytest.raises(FileNotFoundError, match=r"base \w+ is not in the store"):
+        initial_student(trial(student_start="base"), bench)
+
+
+def test_a_teacher_as_its_own_student_has_nothing_to_learn_from_itself(store):
+    # Where the low-resolution image is the image itself, student and teacher see the same pixels, if they see the
+    # same view: then their features are equal, as long as the student has the teacher's weights.
+    config = trial(resolution=8, student_start="teacher", epochs=2, learning_rate=1e-30)
+    key = config.teacher().key(workbench(store).dataset.digest)
+    for banks in ({}, {key: BankPlan("views", 1)}, {key: BankPlan("epochs", 2)}):
+        bench = workbench(store, banks)
+        bench.prepare(config.teacher(), SingleProcess())
+        _, result = run(config, bench)
+        scale = bench.features(config.teacher())(0, np.arange(40)).square().mean().item()
+        for metrics in result.history:
+            # Features of a bank are rounded: (2⁻¹¹)² of their square at most.
+            assert metrics["distillation"] < 2e-7 * scale
+    _, other = run(dataclasses.replace(config, resolution=4), bench)
+    assert other.history[0]["distillation"] > 1e-3 * scale
+
+
+# Its key.
+
+CHANGES = {
+    "resolution": 2,
+    "downsample": "area",
+    "upsample": "nearest",
+    "crop_padding": 2,
+    "flip": False,
+    "augment_seed": 1,
+    "backbone": "vgg16",
+    "width": 0.25,
+    "dropout": 0.1,
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 0.03,
+    "schedule": "cosine",
+    "momentum": 0.8,
+    "weight_decay": 1e-4,
+    "seed": 1,
+    "lambda_": 2.0,
+    "reduction": "sum",
+    "student_start": "teacher",
+    "workers": 2,
+    "teacher_epochs": 2,
+    "teacher_batch_size": 8,
+    "teacher_learning_rate": 0.03,
+    "teacher_schedule": "cosine",
+    "teacher_momentum": 0.8,
+    "teacher_weight_decay": 1e-4,
+    "teacher_dropout": 0.1,
+    "teacher_seed": 1,
+}
+WITHOUT_A_TEACHER = {name for name in CHANGES if name.startswith("teacher_")} | {"reduction"}
+
+
+def test_every_setting_is_tried_below():
+    assert CHANGES.keys() == {field.name for field in dataclasses.fields(TrialConfig)}
+
+
+def test_every_setting_of_a_distilling_trial_is_in_its_key():
+    keys = {trial(**{name: value}).key(DIGEST) for name, value in CHANGES.items()}
+    assert len(keys | {trial().key(DIGEST)}) == len(CHANGES) + 1
+    assert trial().key(DIGEST) != trial().key("e" * 16)
+    assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"lambda_"}))
+def test_the_key_of_plain_training_leaves_out_what_is_never_looked_at(name):
+    plain = trial(lambda_=0.0)
+    changed = dataclasses.replace(plain, **{name: CHANGES[name]})
+    assert (changed.key(DIGEST) == plain.key(DIGEST)) == (name in WITHOUT_A_TEACHER)
+
+
+def test_the_result_of_plain_training_does_not_depend_on_what_its_key_leaves_out(store):
+    changes = {name: CHANGES[name] for name in WITHOUT_A_TEACHER}
+    plain, changed = trial(lambda_=0.0), trial(lambda_=0.0, **changes)
+    (first, first_result), (second, second_result) = run(plain, workbench(store)), run(changed, workbench(store))
+    assert first_result.key == second_result.key
+    assert without_times(first_result.history) == without_times(second_result.history)
+    assert bits(first) == bits(second)
+
+
+@pytest.mark.parametrize("start", ["teacher", "base"])
+def test_plain_training_from_another_network_keeps_that_network_in_its_key(start):
+    ours, theirs = (trial(lambda_=0.0, student_start=start, teacher_epochs=epochs) for epochs in (1, 2))
+    assert ours.key(DIGEST) != theirs.key(DIGEST)
+    ours, theirs = (trial(lambda_=0.0, student_start=start, reduction=name) for name in ("mean", "sum"))
+    assert ours.key(DIGEST) == theirs.key(DIGEST)
+
+
+def test_whole_numbers_and_fractions_of_equal_value_give_one_key():
+    assert trial(lambda_=2).key(DIGEST) == trial(lambda_=2.0).key(DIGEST)
+    assert trial(learning_rate=1, width=1).key(DIGEST) == trial(learning_rate=1.0, width=1.0).key(DIGEST)
+    assert trial(lambda_=0).key(DIGEST) == trial(lambda_=0.0).key(DIGEST)
+    assert trial(weight_decay=0, teacher_dropout=0) == trial(weight_decay=0.0, teacher_dropout=0.0)
+
+
+# Equal trials are equal.
+
+EAGER = trial(dropout=0.5, epochs=2, schedule="one_cycle")
+
+
+def outcome(config, bench):
+    model, result = run(config, bench)
+    return without_times(result.history), bits(model)
+
+
+def test_equal_trials_are_equal_bit_by_bit_and_other_seeds_are_not(bench):
+    first = outcome(EAGER, bench)
+    assert outcome(EAGER, bench) == first
+    other = outcome(dataclasses.replace(EAGER, seed=1), bench)
+    assert other[0] != first[0]
+    assert other[1] != first[1]
+
+
+def test_a_reused_workbench_gives_what_a_fresh_one_gives(store):
+    config = EAGER
+    key = config.teacher().key(workbench(store).dataset.digest)
+    banks = {key: BankPlan("views", config.epochs)}
+    workbench(store, banks).prepare(config.teacher(), SingleProcess())
+    fresh = outcome(config, workbench(store, banks))
+    reused = workbench(store, banks)
+    others = [
+        trial(backbone="resnet18", dropout=0.3, resolution=2, seed=4),
+        trial(lambda_=0.0, augment_seed=2),
+        trial(student_start="teacher", batch_size=7),
+        dataclasses.replace(EAGER, seed=8),
+    ]
+    for other in others:
+        if other.needs_teacher:
+            reused.prepare(other.teacher(), SingleProcess())
+        run(other, reused)
+        torch.rand(7)
+        np.random.rand(7)
+        assert outcome(config, reused) == fresh
+
+
+def test_a_workbench_keeps_a_bounded_number_of_things(store):
+    bench = workbench(store)
+    for seed in range(KEPT + 3):
+        images = bench.images_for(trial(augment_seed=seed))
+        assert bench.images_for(trial(augment_seed=seed, lambda_=9.0)) is images
+    assert bench.training_images.cache_info().currsize == KEPT
+
+
+# Its result.
+
+
+def trained(bench, config):
+    student, result = run(config, bench)
+    save_result(bench.store, student, result, config, bench.dataset)
+    return student, result
+
+
+def test_a_result_says_what_was_run(bench, config):
+    ticks = iter([10.0, 25.0])
+    _, result = train_student(config, bench, SingleProcess(), clock=lambda: next(ticks))
+    assert result.key == config.key(bench.dataset.digest)
+    assert TrialConfig(**result.config) == config
+    assert result.dataset == bench.dataset.digest
+    assert result.teacher == config.teacher().key(bench.dataset.digest)
+    assert len(result.history) == 2
+    last = {name: value for name, value in result.history[-1].items() if name != "epoch"}
+    assert result.metrics == last | {"seconds": 15.0}
+    # λ = 1.
+    assert last["loss"] == pytest.approx(last["cross_entropy"] + last["distillation"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "lambda_", "named"), [("scratch", 0.0, False), ("teacher", 0.0, True), ("scratch", 1.0, True)]
+)
+def test_a_result_names_its_teacher_if_it_has_one(start, lambda_, named, bench):
+    config = trial(student_start=start, lambda_=lambda_, epochs=1)
+    assert run(config, bench)[1].teacher == (config.teacher().key(bench.dataset.digest) if named else None)
+
+
+def test_a_stored_result_is_found_as_it_was(bench, config):
+    key = config.key(bench.dataset.digest)
+    assert find_result(bench.store, key) is None
+    _, result = trained(bench, config)
+    assert find_result(bench.store, key) == result
+    assert find_result(bench.store, "0" * 16) is None
+
+
+def test_a_result_that_can_not_be_stored_leaves_nothing_behind(bench, config):
+    student, result = run(config, bench)
+    broken = dataclasses.replace(result, metrics=result.metrics | {"val_accuracy": float("nan")})
+    with pytest.raises(ValueError, match="Out of range float"):
+        save_result(bench.store, student, broken, config, bench.dataset)
+    assert find_result(bench.store, result.key) is None
+    assert list(bench.store.path("trials").iterdir()) == []
+
+
+def test_the_test_accuracy_of_a_stored_student_is_that_of_the_student(bench, config):
+    student, result = trained(bench, config)
+    images = evaluation_images(bench.dataset, bench.dataset.test, config.low_res, CPU)
+    accuracy, _ = evaluate(student, images)
+    found = students.test_accuracy(student_file(bench.store, result.key), config, bench.dataset, CPU)
+    assert found == accuracy
+    # A whole number of images, and not those of the validation split.
+    assert found * COUNTS["test"] == pytest.approx(round(found * COUNTS["test"]))
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "resnet18"])
+def test_a_stored_student_takes_raw_images_and_says_what_the_trained_one_says(backbone, store):
+    bench = workbench(store)
+    config = trial(backbone=backbone, lambda_=0.0, downsample="bilinear", upsample="nearest")
+    student, result = trained(bench, config)
+    model, card = load_deployed(student_file(store, result.key))
+    assert bits(model.network) == bits(student)
+    assert card.classes == bench.dataset.classes
+    assert card.extras["trial_key"] == result.key
+    assert card.extras["val_accuracy"] == result.metrics["val_accuracy"]
+    assert TrialConfig(**card.extras["config"]) == config
+
+    raw = torch.tensor(bench.dataset.test.images).permute(0, 2, 3, 1)
+    probabilities = model(raw)
+    ((inputs, _),) = evaluation_images(bench.dataset, bench.dataset.test, config.low_res, CPU).batches()
+    with torch.no_grad():
+        expected = torch.softmax(student.eval()(inputs), 1)
+    torch.testing.assert_close(probabilities.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(probabilities.argmax(1), expected.argmax(1))
+    assert len(set(probabilities.argmax(1).tolist())) > 1

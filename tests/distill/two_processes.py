@@ -1,0 +1,96 @@
+"""Two spawned processes, and what they do in the tests of this folder. Not tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from tiny import CPU, network, trial, without_times, workbench
+
+from dfd_tune.config import Recipe
+from dfd_tune.distill.features import LiveFeatures
+from dfd_tune.distill.process import Process, SingleProcess
+from dfd_tune.distill.training import Distillation, train_network
+from dfd_tune.store import Store
+
+_together: Any = None
+"""A barrier that both processes reach before either starts its task."""
+
+
+@contextmanager
+def pair() -> Iterator[Callable[..., list[Any]]]:
+    """Gives a function that calls `task(number, *arguments)` in both processes, number 0 and 1, at once."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, _initialise, (spawn.Barrier(2),)) as pool:
+
+        def call(task: Callable[..., Any], *arguments: Any) -> list[Any]:
+            futures = [pool.submit(_at_once, task, number, *arguments) for number in range(2)]
+            return [future.result(timeout=120) for future in futures]
+
+        yield call
+
+
+def _initialise(barrier: Any) -> None:
+    global _together
+    _together = barrier
+    torch.set_num_threads(1)
+
+
+def _at_once(task: Callable[..., Any], number: int, *arguments: Any) -> Any:
+    _together.wait(timeout=120)
+    return task(number, *arguments)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of two processes that train together."""
+
+    rank: int
+    world_size: int = 2
+    device: torch.device = CPU
+    reported: list[dict[str, float]] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        self.reported.append(dict(metrics))
+
+
+def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
+    """Whether this process trained the teacher, and the digest of the teacher it got."""
+    found, trained, _ = workbench(Store(root)).prepare(trial(teacher_epochs=3).teacher(), SingleProcess())
+    return trained, found.weights_digest
+
+
+def train_distributed(rank: int, root: Path, meeting: Path, recipe: Recipe) -> dict[str, Any]:
+    """`train_distilled` as one of two ranks, which meet by the file `meeting`."""
+    torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=2)
+    try:
+        return train_distilled(Rank(rank), root, recipe)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def train_distilled(process: Process, root: Path, recipe: Recipe) -> dict[str, Any]:
+    """Train a student of an untrained teacher; plain values, for they may come from another process."""
+    bench, config = workbench(Store(root)), trial(lambda_=2.0)
+    student = network(seed=1)
+    teacher = LiveFeatures(network(seed=2).eval().requires_grad_(False), bench.images_for(config.teacher()))
+    history = train_network(
+        student,
+        bench.images_for(config),
+        bench.validation_images(config.low_res),
+        recipe=recipe,
+        process=process,
+        distillation=Distillation(config.lambda_, config.reduction, teacher),
+    )
+    return {
+        "history": without_times(history),
+        "reported": without_times(process.reported),
+        "weights": {name: tensor.numpy() for name, tensor in student.state_dict().items()},
+    }

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+
+from dfd_tune.report.points import best_trial, half_width, points_of, ranked
+from tests.report.searches import grid_trials, make_request, make_trial
+
+REQUEST = make_request({"lambda_": [0, 1, 2], "seed": [0, 1, 2]})
+
+
+def at(lambda_, seed=0, accuracy=0.5, **changes):
+    return make_trial(REQUEST, {"lambda_": float(lambda_), "seed": seed}, accuracy, **changes)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # Student's t(0.975, degrees of freedom) from tables: 12.7062 for 1, 4.3027 for 2, 2.7764 for 4.
+        ([1.0, 2.0, 3.0], 4.3027 / math.sqrt(3)),  # s = 1
+        ([4.0, 6.0], 12.7062 * math.sqrt(2) / math.sqrt(2)),  # s = √2
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 2.7764 * math.sqrt(2.5) / math.sqrt(5)),  # s² = (4 + 1 + 0 + 1 + 4) / 4
+        ([7.0, 7.0], 0.0),
+    ],
+)
+def test_half_widths_by_hand(values, expected):
+    assert half_width(values) == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_seed_has_no_interval():
+    assert half_width([1.0]) is None
+    assert half_width([]) is None
+
+
+def test_a_point_is_its_seeds_mean():
+    (point,) = points_of([at(1, 0, 0.90, val_loss=1.0), at(1, 1, 0.92, val_loss=2.0), at(1, 2, 0.94, val_loss=6.0)])
+    assert point.val_accuracy == pytest.approx(0.92)
+    assert point.val_loss == pytest.approx(3.0)
+    assert point.half_width == pytest.approx(4.3027 * 0.02 / math.sqrt(3), rel=1e-4)
+    assert point.config["seed"] == 0
+    assert len(point.trials) == 3
+
+
+def test_points_differ_in_more_than_their_seed_and_keep_their_order():
+    trials = grid_trials(REQUEST, lambda point: 0.5)
+    points = points_of(trials)
+    assert [(point.config["lambda_"], len(point.trials)) for point in points] == [(0, 3), (1, 3), (2, 3)]
+    assert [point.config["lambda_"] for point in points_of(trials[::-1])] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING", "FAILED", "KILLED"])
+def test_only_finished_trials_count(status):
+    (point,) = points_of([at(1, 0), at(1, 1, status=status), at(2, 0, status=status)])
+    assert len(point.trials) == 1
+    assert best_trial([at(1, 0, status=status)]) is None
+
+
+def test_ranking_is_by_accuracy_and_ties_by_loss():
+    trials = [at(0, accuracy=0.8, val_loss=0.1), at(1, accuracy=0.9, val_loss=0.6), at(2, accuracy=0.9, val_loss=0.5)]
+    assert [point.config["lambda_"] for point in ranked(points_of(trials))] == [2, 1, 0]
+    assert best_trial(trials).config["lambda_"] == 2
+
+
+def test_a_lucky_seed_alone_does_not_win():
+    lucky = [at(1, 0, 0.99), at(1, 1, 0.80), at(1, 2, 0.80)]
+    steady = [at(2, 0, 0.90), at(2, 1, 0.92), at(2, 2, 0.91)]
+    best = best_trial(lucky + steady)
+    assert (best.config["lambda_"], best.config["seed"]) == (2, 1)
+
+
+def test_of_a_points_equal_seeds_the_one_of_lower_loss_is_best():
+    best = best_trial([at(1, 0, 0.9, val_loss=0.4), at(1, 1, 0.9, val_loss=0.3), at(1, 2, 0.8, val_loss=0.1)])
+    assert best.config["seed"] == 1
+
+
+def test_nothing_finished_has_no_best():
+    assert best_trial([]) is None

@@ -1,0 +1,210 @@
+import dataclasses
+import json
+import math
+
+import pytest
+
+from dfd_tune.config import (
+    LARGEST_SEED,
+    DatasetConfig,
+    LowRes,
+    TrialConfig,
+    broken_rule,
+    coerce,
+    problems_in,
+    settings_of,
+    teacher_defaults,
+)
+from dfd_tune.errors import UserError
+from tests.samples import digits_trial
+
+OTHER = {
+    "resolution": 3,
+    "downsample": "area",
+    "upsample": "nearest",
+    "crop_padding": 2,
+    "flip": True,
+    "augment_seed": 1,
+    "backbone": "vgg16",
+    "width": 0.5,
+    "dropout": 0.1,
+    "epochs": 7,
+    "batch_size": 32,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "momentum": 0.5,
+    "weight_decay": 0.0,
+    "seed": 1,
+    "lambda_": 3.0,
+    "reduction": "sum",
+    "student_start": "base",
+    "workers": 2,
+    "teacher_epochs": 7,
+    "teacher_batch_size": 32,
+    "teacher_learning_rate": 0.01,
+    "teacher_schedule": "cosine",
+    "teacher_momentum": 0.5,
+    "teacher_weight_decay": 0.0,
+    "teacher_dropout": 0.1,
+    "teacher_seed": 1,
+}
+"""For every setting a value that the digits' recipe does not have."""
+
+TEACHERS_OWN = [name for name in OTHER if name.startswith("teacher_")]
+
+
+def changed(config: TrialConfig) -> set[str]:
+    """The settings whose other value gives another key."""
+    return {
+        name
+        for name, value in OTHER.items()
+        if dataclasses.replace(config, **{name: value}).key("d") != config.key("d")
+    }
+
+
+def test_every_setting_is_tried_here():
+    assert set(OTHER) == set(settings_of(TrialConfig))
+    assert all(getattr(digits_trial(), name) != value for name, value in OTHER.items())
+
+
+def test_every_setting_of_a_distilling_trial_is_in_its_key():
+    assert changed(digits_trial(lambda_=2)) == set(OTHER)
+
+
+def test_plain_training_has_one_key_whatever_the_teacher_and_the_reduction():
+    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {"reduction", *TEACHERS_OWN}
+
+
+@pytest.mark.parametrize("start", ["teacher", "base"])
+def test_plain_training_from_a_network_depends_on_how_that_was_trained(start):
+    config = digits_trial(lambda_=0, student_start="scratch")
+    config = dataclasses.replace(config, student_start=start)
+    other = set(OTHER) - ({"student_start"} if start == "base" else set())
+    assert changed(config) == other - {"reduction"}
+
+
+def test_a_key_depends_on_the_dataset():
+    assert digits_trial().key("one") != digits_trial().key("two")
+
+
+def test_keys_do_not_change_between_versions():
+    # Results are found under these keys. Where training changes its meaning, raise TRAINING_SEMANTICS.
+    config = digits_trial(lambda_=2)
+    assert config.key("d") == "d884aff106871b29"
+    assert config.teacher().key("d") == "e947dda9c56a12d5"
+    assert config.base().key("d") == "3d2297e6a5b12b36"
+
+
+def test_whole_and_decimal_numbers_are_one_trial():
+    config = digits_trial(lambda_=2, width=1)
+    assert config == digits_trial(lambda_=2.0, width=1.0)
+    assert config.key("d") == digits_trial(lambda_=2.0, width=1.0).key("d")
+    assert isinstance(config.lambda_, float)
+    assert isinstance(config.epochs, int)
+
+
+def test_a_configuration_survives_json():
+    config = digits_trial(lambda_=0.1)
+    assert TrialConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(UserError) as caught:
+        digits_trial(epochs=0, learning_rate=0, backbone="resnet", momentum=math.nan, flip=1)
+    problems = dict(
+        zip(("flip", "backbone", "epochs", "learning_rate", "momentum"), caught.value.problems, strict=True)
+    )
+    assert problems["flip"] == "flip is 1, but must be true or false."
+    assert "one of alexnet, vgg16, resnet18 (did you mean resnet18?)" in problems["backbone"]
+    assert problems["epochs"] == "epochs is 0, but must be a whole number at least 1 and at most 10000."
+    assert problems["learning_rate"] == "learning_rate is 0, but must be a number above 0 and at most 100."
+    assert problems["momentum"] == "momentum is nan, but must be a number at least 0 and at most 0.999."
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("lambda_", [0, 0.1, 1_000_000], [-1e-9, 1_000_001, math.inf, math.nan, 10**400, True, "2", None, [1]]),
+        ("epochs", [1, 10_000], [0, 10_001, 2.0, 2.5, True, "2", None]),
+        ("width", [1e-6, 4], [0, 4.1]),
+        ("flip", [True, False], [0, 1, "true", None]),
+        ("backbone", ["vgg16"], ["VGG16", "", None, 16, ["vgg16"]]),
+        ("seed", [0, LARGEST_SEED], [-1, LARGEST_SEED + 1, 10**400]),
+    ],
+)
+def test_ranges_of_a_trials_settings(name, good, bad):
+    assert [value for value in good if broken_rule(TrialConfig, name, value) is not None] == []
+    assert [value for value in bad if broken_rule(TrialConfig, name, value) is None] == []
+
+
+def test_a_dataset_setting_may_be_left_open_but_not_out_of_range():
+    assert broken_rule(DatasetConfig, "image_size", None) is None
+    assert broken_rule(DatasetConfig, "image_size", 32) is None
+    assert broken_rule(DatasetConfig, "image_size", 7) == "a whole number at least 8 and at most 64"
+    assert broken_rule(DatasetConfig, "validation_fraction", None) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("learning_rate", "1e-3", 0.001),  # YAML 1.1 asks for a dot
+        ("learning_rate", 1, 1.0),
+        ("learning_rate", "fast", "fast"),
+        ("learning_rate", True, True),
+        ("learning_rate", 10**400, 10**400),
+        ("epochs", "3", "3"),
+        ("epochs", 3.0, 3.0),
+        ("backbone", "vgg16", "vgg16"),
+        ("nothing", "1", "1"),
+    ],
+)
+def test_values_are_read_as_the_setting_means_them(name, value, meant):
+    found = coerce(TrialConfig, name, value)
+    assert (found, type(found)) == (meant, type(meant))
+
+
+def test_problems_say_where_and_offer_the_nearest_name():
+    problems = problems_in(TrialConfig, {"epoch": 3, "epochs": 0, "seed": 1}, "--set")
+    assert problems == [
+        "--set: Unknown setting 'epoch'. Did you mean 'epochs'?",
+        "--set: epochs is 0, but must be a whole number at least 1 and at most 10000.",
+    ]
+
+
+def test_the_teachers_recipe_follows_the_students_unless_given():
+    found = teacher_defaults({"epochs": 3, "dropout": 0.5, "teacher_epochs": 9, "seed": 4, "lambda_": 1})
+    assert found == {"teacher_dropout": 0.5}
+
+
+def test_what_the_search_varies_leaves_the_teacher_alone():
+    config = digits_trial()
+    of_the_teacher = {"crop_padding", "flip", "augment_seed", "backbone", "width", *TEACHERS_OWN}
+    assert {
+        name
+        for name, value in OTHER.items()
+        if dataclasses.replace(config, **{name: value}).teacher().key("d") != config.teacher().key("d")
+    } == of_the_teacher
+    assert {
+        name
+        for name, value in OTHER.items()
+        if dataclasses.replace(config, **{name: value}).base().key("d") != config.base().key("d")
+    } == of_the_teacher | {"resolution", "downsample", "upsample"}
+
+
+def test_teacher_and_base_network_are_the_same_network_on_other_images():
+    config = digits_trial(teacher_epochs=7, dropout=0.3, teacher_dropout=0.2)
+    teacher, base = config.teacher(), config.base()
+    assert (teacher.role, teacher.low_res) == ("teacher", None)
+    assert (base.role, base.low_res) == ("base", LowRes(4, "bicubic", "bicubic"))
+    assert dataclasses.replace(base, low_res=None) == teacher
+    assert teacher.recipe.epochs == 7
+    assert teacher.network.dropout == 0.2
+    assert config.network.dropout == 0.3
+
+
+@pytest.mark.parametrize(
+    ("lambda_", "start", "needs"),
+    [(0, "scratch", False), (0, "base", False), (0, "teacher", True), (0.1, "scratch", True), (0.1, "base", True)],
+)
+def test_only_trials_that_look_at_a_teacher_need_one(lambda_, start, needs):
+    assert digits_trial(lambda_=lambda_, student_start=start).needs_teacher is needs

@@ -1,0 +1,226 @@
+import pytest
+
+from dfd_tune.distill.workbench import BankPlan
+from dfd_tune.errors import UserError
+from dfd_tune.plan import SMALL_GRID, describe, make_plan
+from tests.samples import digits_trial, request_for, tiny_dataset
+
+PLENTY = 10**12
+DIGITS = tiny_dataset()  # 100 training images, 8×8, gray
+
+# Feature dimensions at the digits' width of 1/4: 512/4 of the averaged maps of ResNet-18 and VGG-16, and 1024/4 of
+# AlexNet's fc7.
+DIMS = {"resnet18": 128, "vgg16": 128, "alexnet": 256}
+
+
+def plan_for(space, *assignments, dataset=DIGITS, budget=PLENTY, **options):
+    return make_plan(request_for(space, *assignments, **options), dataset, bank_budget=budget)
+
+
+def banks_of(plan):
+    return {network.config.network.backbone: network.bank for network in plan.networks}
+
+
+def refusals(space, *assignments, dataset=DIGITS, **options):
+    with pytest.raises(UserError) as caught:
+        plan_for(space, *assignments, dataset=dataset, **options)
+    return caught.value.problems
+
+
+def test_the_papers_figure_on_digits():
+    plan = plan_for("lambda_grid")
+    assert plan.num_trials == len(plan.trials) == 3 * 8
+    assert [network.config.role for network in plan.networks] == ["teacher"] * 3
+    # 7 of the 8 values of λ are above 0.
+    assert [network.trials for network in plan.networks] == [7, 7, 7]
+    assert {network.config.network.backbone for network in plan.networks} == set(DIMS)
+
+
+def test_trials_stand_in_the_order_of_the_grid_under_their_keys():
+    plan = plan_for("lambda_grid", "lambda_=[0, 5]", "backbone=[vgg16, resnet18]")
+    assert [(trial.backbone, trial.lambda_) for trial in plan.trials.values()] == [
+        ("vgg16", 0),
+        ("vgg16", 5),
+        ("resnet18", 0),
+        ("resnet18", 5),
+    ]
+    assert all(trial.key(DIGITS.digest) == key for key, trial in plan.trials.items())
+
+
+def test_a_bank_by_views_where_views_are_fewer_than_epochs():
+    plan = plan_for("lambda_grid")
+    # One pixel of padding, no flip: (2·1 + 1)² = 9 views, against 20 epochs. Live, 7 trials would make 140 passes.
+    assert set(banks_of(plan).values()) == {BankPlan("views", 20)}
+    # 9 views × 100 images × dimensions × 2 bytes.
+    assert {network.config.network.backbone: network.bank_bytes for network in plan.networks} == {
+        backbone: 9 * 100 * dim * 2 for backbone, dim in DIMS.items()
+    }
+    assert plan.banks == {network.key: BankPlan("views", 20) for network in plan.networks}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "layout", "slots"),
+    [
+        (["epochs=8"], "epochs", 8),  # 8 epochs < 9 views
+        (["epochs=9"], "views", 9),
+        (["flip=true"], "views", 18),  # each of the 9 crops, flipped or not
+        (["flip=true", "epochs=17"], "epochs", 17),
+        (["crop_padding=0"], "views", 1),
+        (["crop_padding=4"], "epochs", 20),  # 81 views
+        (["epochs=[3, 8]"], "epochs", 8),  # that of the longest trial
+    ],
+)
+def test_the_smaller_layout_is_chosen(assignments, layout, slots):
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", *assignments)
+    (network,) = plan.networks
+    assert network.bank is not None
+    assert network.bank.layout == layout
+    assert network.bank_bytes == slots * 100 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("assignments", "pays"),
+    [
+        # Filling makes a pass for each slot, ahead; live, each distilling trial makes one an epoch.
+        (["lambda_=[0, 1]", "epochs=20"], True),  # 9 views < 20 passes
+        (["lambda_=[0, 1]", "epochs=10"], True),  # 9 < 10
+        (["lambda_=[0, 1]", "epochs=9"], False),  # 9 views = 9 passes
+        (["lambda_=[0, 1]", "epochs=5"], False),  # 5 slots by epochs = 5 passes
+        (["lambda_=[1, 2]", "epochs=5"], True),  # 5 slots < 10 passes
+        (["lambda_=[1]", "epochs=[2, 6]"], True),  # 6 slots < 8 passes
+    ],
+)
+def test_a_bank_is_filled_only_if_that_saves_passes(assignments, pays):
+    (network,) = plan_for("lambda_grid", "backbone=[resnet18]", *assignments).networks
+    assert (network.bank is not None) is pays
+    assert (network.bank_bytes > 0) is pays
+
+
+def test_without_a_budget_all_teachers_run_live():
+    plan = plan_for("lambda_grid", budget=0)
+    assert plan.banks == {}
+    assert all(network.trials == 7 and network.bank_bytes == 0 for network in plan.networks)
+
+
+def test_banks_are_granted_while_the_budget_lasts():
+    one = 9 * 100 * 128 * 2
+    assert {name for name, bank in banks_of(plan_for("lambda_grid", budget=one)).items() if bank} == {"resnet18"}
+    assert {name for name, bank in banks_of(plan_for("lambda_grid", budget=2 * one)).items() if bank} == {
+        "resnet18",
+        "vgg16",
+    }
+    assert not plan_for("lambda_grid", budget=one - 1).banks
+
+
+def test_plain_training_needs_no_teacher():
+    plan = plan_for("lambda_grid", "lambda_=[0]")
+    assert plan.num_trials == 3
+    assert plan.networks == ()
+
+
+def test_a_trial_that_starts_from_its_teacher_needs_it_without_looking_at_features():
+    (network,) = plan_for("lambda_grid", "lambda_=[0]", "student_start=teacher", "backbone=[vgg16]").networks
+    assert (network.config.role, network.trials, network.bank) == ("teacher", 0, None)
+
+
+def test_each_resolution_has_a_base_network_but_all_share_a_teacher():
+    plan = plan_for("lambda_grid", "backbone=[vgg16]", "student_start=base", "resolution=[2, 4]")
+    assert sorted(network.config.role for network in plan.networks) == ["base", "base", "teacher"]
+    assert {network.config.low_res.resolution for network in plan.networks if network.config.low_res} == {2, 4}
+    assert [network.bank for network in plan.networks if network.config.role == "base"] == [None, None]
+
+
+def test_the_base_of_both_reductions_is_one_trial():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "lambda_=[0, 1]", "reduction=[mean, sum]")
+    assert plan.num_trials == len(plan.trials) == 3
+    assert [trial.lambda_ for trial in plan.trials.values()] == [0, 1, 1]
+
+
+def test_seeds_share_a_teacher():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "seed=[0, 1, 2]")
+    assert plan.num_trials == 8 * 3
+    (network,) = plan.networks
+    assert network.trials == 7 * 3
+
+
+@pytest.mark.parametrize("space", ["tpe_all", "random_all"])
+def test_a_sampled_space_has_all_networks_that_its_trials_may_need(space):
+    plan = plan_for(space)
+    assert plan.trials == {}
+    assert plan.num_trials == 30
+    roles = [(network.config.role, network.config.network.backbone) for network in plan.networks]
+    assert sorted(roles) == sorted((role, backbone) for role in ("teacher", "base") for backbone in DIMS)
+    # 30 trials over 9 combinations of backbone and start; λ > 0 in all, so 10 look at each teacher.
+    assert [network.trials for network in plan.networks if network.config.role == "teacher"] == [10, 10, 10]
+    assert all(network.bank == BankPlan("views", 20) for network in plan.networks if network.config.role == "teacher")
+
+
+def test_a_few_samples_do_not_pay_for_banks():
+    # 3 trials over 3 backbones: one trial of 20 epochs each, on average, against 9 views: 20 passes > 9.
+    assert len(plan_for("tpe_all", trials=3).banks) == 3
+    # One trial: a third of 20 passes for each teacher, fewer than 9.
+    assert plan_for("tpe_all", trials=1).banks == {}
+
+
+def test_a_sampled_number_of_epochs_sizes_banks_by_the_longest(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("sampler: random\ntrials: 9\nexplore: {epochs: {low: 2, high: 6}}")
+    (network,) = plan_for(file).networks
+    assert network.bank == BankPlan("epochs", 6)
+    assert network.bank_bytes == 6 * 100 * 128 * 2
+
+
+@pytest.mark.parametrize("name", ["teacher_learning_rate", "teacher_momentum", "width", "resolution", "crop_padding"])
+def test_what_decides_networks_or_images_takes_no_range(tmp_path, name):
+    file = tmp_path / "mine.yaml"
+    ends = {"resolution": "low: 2, high: 4", "crop_padding": "low: 0, high: 2"}.get(name, "low: 0.1, high: 0.2")
+    file.write_text(f"sampler: tpe\ntrials: 3\nexplore: {{{name}: {{{ends}}}}}")
+    (problem,) = refusals(file)
+    assert problem.startswith(f"{name} has a range, but each value needs a teacher or images of its own; give a list")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problems"),
+    [
+        (["resolution=8"], ["resolution is 8, but must be below the image size of the dataset, 8 pixels."]),
+        (["resolution=[7, 8, 9]"], ["resolution is 8, but must be below", "resolution is 9, but must be below"]),
+        (["crop_padding=8"], ["crop_padding is 8, but must be below the image size, 8 pixels."]),
+        (["resolution=20", "crop_padding=9"], ["resolution is 20, but must", "crop_padding is 9, but must"]),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(assignments, problems):
+    found = refusals("lambda_grid", *assignments)
+    assert len(found) == len(problems)
+    assert all(text.startswith(start) for text, start in zip(found, problems, strict=True)), found
+
+
+def test_the_largest_resolution_and_padding_that_fit():
+    plan = plan_for("lambda_grid", "resolution=7", "crop_padding=7")
+    assert all((trial.resolution, trial.crop_padding) == (7, 7) for trial in plan.trials.values())
+
+
+def test_a_batch_must_serve_all_workers():
+    assert plan_for("lambda_grid", "batch_size=8", workers=4).num_trials == 24
+    (problem,) = refusals("lambda_grid", "batch_size=7", workers=4)
+    assert problem == "batch_size is 7, but must be at least 8: each of the 4 workers of a trial needs 2 images."
+
+
+def test_a_grid_that_is_a_slip_of_the_pen_is_refused():
+    # 1001 seeds × 3 backbones × 8 λ × 5 widths = 120,120.
+    problems = refusals("lambda_grid", f"seed={list(range(1001))}", "width=[0.1, 0.2, 0.3, 0.4, 0.5]")
+    assert problems == (f"The space spans 120120 combinations, but {SMALL_GRID} is the most; shorten its lists.",)
+
+
+def test_the_plan_says_what_will_happen():
+    lines = describe(plan_for("lambda_grid", budget=9 * 100 * 128 * 2))
+    assert lines[:2] == [
+        "digits: 100 training, 20 validation, 30 test images, 8×8×1, 2 classes",
+        "24 trials (grid) over backbone, lambda_",
+    ]
+    key = digits_trial(backbone="resnet18").teacher().key(DIGITS.digest)
+    # 230,400 bytes
+    assert lines[2] == f"teacher resnet18 {key}: features of 7 trials from a bank of 0.2 MB"
+    assert lines[3].endswith("looked at live by 7 trials")
+    start = describe(plan_for("lambda_grid", "lambda_=[0]", "student_start=base", "backbone=[vgg16]"))
+    assert start[2].startswith("base vgg16 ")
+    assert start[2].endswith(": gives initial weights")

@@ -1,0 +1,201 @@
+import pytest
+
+from dfd_tune.config import DatasetConfig, TrialConfig, settings_of
+from dfd_tune.data.recipes import DIGITS, PAPER
+from dfd_tune.errors import UserError
+from dfd_tune.settings import describe, resolve_dataset
+from dfd_tune.space import Choice, Range
+from tests.samples import request_for
+
+SPACE = """
+explore:
+  lambda_: [0, 1]
+  learning_rate: [0.1, 0.2]
+settings:
+  epochs: 7
+  momentum: 0.8
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(SPACE)
+    return file
+
+
+def refusals(*arguments, **options):
+    with pytest.raises(UserError) as caught:
+        request_for(*arguments, **options)
+    return caught.value.problems
+
+
+def origin_of(request):
+    return {name: (value, origin) for name, value, origin in describe(request)}
+
+
+def test_later_layers_stand_above_earlier_ones(space):
+    request = request_for(space, "momentum=0.7")
+    settings = request.settings
+    assert settings["weight_decay"] == DIGITS["weight_decay"] == 5e-4
+    assert settings["downsample"] == "bicubic"  # default
+    assert settings["batch_size"] == DIGITS["batch_size"]  # recipe
+    assert settings["epochs"] == 7 != DIGITS["epochs"]  # space above recipe
+    assert settings["momentum"] == 0.7  # --set above space
+    assert set(settings) | set(request.explore) == set(settings_of(TrialConfig))
+
+
+def test_every_value_says_where_it_comes_from(space):
+    rows = origin_of(request_for(space, "momentum=0.7", "train_images=50", "lambda_=[0, 5]"))
+    assert rows["downsample"] == ("bicubic", "default")
+    assert rows["batch_size"] == ("64", "dataset digits")
+    assert rows["validation_fraction"] == ("0.2", "dataset digits")
+    assert rows["epochs"] == ("7", "space mine")
+    assert rows["momentum"] == ("0.7", "--set")
+    assert rows["train_images"] == ("50", "--set")
+    assert rows["teacher_epochs"] == ("7", "as the student's")
+    assert rows["learning_rate"] == ("{0.1, 0.2}", "explored by space mine")
+    assert rows["lambda_"] == ("{0, 5}", "--set")
+    assert set(rows) == {*settings_of(TrialConfig), *settings_of(DatasetConfig)}
+
+
+def test_an_axis_stands_above_the_recipe(space):
+    request = request_for(space)
+    assert DIGITS["learning_rate"] == 0.05
+    assert "learning_rate" not in request.settings
+    assert request.trial({"lambda_": 1.0, "learning_rate": 0.2}).learning_rate == 0.2
+
+
+def test_a_set_value_fixes_an_axis(space):
+    request = request_for(space, "lambda_=3")
+    assert request.explore == {"learning_rate": Choice((0.1, 0.2))}
+    assert request.settings["lambda_"] == 3
+    assert request.trial({"learning_rate": 0.1}).lambda_ == 3
+
+
+def test_a_set_list_replaces_an_axis_or_makes_one(space):
+    request = request_for(space, "lambda_=[0, 1e-3]", "seed=[1,2,3]")
+    assert request.explore == {
+        "lambda_": Choice((0.0, 0.001)),
+        "learning_rate": Choice((0.1, 0.2)),
+        "seed": Choice((1, 2, 3)),
+    }
+    assert "seed" not in request.settings
+
+
+def test_the_last_of_two_assignments_counts(space):
+    assert request_for(space, "epochs=2", "epochs=3").settings["epochs"] == 3
+    assert request_for(space, "lambda_=2", "lambda_=[3]").explore["lambda_"] == Choice((3.0,))
+    last = request_for(space, "lambda_=[3]", "lambda_=2")
+    assert "lambda_" not in last.explore
+    assert last.settings["lambda_"] == 2
+
+
+def test_numbers_may_be_written_as_yaml_does_not_read_them(space):
+    request = request_for(space, "weight_decay=1e-3")
+    assert request.settings["weight_decay"] == 0.001
+
+
+def test_the_seed_is_that_of_everything_but_may_be_set_apart(space):
+    request = request_for(space, "teacher_seed=9", seed=5)
+    assert [request.settings[name] for name in ("seed", "augment_seed", "teacher_seed")] == [5, 5, 9]
+    assert request.seed == 5
+
+
+def test_one_teacher_serves_whatever_is_explored_of_the_student(space):
+    request = request_for(space, "epochs=[3, 9]")
+    points = [{"lambda_": 1.0, "learning_rate": rate, "epochs": epochs} for rate in (0.1, 0.2) for epochs in (3, 9)]
+    (teacher,) = {request.trial(point).teacher() for point in points}
+    assert teacher.recipe.learning_rate == DIGITS["learning_rate"]
+    assert teacher.recipe.epochs == 7  # the space's, beneath the axis
+
+
+def test_a_teacher_may_have_a_recipe_of_its_own(space):
+    request = request_for(space, "teacher_epochs=2", "momentum=0.6")
+    recipe = request.trial({"lambda_": 1.0, "learning_rate": 0.1}).teacher().recipe
+    assert (recipe.epochs, recipe.momentum) == (2, 0.6)
+
+
+def test_settings_of_the_dataset_are_told_apart(space):
+    request = request_for(space, "image_size=16", "test_images=20", dataset="cifar10")
+    assert request.dataset == DatasetConfig(
+        dataset="cifar10", image_size=16, test_images=20, validation_fraction=PAPER["validation_fraction"]
+    )
+    assert "image_size" not in request.settings
+
+
+def test_the_number_of_trials_may_be_given(space):
+    assert request_for("tpe_all").trials == 30
+    assert request_for("tpe_all", trials=5).trials == 5
+    assert refusals(space, trials=5) == ("--trials is for the samplers random and tpe; a grid runs each point.",)
+    assert "--trials is 0, but sampler tpe needs" in refusals("tpe_all", trials=0)[0]
+
+
+def test_a_sampled_axis_may_become_a_list():
+    request = request_for("tpe_all", "lambda_=[0, 1]")
+    assert request.explore["lambda_"] == Choice((0.0, 1.0))
+    assert isinstance(request.explore["learning_rate"], Range)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "problem"),
+    [
+        ("epochs", "--set 'epochs' must be key=value, as in --set epochs=5."),
+        ("epochs=", "--set 'epochs=' must be key=value"),
+        ("=5", "--set '=5' must be key=value"),
+        ("lambda_=[1", "--set lambda_: '[1' is no YAML value"),
+        ("lambda_=2024-13-45", "--set lambda_: '2024-13-45' is no YAML value"),
+        ("epoch=3", "--set: Unknown setting 'epoch'. Did you mean 'epochs'?"),
+        ("epoch=[3]", "--set: Unknown setting 'epoch'. Did you mean 'epochs'?"),
+        ("data=here", "--set: Unknown setting 'data'."),
+        ("epochs=0", "--set: epochs is 0, but must be a whole number at least 1 and at most 10000."),
+        ("epochs=1e1", "--set: epochs is '1e1', but must be a whole number"),
+        ("lambda_=1" + "0" * 400, "--set: lambda_ is 1000"),
+        ("lambda_=[1, x]", "--set: lambda_ has the value 'x', but each must be a number"),
+        ("lambda_=[]", "--set: lambda_ has an empty list"),
+        ("lambda_={low: 1, high: 2}", "--set: lambda_ is {'low': 1, 'high': 2}, but must be a number"),
+        ("image_size=[8, 16]", "--set: image_size can't be explored"),
+        ("workers=[1, 2]", "--set: workers can't be explored"),
+        ("validation_fraction=0.9", "--set: validation_fraction is 0.9, but must be a number at least 0.01"),
+    ],
+)
+def test_a_slip_gets_one_sentence(space, assignment, problem):
+    (found,) = refusals(space, assignment)
+    assert found.startswith(problem), found
+
+
+def test_fixing_every_axis_leaves_nothing_to_explore(space):
+    (problem,) = refusals(space, "lambda_=1", "learning_rate=0.1")
+    assert problem.startswith("Every axis of the space is fixed with --set")
+    assert request_for(space, "lambda_=1", "learning_rate=0.1", "seed=[1, 2]").explore == {"seed": Choice((1, 2))}
+
+
+def test_a_wrong_list_for_the_last_axis_is_not_called_fixing_it(space):
+    (problem,) = refusals(space, "lambda_=1", "learning_rate=[-1]")
+    assert problem.startswith("--set: learning_rate has the value -1.0")
+
+
+def test_a_sampled_space_takes_no_list_of_seeds():
+    (problem,) = refusals("tpe_all", "seed=[1, 2]")
+    assert problem.startswith("--set: seed can't be explored with sampler tpe")
+
+
+def test_all_slips_are_reported_together(space):
+    problems = refusals(space, "epoch=1", "width=9", "oops", "lambda_=[-1]", trials=3)
+    assert len(problems) == 5
+
+
+def test_a_dataset_alone_is_resolved_as_in_a_launch(space):
+    launched = request_for(space, "image_size=16", dataset="cifar10").dataset
+    assert resolve_dataset("cifar10", None, ["image_size=16"]) == launched
+
+
+def test_a_dataset_alone_takes_only_its_own_settings():
+    with pytest.raises(UserError) as caught:
+        resolve_dataset("digits", None, ["epochs=3", "image_size=1", "train_image=5"])
+    problems = caught.value.problems
+    assert problems[0].startswith("--set: Unknown setting of a dataset 'epochs'.")
+    assert problems[1].startswith("--set: image_size is 1, but must be a whole number at least 8")
+    assert "Did you mean 'train_images'?" in problems[2]
+    with pytest.raises(UserError, match=r"Unknown dataset 'digit'. Did you mean 'digits'\?"):
+        resolve_dataset("digit", None, [])

@@ -1,0 +1,217 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dfd_tune.errors import UserError
+from dfd_tune.store import existing_store, open_store, problem_with_name, read_json, write_json, write_text
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "store")
+
+
+def everything_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_an_entry_appears_whole_when_the_block_ends(store):
+    with store.publish("trials", "k") as draft:
+        (draft / "one.txt").write_text("one")
+        (draft / "sub").mkdir()
+        assert not store.path("trials", "k").exists()
+    assert everything_in(store.root) == ["trials", "trials/k", "trials/k/one.txt", "trials/k/sub"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_leaves_nothing(store, error):
+    def fill_and_fail():
+        with store.publish("trials", "k") as draft:
+            (draft / "one.txt").write_text("one")
+            raise error
+
+    with pytest.raises(error):
+        fill_and_fail()
+    assert everything_in(store.root) == ["trials"]
+
+
+def test_of_two_publishers_the_first_to_end_is_kept(store):
+    with store.publish("trials", "k") as slow:
+        (slow / "who.txt").write_text("slow")
+        with store.publish("trials", "k") as quick:
+            (quick / "who.txt").write_text("quick")
+    assert store.path("trials", "k", "who.txt").read_text() == "quick"
+    assert everything_in(store.root) == ["trials", "trials/k", "trials/k/who.txt"]
+
+
+def test_a_file_in_the_place_of_an_entry_is_an_error(store):
+    write_text(store.path("trials", "k"), "a file")
+    with pytest.raises(OSError, match="k"), store.publish("trials", "k"):
+        pass
+    assert everything_in(store.root) == ["trials", "trials/k"]
+
+
+def test_what_a_killed_process_leaves_is_no_entry(store):
+    script = """
+        import os, sys
+        from dfd_tune.store import open_store
+        with open_store(sys.argv[1]).publish("trials", "k") as draft:
+            (draft / "half.txt").write_text("half")
+            os._exit(9)
+    """
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(store.root)], timeout=60)
+    assert process.returncode == 9
+    assert not store.path("trials", "k").exists()
+    assert all(path.name.startswith(".") for path in store.path("trials").iterdir())
+    with store.publish("trials", "k") as draft:
+        (draft / "whole.txt").write_text("whole")
+    assert [path.name for path in store.path("trials", "k").iterdir()] == ["whole.txt"]
+
+
+def test_entries_can_be_read_by_others(store):
+    with store.publish("trials", "k") as draft:
+        write_text(draft / "one.txt", "one")
+    assert store.path("trials", "k").stat().st_mode & 0o777 == 0o755
+    assert store.path("trials", "k", "one.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_discarded_entry_is_gone_and_others_stay(store):
+    for key in ("k", "kept"):
+        with store.publish("trials", key) as draft:
+            (draft / "one.txt").write_text("one")
+    store.discard("trials", "k")
+    store.discard("trials", "never-there")
+    assert everything_in(store.root) == ["trials", "trials/kept", "trials/kept/one.txt"]
+
+
+def test_json_comes_back(tmp_path):
+    value = {"λ": 0.1, "list": [1, None, True], "nested": {"text": "π"}}
+    write_json(tmp_path / "new" / "folder" / "value.json", value)
+    assert read_json(tmp_path / "new" / "folder" / "value.json") == value
+    assert "λ" in (tmp_path / "new" / "folder" / "value.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize("bad", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}])
+def test_json_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path, bad):
+    write_json(tmp_path / "value.json", {"old": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "value.json", bad)
+    assert read_json(tmp_path / "value.json") == {"old": 1}
+    assert everything_in(tmp_path) == ["value.json"]
+
+
+def test_a_file_is_replaced_and_not_written_into(tmp_path):
+    file = tmp_path / "text"
+    write_text(file, "old and long")
+    with file.open(encoding="utf-8") as reader:
+        write_text(file, "new")
+        assert reader.read() == "old and long"
+    assert file.read_text() == "new"
+
+
+HOLDER = """
+    import sys
+    from dfd_tune.store import open_store
+    with open_store(sys.argv[1]).lease("teacher-k"):
+        print("held", flush=True)
+        sys.stdin.readline()
+"""
+ASKER = """
+    import sys
+    from filelock import FileLock, Timeout
+    try:
+        FileLock(sys.argv[1] + "/leases/teacher-k.lock", timeout=0).acquire()
+    except Timeout:
+        sys.exit(7)
+"""
+
+
+def test_a_lease_keeps_other_processes_out_until_its_holder_ends(store):
+    def run(script, **options):
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), str(store.root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    with run(HOLDER) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            assert run(ASKER).wait(60) == 7
+            with store.lease("another"):  # other names are free
+                pass
+        finally:
+            holder.kill()  # a process that dies lets go
+    assert run(ASKER).wait(60) == 0
+
+
+def test_a_store_is_made_where_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = open_store("new/store")
+    assert store.root == tmp_path / "new" / "store"
+    assert store.root.is_dir()
+    assert everything_in(store.root) == []
+    assert open_store(store.root) == existing_store("new/store") == store
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/store").root == tmp_path / "store"
+    assert existing_store("~/store").root == tmp_path / "store"
+
+
+def refusal(function, location) -> str:
+    with pytest.raises(UserError) as caught:
+        function(location)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_a_bucket_is_refused():
+    problem = refusal(open_store, "s3://bucket/store")
+    assert "--store is 's3://bucket/store', but a store must be a folder" in problem
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_way_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    problem = refusal(open_store, tmp_path / place)
+    assert f"The store '{tmp_path / place}' can't be written (" in problem
+    assert "--store" in problem
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):  # as for root, whom a mode does not stop
+        if not Path("/proc/self").is_dir():
+            pytest.skip("no folder here that refuses root")
+        folder = Path("/proc/self")
+    assert f"The store '{folder}' can't be written (" in refusal(open_store, folder)
+
+
+def test_commands_that_only_read_make_no_store(tmp_path):
+    assert f"no store at '{tmp_path / 'none'}'" in refusal(existing_store, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").write_text("")
+    assert "no store" in refusal(existing_store, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["a", "lambda_grid-cifar10-2026-01-31", "A.b_c-1", "9", "x" * 100])
+def test_names_that_may_be_folders(name):
+    assert problem_with_name(name) is None
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "../a", "a..b", ".hidden", "-dash", "a b", "a\n", "λ", "x" * 101])
+def test_names_that_may_not(name):
+    problem = problem_with_name(name)
+    assert problem is not None
+    assert problem.startswith(f"--name is '{name}', but must be ")
