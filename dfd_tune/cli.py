@@ -98,8 +98,9 @@ def launch(
 ) -> None:
     """Run a search, or what is left of it.
 
-    Teachers come first, then every trial, then the best student is tested, kept and registered. Launching the same search again continues it: what is finished is not run again.
-    Settings, lowest first: defaults, the dataset's recipe, the space, --set.
+    Teachers come first, then every trial; then the best student is tested, kept and registered. Launching the same
+    search again continues it: what is finished is not run again. Settings, lowest first: defaults, the dataset's
+    recipe, the space, --set.
     """
     request = _request(space_name, dataset, data, assignments, trials, name, seed, workers_per_trial)
     if show_config:

@@ -89,7 +89,9 @@ def resolve(
     raise_all(problems)
 
     layers = [
-        ("default", _defaults() | dict.fromkeys(SEEDS, seed) | {"workers": workers}),
+        ("default", _defaults()),
+        ("--seed", dict.fromkeys(SEEDS, seed)),
+        ("--workers-per-trial", {"workers": workers}),
         (f"dataset {dataset}", dict(recipe)),
         (f"space {space.name}", dict(space.settings)),
         ("--set", given),

@@ -68,9 +68,7 @@ def test_a_malformed_space_names_line_and_column(run_cli, tmp_path):
 
 
 def test_a_space_that_is_not_there(run_cli, tmp_path):
-    assert "can't be read (No such file or directory)" in refusals(
-        run_cli("launch", "--space", tmp_path / "none.yaml")
-    )
+    assert "can't be read (No such file or directory)" in refusals(run_cli("launch", "--space", tmp_path / "none.yaml"))
 
 
 def test_a_missing_folder_of_images(run_cli, tmp_path):

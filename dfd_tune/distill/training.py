@@ -84,13 +84,13 @@ def train_network(
         started = clock()
         metrics = _train_epoch(model, images, recipe, process, distillation, optimizer, schedule, epoch)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
-        if not math.isfinite(metrics["loss"]):
+        if process.rank == 0:
+            metrics["val_accuracy"], metrics["val_loss"] = evaluate(network, validation)
+        if not all(map(math.isfinite, metrics.values())):
             raise DivergedError(
                 f"The loss is not finite in epoch {epoch + 1}: learning_rate {recipe.learning_rate:g} or λ is too "
                 "high for this network; lower one of them."
             )
-        if process.rank == 0:
-            metrics["val_accuracy"], metrics["val_loss"] = evaluate(network, validation)
         process.report(metrics)
         history.append(metrics)
     network.to(memory_format=torch.contiguous_format)

@@ -233,7 +233,9 @@ def _new_epochs(trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Met
 def _metrics(values: Mapping[str, float], step: int, now_ms: int) -> list[Metric]:
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), now_ms, step) for name, value in values.items()]
+    # The comparison page shows the metric that was written first, so the one that matters goes first.
+    order = sorted(values, key=lambda name: (name != "val_accuracy", name == EPOCH))
+    return [Metric(name, float(values[name]), now_ms, step) for name in order]
 
 
 def _last_line(error: str | None) -> str:

@@ -46,7 +46,7 @@ def serve_ui(store: Store, port: int, say: Callable[[str], None], *, search: str
     Args:
         store: whose database and artifacts are shown.
         port: the port wanted; if it is taken, the next free one is used.
-        say: is told the address once it answers, and the comparison page of `search` if it has runs.
+        say: is told the address once it answers, and the pages of `search` if it has runs.
         search: name of a search.
 
     Raises:
@@ -60,8 +60,9 @@ def serve_ui(store: Store, port: int, say: Callable[[str], None], *, search: str
     with _ends_on_signals(), _server(store, address, url) as (process, log):
         _wait_until_it_answers(process, url, log)
         say(f"MLflow: {url} (Ctrl-C ends it)")
-        if search is not None and (page := _comparison(url, search)):
-            say(f"Trials of '{search}' side by side: {page}")
+        if search is not None and (pages := _pages(url, search)):
+            say(f"Runs of '{search}': {pages[0]}")
+            say(f"Its trials side by side: {pages[1]}")
         process.wait()
         raise UserError(f"The MLflow server at {url} ended by itself: {_last_lines(log)}.")
 
@@ -143,8 +144,8 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path
     raise UserError(f"No MLflow server answered at {url} within {START_SECONDS:g} s: {_last_lines(log)}.")
 
 
-def _comparison(url: str, search: str) -> str | None:
-    """The comparison page of a search's trials, asked for over HTTP; None if MLflow has no such trials."""
+def _pages(url: str, search: str) -> tuple[str, str] | None:
+    """The pages of a search's runs and of their comparison, asked for over HTTP; None if MLflow has no such trials."""
     try:
         found = _ask(f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(search)}")
         experiment_id = found["experiment"]["experiment_id"]
@@ -152,7 +153,10 @@ def _comparison(url: str, search: str) -> str | None:
         runs = _ask(f"{url}/api/2.0/mlflow/runs/search", query).get("runs", [])
     except urllib.error.HTTPError:
         return None
-    return compare_url(url, experiment_id, [run["info"]["run_id"] for run in runs]) if runs else None
+    if not runs:
+        return None
+    listing = f"{url}/#/experiments/{experiment_id}/runs"
+    return listing, compare_url(url, experiment_id, [run["info"]["run_id"] for run in runs])
 
 
 def _ask(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

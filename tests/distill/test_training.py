@@ -292,7 +292,7 @@ def test_equal_runs_are_equal_bit_by_bit_and_other_seeds_are_not():
 @pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "resnet18"])
 def test_a_network_learns_what_is_easily_told_apart(backbone):
     images = training(120, noise=10, crop_padding=0)
-    history = train(network(backbone=backbone), images, epochs=8, batch_size=10, learning_rate=0.02)
+    history = train(network(backbone=backbone), images, epochs=6, batch_size=10, schedule="cosine")
     assert history[-1]["train_accuracy"] > 0.9
     assert history[-1]["val_accuracy"] > 0.9
     assert history[-1]["loss"] < history[0]["loss"]

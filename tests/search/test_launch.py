@@ -255,7 +255,9 @@ def test_a_sampled_search_continues_with_more_trials(run_cli, search, tmp_path):
     listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
     keys = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
     assert len(keys) == 2
-    assert all(0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"])
+    assert all(
+        0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"]
+    )
     second = run_cli(*arguments, "--trials", 4)
     assert second.returncode == 0, second.stdout + second.stderr
     listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
