@@ -5,6 +5,7 @@ All of it is arithmetic on a prepared dataset; nothing is trained. Not for: carr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -65,14 +66,15 @@ def make_plan(request: Request, dataset: Dataset, *, bank_budget: int) -> Plan:
         UserError: the request does not fit the dataset; all problems are named.
     """
     raise_all(_misfits(request, dataset))
+    trials: dict[str, TrialConfig] = {}
     if request.space.sampler == "grid":
         configs = [request.trial(point) for point in grid_points(request.explore)]
-        trials = {config.key(dataset.digest): config for config in configs}
+        for config in configs:  # points that differ in what cannot matter, as reduction where λ = 0, are one trial
+            trials.setdefault(config.key(dataset.digest), config)
         num_trials = len(trials)
         share = 1.0
     else:
         configs = list(_representatives(request))
-        trials = {}
         assert request.trials is not None
         num_trials = request.trials
         share = num_trials / len(configs)
@@ -133,13 +135,20 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
             problems.append(
                 f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
             )
-    for batch_size in _values(request, "batch_size"):
-        if batch_size < 2 * workers:
-            problems.append(
-                f"batch_size is {batch_size}, but must be at least {2 * workers}: each of the {workers} workers of a "
-                "trial needs 2 images."
-            )
+    for name, sharing in (("batch_size", workers), ("teacher_batch_size", 1)):
+        for batch_size in _values(request, name):
+            smallest = _smallest_share(len(dataset.train.labels), batch_size, sharing)
+            if smallest < 2:
+                problems.append(
+                    f"{name} is {batch_size}, which leaves one of {sharing} workers with {smallest} of "
+                    f"{len(dataset.train.labels)} images in some step, but batch norm needs 2; give a larger one."
+                )
     return problems
+
+
+def _smallest_share(images: int, batch_size: int, workers: int) -> int:
+    """The fewest images that a worker gets in a step, as batches differ in size by at most one."""
+    return images // math.ceil(images / batch_size) // workers
 
 
 def _values(request: Request, name: str) -> list[int]:

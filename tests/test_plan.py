@@ -200,9 +200,21 @@ def test_the_largest_resolution_and_padding_that_fit():
 
 
 def test_a_batch_must_serve_all_workers():
-    assert plan_for("lambda_grid", "batch_size=8", workers=4).num_trials == 24
-    (problem,) = refusals("lambda_grid", "batch_size=7", workers=4)
-    assert problem == "batch_size is 7, but must be at least 8: each of the 4 workers of a trial needs 2 images."
+    # 100 images in batches of at most 9 are 12 batches of 8 or 9, so that each of 4 workers gets at least 2;
+    # in batches of at most 8 they are 13 of 7 or 8, and a worker's share of 7 is 1.
+    assert plan_for("lambda_grid", "batch_size=9", workers=4).num_trials == 24
+    (problem,) = refusals("lambda_grid", "batch_size=8", workers=4)
+    assert problem == (
+        "batch_size is 8, which leaves one of 4 workers with 1 of 100 images in some step, but batch norm needs 2; "
+        "give a larger one."
+    )
+
+
+def test_a_teacher_trains_alone_and_needs_two_images_a_step():
+    # 100 images in batches of at most 2 are 50 of 2.
+    assert plan_for("lambda_grid", "teacher_batch_size=2").num_trials == 24
+    (problem,) = refusals("tpe_all", "teacher_batch_size=2", dataset=tiny_dataset(train=99))
+    assert problem.startswith("teacher_batch_size is 2, which leaves one of 1 workers with 1 of 99 images")
 
 
 def test_a_grid_that_is_a_slip_of_the_pen_is_refused():

@@ -45,12 +45,14 @@ class Pretrained:
 
 
 def find_pretrained(store: Store, config: PretrainedConfig, dataset: Dataset) -> Pretrained | None:
-    """The network from the store; None if it is not there or its files are damaged."""
+    """The network from the store; None if it is not there, another one, or damaged."""
     key = config.key(dataset.digest)
     folder = store.path("pretrained", key)
     try:
         facts = read_json(folder / FACTS_FILE)
         if facts is None:
+            return None
+        if (facts["config"], facts["dataset"]) != (dataclasses.asdict(config), dataset.digest):
             return None
         weights = load_file(folder / WEIGHTS_FILE)
         if digest_arrays(weights) != facts["weights_digest"]:

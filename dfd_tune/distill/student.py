@@ -113,7 +113,7 @@ def student_file(store: Store, key: str) -> Path:
     return store.path("trials", key, STUDENT_FILE)
 
 
-def test_accuracy(file: Path, config: TrialConfig, dataset: Dataset, device: torch.device) -> float:
+def accuracy_on_test_images(file: Path, config: TrialConfig, dataset: Dataset, device: torch.device) -> float:
     """Accuracy of a stored student on the low-resolution test images, a fraction."""
     model, _ = load_deployed(file)
     images = evaluation_images(dataset, dataset.test, config.low_res, device)

@@ -62,8 +62,8 @@ def train_network(
 
     Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
     views, as they were trained on), val_accuracy, val_loss, learning_rate (of the last step), images_per_second
-    (training only). Losses are means per image; accuracies are fractions. All ranks return the same training
-    metrics; only rank 0 evaluates.
+    (training only). Losses are means per image; accuracies are fractions. Rank 0 evaluates; all ranks return the
+    same metrics, but for the last.
 
     Raises:
         DivergedError: an epoch's loss is not finite.
@@ -84,8 +84,7 @@ def train_network(
         started = clock()
         metrics = _train_epoch(model, images, recipe, process, distillation, optimizer, schedule, epoch)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
-        if process.rank == 0:
-            metrics["val_accuracy"], metrics["val_loss"] = evaluate(network, validation)
+        metrics["val_accuracy"], metrics["val_loss"] = _evaluated_once(network, validation, process)
         if not all(map(math.isfinite, metrics.values())):
             raise DivergedError(
                 f"The loss is not finite in epoch {epoch + 1}: learning_rate {recipe.learning_rate:g} or λ is too "
@@ -148,7 +147,7 @@ def _train_epoch(
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The global batches of an epoch (from 0): int64 index arrays that partition range(count).
 
-    Sizes differ by at most one, so there is no last batch of a single image for batch norm to stumble over.
+    Sizes differ by at most one: a small last batch would give batch norm poor statistics.
     """
     order = random_order(count, (seed << 16) + epoch)
     return np.array_split(order, math.ceil(count / batch_size))
@@ -186,6 +185,17 @@ def evaluate(network: Network, images: EvaluationImages) -> tuple[float, float]:
         correct += (logits.argmax(1) == labels).sum().item()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
     return correct / len(images.labels), loss / len(images.labels)
+
+
+def _evaluated_once(network: Network, images: EvaluationImages, process: Process) -> tuple[float, float]:
+    """What `evaluate` gives on rank 0, told to all ranks, so that they agree on whether training diverged."""
+    found = evaluate(network, images) if process.rank == 0 else (0.0, 0.0)
+    if process.world_size == 1:
+        return found
+    shared = torch.tensor(found, dtype=torch.float64, device=process.device)
+    torch.distributed.broadcast(shared, src=0)
+    accuracy, loss = shared.tolist()
+    return accuracy, loss
 
 
 class _FeaturesAndLogits(nn.Module):

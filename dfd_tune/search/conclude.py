@@ -17,7 +17,7 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import evaluation_images
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.pretrained import find_pretrained
-from dfd_tune.distill.student import STUDENT_FILE, find_result, student_file, test_accuracy
+from dfd_tune.distill.student import STUDENT_FILE, accuracy_on_test_images, find_result, student_file
 from dfd_tune.distill.training import evaluate
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.plan import PlannedNetwork
@@ -95,10 +95,12 @@ def _tested(store: Store, search: SearchRecord, best: TrialRecord, dataset: Data
         key=best.key,
         config=best.config,
         val_accuracy=best.metrics["val_accuracy"],
-        test_accuracy=test_accuracy(student_file(store, best.key), config, dataset, cpu),
+        test_accuracy=accuracy_on_test_images(student_file(store, best.key), config, dataset, cpu),
         teacher=best.teacher,
         base_key=twin_key if has_twin else None,
-        base_test_accuracy=test_accuracy(student_file(store, twin_key), twin, dataset, cpu) if has_twin else None,
+        base_test_accuracy=accuracy_on_test_images(student_file(store, twin_key), twin, dataset, cpu)
+        if has_twin
+        else None,
         model=None,
     )
 

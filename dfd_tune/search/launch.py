@@ -124,7 +124,6 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
         )
         ledger.update_search(teachers=teach(plan.networks, context, say))
         say(f"{plan.num_trials} trials, {resources.concurrent} at a time")
-        progress.begin(ledger)
         with progress:
             run_search(plan, context, ledger)
             _run_base_twin(plan, context, ledger)

@@ -42,10 +42,10 @@ class Progress:
         self.total = total
         self.explored = explored
         self.clock = clock
-        self._began = clock()
+        self._began: float | None = None
+        self._ran: set[str] = set()
         self._told: set[str] = set()
         self._ledger: Ledger | None = None
-        self._known_before = 0
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -60,14 +60,13 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, ledger: Ledger) -> None:
-        """Start the clock; trials that are finished by now cost no time."""
-        self._began = self.clock()
-        self._known_before = len(ledger.with_status("FINISHED"))
-
     def __call__(self, ledger: Ledger) -> None:
         """The ledger has changed."""
         self._ledger = ledger
+        running = ledger.with_status("RUNNING")
+        if running and self._began is None:
+            self._began = self.clock()
+        self._ran.update(trial.key for trial in running)
         if self._live is None:
             for trial in list(ledger.trials.values()):
                 if trial.status in ENDED and trial.key not in self._told:
@@ -124,11 +123,12 @@ class Progress:
         return ", ".join(parts) + self._left(ledger)
 
     def _left(self, ledger: Ledger) -> str:
-        ended = sum(trial.status in ENDED for trial in ledger.trials.values())
-        fresh = ended - self._known_before
-        if fresh < 1 or ended >= self.total:
+        """The time left, from the trials that ran under this clock; those found in the store took none of it."""
+        ended = {trial.key for trial in ledger.trials.values() if trial.status in ENDED}
+        ran = len(ended & self._ran)
+        if self._began is None or ran == 0 or len(ended) >= self.total:
             return ""
-        seconds = (self.clock() - self._began) / fresh * (self.total - ended)
+        seconds = (self.clock() - self._began) / ran * (self.total - len(ended))
         return f", about {_duration(seconds)} left"
 
 

@@ -267,7 +267,7 @@ def test_the_test_accuracy_of_a_stored_student_is_that_of_the_student_on_low_res
         expected.append([evaluate(student, evaluation_images(dataset, *side, CPU))[0] for side in sides])
         renamed = dataclasses.replace(result, key=f"{seed:016}")
         save_result(bench.store, student, renamed, config, dataset)
-        found.append(students.test_accuracy(student_file(bench.store, renamed.key), config, dataset, CPU))
+        found.append(students.accuracy_on_test_images(student_file(bench.store, renamed.key), config, dataset, CPU))
     tested, in_high_resolution, validated = map(list, zip(*expected, strict=True))
     assert found == tested
     assert found != in_high_resolution

@@ -334,9 +334,8 @@ def test_two_processes_train_as_one_does(batch_size, two_processes, store, tmp_p
     for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):
         assert ours.keys() == theirs.keys()
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    # Training metrics are the same everywhere; only rank 0 evaluates.
-    for ours, theirs in zip(ranks[1]["history"], ranks[0]["history"], strict=True):
-        assert ours == {name: value for name, value in theirs.items() if not name.startswith("val_")}
+    # Rank 0 evaluates, and all ranks know: they must agree on whether training has diverged.
+    assert ranks[1]["history"] == ranks[0]["history"]
     for rank in ranks:
         assert rank["reported"] == rank["history"]
         for name, weights in rank["weights"].items():
