@@ -24,7 +24,7 @@ def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
     """Run every trial of the plan that has no result yet. Crashed trials are recorded as FAILED.
 
     A grid's points are enumerated by us and handed to Optuna as points to evaluate, in order; a sampled space
-    continues from its finished trials.
+    continues from its finished trials, and begins with those that an earlier launch left unfinished.
     """
     if plan.request.space.sampler == "grid":
         points = _open_points(plan, ledger)
@@ -34,7 +34,8 @@ def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
     finished = [trial for trial in ledger.with_status("FINISHED") if _in_space(plan, trial)]
     missing = plan.num_trials - len(finished)
     if missing > 0:
-        searcher = _sampler(plan, [trial for trial in finished if trial.metrics])
+        unfinished = [trial for trial in ledger.with_status("PENDING") if _in_space(plan, trial)]
+        searcher = _sampler(plan, finished, unfinished)
         _fit(searcher, missing, plan, context, ledger)
 
 
@@ -76,21 +77,28 @@ def _contains(axis: Axis, value: Any) -> bool:
     return value in axis.values if isinstance(axis, Choice) else axis.low <= value <= axis.high
 
 
-def _sampler(plan: Plan, finished: list[TrialRecord]) -> Any:
+def _sampler(plan: Plan, finished: Sequence[TrialRecord], unfinished: Sequence[TrialRecord]) -> Any:
+    """Optuna's sampler, told what is known already; it proposes the points of `unfinished` first."""
     from optuna.samplers import RandomSampler, TPESampler
     from ray.tune.search.optuna import OptunaSearch
 
     # A sampler that starts over with the same seed would suggest the finished points again.
     seed = plan.request.seed + len(finished)
     samplers = {"random": RandomSampler, "tpe": partial(TPESampler, multivariate=True, constant_liar=True)}
-    return OptunaSearch(
+    searcher = OptunaSearch(
         space=_distributions(plan.request.explore, []),
         metric=METRIC,
         mode="max",
         sampler=samplers[plan.request.space.sampler](seed=seed),
-        points_to_evaluate=[{name: trial.config[name] for name in plan.request.explore} for trial in finished] or None,
-        evaluated_rewards=[trial.metrics[METRIC] for trial in finished] or None,
+        points_to_evaluate=[_point(plan, trial) for trial in unfinished] or None,
     )
+    for trial in finished:
+        searcher.add_evaluated_point(_point(plan, trial), trial.metrics[METRIC])
+    return searcher
+
+
+def _point(plan: Plan, trial: TrialRecord) -> dict[str, Any]:
+    return {name: trial.config[name] for name in plan.request.explore}
 
 
 def _distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

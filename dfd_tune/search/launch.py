@@ -109,6 +109,8 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
     if _complete(plan, ledger):
         say("All trials of this search are finished already.")
         return
+    before = f", {len(plan.networks)} networks before the search" if plan.networks else ""
+    say(f"Starting Ray{before} …")
     with ray_runtime():
         resources = trial_resources(
             workers=plan.request.settings["workers"],

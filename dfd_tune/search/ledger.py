@@ -24,7 +24,7 @@ class Ledger:
     Args:
         store: where records are kept.
         search: the search's own record.
-        trials: records of an earlier launch of the same search.
+        trials: records of an earlier launch of the same search; what did not finish then is PENDING now.
         tracker: MLflow.
         dataset_digest: part of every trial key.
         watch: called after every change, to show it.
@@ -41,7 +41,10 @@ class Ledger:
     ):
         self.store = store
         self.search = search
-        self.trials = {trial.key: trial for trial in trials}
+        self.trials = {
+            trial.key: trial if trial.status == "FINISHED" else dataclasses.replace(trial, status="PENDING", history=[])
+            for trial in trials
+        }
         self.tracker = tracker
         self.dataset_digest = dataset_digest
         self.watch = watch

@@ -67,11 +67,12 @@ class Progress:
         if running and self._began is None:
             self._began = self.clock()
         self._ran.update(trial.key for trial in running)
-        if self._live is None:
-            for trial in list(ledger.trials.values()):
-                if trial.status in ENDED and trial.key not in self._told:
-                    self.console.print(self._line(trial, ledger), markup=False, highlight=False, soft_wrap=True)
-                    self._told.add(trial.key)
+        for trial in list(ledger.trials.values()):
+            # A live table shows what runs and the best; what went wrong stays on the screen above it.
+            worth_a_line = trial.status == "FAILED" or (self._live is None and trial.status in ENDED)
+            if worth_a_line and trial.key not in self._told:
+                self.console.print(self._line(trial, ledger), markup=False, highlight=False, soft_wrap=True)
+                self._told.add(trial.key)
 
     def table(self) -> Group | Text:
         """The live table: running trials and the best so far, under one line of totals."""
@@ -97,7 +98,7 @@ class Progress:
         return Group(Text(self._totals(ledger)), table)
 
     def _line(self, trial: TrialRecord, ledger: Ledger) -> str:
-        done = len(self._told) + 1
+        done = sum(other.status in ENDED for other in ledger.trials.values())
         name = describe_point(trial.config, self.explored)
         head = f"[{done:>{len(str(self.total))}}/{self.total}] {name}: "
         if trial.status == "FINISHED":

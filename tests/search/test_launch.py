@@ -219,6 +219,7 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, ru
     statuses = {trial["config"]["epochs"]: trial["status"] for trial in listed["trials"]}
     assert statuses[1] == "FINISHED"
     assert "KILLED" in statuses.values()
+    assert not list(search.store.rglob(".tune"))
     assert set(statuses.values()) == {"FINISHED", "KILLED"}
     client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
     runs = trial_runs(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
@@ -248,7 +249,7 @@ def test_two_workers_train_as_one(run_cli, search, tmp_path):
 
 def test_a_sampled_search_continues_with_more_trials(run_cli, search, tmp_path):
     tiny = [*TINY[:-1], "epochs=1", "--set", "backbone=alexnet"]
-    arguments = ("launch", "--space", "random_all", "--name", "sampled", "--store", search.store, *tiny)
+    arguments = ("launch", "--space", "tpe_all", "--name", "sampled", "--store", search.store, *tiny)
     arguments = (*arguments, "--set", "student_start=[scratch, base, teacher]", "--set", "teacher_epochs=1")
     first = run_cli(*arguments, "--trials", 2)
     assert first.returncode == 0, first.stdout + first.stderr
