@@ -3,7 +3,8 @@
 Everything appears whole or not at all: files are written beside their place and renamed, folders too.
 Not for: what the files mean. Layout:
 
-    datasets/<key>/      train.arrow, test.arrow, dataset.json
+    datasets/<key>/      train.arrow, validation.arrow, test.arrow, dataset.json
+    downloads/           archives that torchvision fetched
     pretrained/<key>/    network.safetensors, network.json          teachers and base networks
     banks/<key>/         features.npy, bank.json                    features of a teacher
     trials/<key>/        student.safetensors, result.json

@@ -46,7 +46,7 @@ class LedgerCallback(Callback):
         if result is None:
             self._ledger.failed(key, "The trial ended without an error and without a result.")
         else:
-            self._ledger.finished(result)
+            self._ledger.finished(self._config(trial), result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial crashed, and will not be tried again."""

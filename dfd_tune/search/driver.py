@@ -63,7 +63,7 @@ def _open_points(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
             continue
         result = find_result(ledger.store, key)
         if result is not None:
-            ledger.finished(result)
+            ledger.finished(config, result)
         else:
             points.append({name: getattr(config, name) for name in plan.request.explore})
     return points

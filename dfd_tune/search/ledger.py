@@ -73,13 +73,17 @@ class Ledger:
         epoch = {name: float(metrics[name]) for name in _EPOCH_METRICS if name in metrics}
         self._put(dataclasses.replace(trial, history=[*trial.history, epoch]), keep=False)
 
-    def finished(self, result: TrialResult) -> None:
-        """A trial's result lies in the store."""
+    def finished(self, config: TrialConfig, result: TrialResult) -> None:
+        """The result of a trial lies in the store.
+
+        It is recorded as this search's trial: the search that trained it may have called what cannot matter (the
+        reduction of a distillation loss that weighs nothing) otherwise.
+        """
         self._put(
             TrialRecord(
                 key=result.key,
                 status="FINISHED",
-                config=result.config,
+                config=dataclasses.asdict(config),
                 teacher=result.teacher,
                 metrics=result.metrics,
                 history=result.history,

@@ -1,4 +1,4 @@
-"""What a person sees while a search runs."""
+"""The books of a search, and what a person sees of them while it runs."""
 
 import io
 
@@ -50,11 +50,11 @@ def test_plain_lines_tell_each_trial_once_and_the_time_left(tmp_path):
     clock = Clock()
     _, ledger, console = watched(tmp_path, clock)
     reused, first, second = (digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0))
-    ledger.finished(result_of(reused))
+    ledger.finished(reused, result_of(reused))
     for config in (first, second):
         ledger.started(config)
     clock.now = 10.0
-    ledger.finished(result_of(first))
+    ledger.finished(first, result_of(first))
     ledger.failed(second.key(DIGEST), "Traceback\nValueError: no")
     # One of two trials that ran took the 10 s; the reused one took none: 10 s for each of the 2 that are left.
     assert lines(console) == [
@@ -70,7 +70,7 @@ def test_the_live_table_shows_running_trials_the_best_and_the_rate(tmp_path):
     with progress:
         first, second = (digits_trial(lambda_=value) for value in (1.0, 2.0))
         ledger.started(first)
-        ledger.finished(result_of(first, accuracy=0.95))
+        ledger.finished(first, result_of(first, accuracy=0.95))
         ledger.started(second)
         epoch = {"epoch": 3, "val_accuracy": 0.5, "images_per_second": 1234.0}
         ledger.epoch_done(second.key(DIGEST), epoch)
@@ -86,3 +86,21 @@ def test_an_epoch_reported_twice_counts_once(tmp_path):
     for _ in range(2):
         ledger.epoch_done(config.key(DIGEST), {"epoch": 1, "loss": 1.0})
     assert ledger.trials[config.key(DIGEST)].history == [{"epoch": 1.0, "loss": 1.0}]
+
+
+def test_a_result_of_another_search_is_recorded_as_this_searchs_trial(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    here, there = (digits_trial(lambda_=0.0, reduction=reduction) for reduction in ("mean", "sum"))
+    assert here.key(DIGEST) == there.key(DIGEST)
+    ledger.finished(here, result_of(there))
+    assert ledger.trials[here.key(DIGEST)].config["reduction"] == "mean"
+
+
+def test_what_an_earlier_launch_left_unfinished_is_pending(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    done, broken = digits_trial(lambda_=0.0), digits_trial(lambda_=1.0)
+    ledger.finished(done, result_of(done))
+    ledger.started(broken)
+    ledger.failed(broken.key(DIGEST), "ValueError: no")
+    again = Ledger(ledger.store, ledger.search, list(ledger.trials.values()), SilentTracker(), DIGEST, ledger.watch)
+    assert [trial.status for trial in again.trials.values()] == ["FINISHED", "PENDING"]
