@@ -77,7 +77,7 @@ def predict_files(model_file: Path, images: Sequence[Path]) -> list[Prediction]:
             problems += error.problems
             continue
         with torch.no_grad():
-            probabilities = model(torch.from_numpy(pixels)[None])[0]
+            probabilities = model(torch.tensor(pixels)[None])[0]
         predictions.append(Prediction(file, tuple(card.classes), tuple(probabilities.tolist())))
     raise_all(problems)
     return predictions

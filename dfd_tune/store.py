@@ -61,6 +61,12 @@ class Store:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
+    def clear_drafts(self, *parts: str) -> None:
+        """Remove what killed publishers of an entry left; for the holder of its lease, as nobody drafts it then."""
+        final = self.path(*parts)
+        for draft in final.parent.glob(f".{final.name}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
     @contextlib.contextmanager
     def lease(self, name: str) -> Iterator[None]:
         """Hold the store-wide lock `name`; waits for it. A process that dies lets go of it."""

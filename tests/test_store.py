@@ -215,3 +215,12 @@ def test_names_that_may_not(name):
     problem = problem_with_name(name)
     assert problem is not None
     assert problem.startswith(f"--name is '{name}', but must be ")
+
+
+def test_drafts_of_killed_publishers_are_cleared_and_others_are_kept(store):
+    killed = store.publish("banks", "aaaa")
+    other = store.publish("banks", "bbbb")
+    draft, kept = killed.__enter__(), other.__enter__()
+    store.clear_drafts("banks", "aaaa")
+    assert not draft.exists()
+    assert kept.exists()

@@ -88,6 +88,7 @@ def ensure_pretrained(
         if found is not None:
             return found, False
         store.discard("pretrained", key)
+        store.clear_drafts("pretrained", key)
         network = fresh_network(config, dataset)
         history = train_network(network, images, validation, recipe=config.recipe, process=process)
         weights = arrays_of(network)

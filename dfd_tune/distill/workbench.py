@@ -90,6 +90,7 @@ class Workbench:
             open_bank(folder, identity, live)
         except BankMismatchError:
             self.store.discard("banks", identity.key)
+            self.store.clear_drafts("banks", identity.key)
             fill_bank(self.store, identity, live)
             open_bank(folder, identity, live)
             return True

@@ -38,4 +38,5 @@ def search(run_cli, store_path, tmp_path_factory) -> Search:
     arguments = ("launch", "--space", str(space), "--name", "tiny", "--store", str(store_path), *TINY)
     done = run_cli(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == "", "a launch that goes well has nothing to complain of, nor have Ray and MLflow"
     return Search(store_path, "tiny", arguments, done.stdout)

@@ -104,7 +104,7 @@ def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(files[-1])
     done = run_cli("predict", *files, "--model", "tiny", "--format", "json", "--store", search.store)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     code = (
         "import json, sys, mlflow, numpy as np\n"
         "from PIL import Image\n"
