@@ -13,9 +13,9 @@ from dfd_tune.config import PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
+from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
-from dfd_tune.models import BACKBONES, build_network
 from dfd_tune.settings import Request
 from dfd_tune.space import Choice, Range, grid_points
 
@@ -173,23 +173,15 @@ def _bank_for(
         "epochs": longest,
     }
     layout = min(slots, key=lambda name: slots[name])
-    size = slots[layout] * len(dataset.train.labels) * _feature_dim(network, dataset) * FLOAT16_BYTES
+    size = (
+        slots[layout]
+        * len(dataset.train.labels)
+        * network_for(dataset, network.network, seed=0).feature_dim
+        * FLOAT16_BYTES
+    )
     if slots[layout] >= live or size > budget:
         return None, 0
     return BankPlan(layout, longest), size
-
-
-def _feature_dim(network: PretrainedConfig, dataset: Dataset) -> int:
-    assert network.network.backbone in BACKBONES
-    return build_network(
-        network.network.backbone,
-        width=network.network.width,
-        dropout=network.network.dropout,
-        channels=dataset.channels,
-        image_size=dataset.image_size,
-        num_classes=len(dataset.classes),
-        seed=0,
-    ).feature_dim
 
 
 def describe(plan: Plan) -> list[str]:

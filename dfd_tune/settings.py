@@ -68,41 +68,25 @@ def resolve(
         UserError: an assignment is malformed, unknown or out of range; all are named.
     """
     problems: list[str] = []
-    explore = dict(space.explore)
-    given: dict[str, Any] = {}
-    origins = dict.fromkeys(explore, f"explored by space {space.name}")
-    for name, value in _assignments(assignments, problems):
-        if isinstance(value, list):
-            axis, found = parse_axis(name, value, space.sampler)
-            if axis is not None:
-                explore[name] = axis  # in the place of the axis that it replaces
-        else:
-            explore.pop(name, None)
-            found = setting_problems(name, value)
-            given[name] = value
-        problems += [f"--set: {problem}" for problem in found]
-        origins[name] = "--set"
-    if not explore:
-        problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
+    explore, given = _with_assignments(space, assignments, problems)
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
     raise_all(problems)
-
-    layers = [
-        ("default", _defaults()),
-        ("--seed", dict.fromkeys(SEEDS, seed)),
-        ("--workers-per-trial", {"workers": workers}),
-        (f"dataset {dataset}", dict(recipe)),
-        (f"space {space.name}", dict(space.settings)),
-        ("--set", given),
-    ]
-    settings: dict[str, Any] = {}
-    for origin, values in layers:
-        settings |= values
-        origins |= {name: origin for name in values if name not in explore}
+    layers = {
+        "default": _defaults(),
+        "--seed": dict.fromkeys(SEEDS, seed),
+        "--workers-per-trial": {"workers": workers},
+        f"dataset {dataset}": dict(recipe),
+        f"space {space.name}": dict(space.settings),
+        "--set": given,
+    }
+    settings = {name: value for values in layers.values() for name, value in values.items()}
     followers = teacher_defaults(settings)
+    layers["as the student's"] = followers
+    origins = {name: origin for origin, values in layers.items() for name in values}
+    for name, axis in explore.items():
+        origins[name] = f"explored by space {space.name}" if axis is space.explore.get(name) else "--set"
     settings |= followers
-    origins |= dict.fromkeys(followers, "as the student's")
     return Request(
         space=space,
         dataset=DatasetConfig(
@@ -114,6 +98,27 @@ def resolve(
         trials=trials if trials is not None else space.trials,
         seed=seed,
     )
+
+
+def _with_assignments(
+    space: SearchSpace, assignments: Sequence[str], problems: list[str]
+) -> tuple[dict[str, Axis], dict[str, Any]]:
+    """The axes that `--set` leaves or makes, and the values it fixes; what is wrong goes into `problems`."""
+    explore = dict(space.explore)
+    given: dict[str, Any] = {}
+    for name, value in _assignments(assignments, problems):
+        if isinstance(value, list):
+            axis, found = parse_axis(name, value, space.sampler)
+            if axis is not None:
+                explore[name] = axis  # in the place of the axis that it replaces
+        else:
+            explore.pop(name, None)
+            found = setting_problems(name, value)
+            given[name] = value
+        problems += [f"--set: {problem}" for problem in found]
+    if not explore:
+        problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
+    return explore, given
 
 
 def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> DatasetConfig:

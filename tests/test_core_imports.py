@@ -59,7 +59,7 @@ for name in sys.argv[3:]:
 from pathlib import Path
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, save_result, student_file, train_student
-from dfd_tune.distill.student import test_accuracy as accuracy_of
+from dfd_tune.distill.student import accuracy_on_test_images as accuracy_of
 from dfd_tune.distill.workbench import BankPlan
 from tiny import CPU, fresh_store, trial, workbench
 

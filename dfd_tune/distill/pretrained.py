@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -19,9 +18,10 @@ from dfd_tune.config import PretrainedConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.networks import arrays_of, load_weights, network_for
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
-from dfd_tune.models import Network, build_network
+from dfd_tune.models import Network
 from dfd_tune.store import Store, read_json, write_json
 
 FIRST_WEIGHT_SEED = 1_000_000
@@ -108,25 +108,7 @@ def ensure_pretrained(
 
 def fresh_network(config: PretrainedConfig, dataset: Dataset) -> Network:
     """The untrained network of `config` for the images of `dataset`."""
-    return build_network(
-        config.network.backbone,
-        width=config.network.width,
-        dropout=config.network.dropout,
-        channels=dataset.channels,
-        image_size=dataset.image_size,
-        num_classes=len(dataset.classes),
-        seed=FIRST_WEIGHT_SEED + config.recipe.seed,
-    )
-
-
-def arrays_of(network: Network) -> dict[str, np.ndarray]:
-    """A network's state dict as arrays that share nothing with it."""
-    return {name: np.array(tensor.detach().cpu(), order="C") for name, tensor in network.state_dict().items()}
-
-
-def load_weights(network: Network, weights: dict[str, np.ndarray]) -> None:
-    """Put a state dict's arrays into a network of the same architecture."""
-    network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return network_for(dataset, config.network, FIRST_WEIGHT_SEED + config.recipe.seed)
 
 
 def _frozen(

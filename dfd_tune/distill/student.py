@@ -17,11 +17,12 @@ import torch
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import evaluation_images
 from dfd_tune.data.prepared import Dataset
-from dfd_tune.distill.pretrained import Pretrained, load_weights
+from dfd_tune.distill.networks import load_weights, network_for
+from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import Distillation, evaluate, train_network
 from dfd_tune.distill.workbench import Workbench
-from dfd_tune.models import Network, build_network
+from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.store import Store, read_json, write_json
 
@@ -78,16 +79,7 @@ def train_student(
 
 def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
     """A student with the weights it starts from: random by its seed, its base network's, or its teacher's."""
-    dataset = workbench.dataset
-    student = build_network(
-        config.backbone,
-        width=config.width,
-        dropout=config.dropout,
-        channels=dataset.channels,
-        image_size=dataset.image_size,
-        num_classes=len(dataset.classes),
-        seed=config.seed,
-    )
+    student = network_for(workbench.dataset, config.network, config.seed)
     if config.student_start != "scratch":
         source = config.teacher() if config.student_start == "teacher" else config.base()
         start: Pretrained = workbench.pretrained(source)

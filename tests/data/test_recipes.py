@@ -8,7 +8,7 @@ from dfd_tune.data.sources import SOURCES
 
 
 def test_these_are_the_sources():
-    assert list(SOURCES) == ["digits", "cifar10", "parquet", "folder"]
+    assert list(SOURCES) == ["digits", "cifar10", "svhn", "parquet", "folder"]
     assert [source.name for source in SOURCES.values()] == list(SOURCES)
 
 

@@ -14,14 +14,13 @@ from two_processes import prepare_teacher
 
 from dfd_tune.config import LowRes
 from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.networks import arrays_of, load_weights
 from dfd_tune.distill.pretrained import (
     FACTS_FILE,
     WEIGHTS_FILE,
-    arrays_of,
     ensure_pretrained,
     find_pretrained,
     fresh_network,
-    load_weights,
 )
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import evaluate, train_network

@@ -13,7 +13,7 @@ from tiny import CPU, bits, network, run, trial, without_times, workbench
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import evaluation_images
 from dfd_tune.distill import student as students
-from dfd_tune.distill.pretrained import arrays_of
+from dfd_tune.distill.networks import arrays_of
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, initial_student, save_result, student_file, train_student
 from dfd_tune.distill.training import evaluate

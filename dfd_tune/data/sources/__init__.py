@@ -83,6 +83,13 @@ SOURCES: dict[str, Source] = {
             needs_data=False,
         ),
         Source(
+            name="svhn",
+            summary="99,289 digits of house numbers, 32×32; downloaded if --data is not given",
+            recipe=recipes.SVHN,
+            data_holds="train_32x32.mat and test_32x32.mat, or train*.parquet and test*.parquet",
+            needs_data=False,
+        ),
+        Source(
             name="parquet",
             summary="your images in Parquet files, as on the Hugging Face hub",
             recipe=recipes.PAPER,

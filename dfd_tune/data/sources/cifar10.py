@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ import numpy as np
 
 from dfd_tune.data.sources import parquet
 from dfd_tune.data.sources.decode import resize_images
+from dfd_tune.data.sources.download import download_once
 from dfd_tune.data.sources.raw import RawDataset, fingerprint_files
 from dfd_tune.errors import UserError, cause_of
 
@@ -163,37 +162,22 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which has no place there") from None
 
 
+def _fetch(folder: Path) -> None:
+    """Download and unpack the batches below the folder; the archive's MD5 sum is checked."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    download_and_extract_archive(CIFAR10.url, str(folder), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
+
+
 def _downloaded(cache: Path, say: Callable[[str], None]) -> Path:
-    """The folder of batches in `cache`, downloaded unless it is there; one process downloads at a time."""
-    from filelock import FileLock
-
-    folder = cache / BATCHES
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "cifar10.lock"):
-        if not folder.is_dir():
-            say("Downloading CIFAR-10 (170 MB).")
-            _download(folder)
-    return folder
-
-
-def _download(folder: Path) -> None:
-    """Download and unpack beside the final place, and rename: what is there is complete."""
-    from http.client import HTTPException
-    from tarfile import TarError
-
-    draft = Path(tempfile.mkdtemp(prefix=".cifar10.", dir=folder.parent))
-    try:
-        from torchvision.datasets import CIFAR10
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        download_and_extract_archive(CIFAR10.url, str(draft), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
-        (draft / BATCHES).rename(folder)
-    except (OSError, EOFError, RuntimeError, HTTPException, TarError) as error:
-        reason = getattr(error, "reason", error)  # what is inside a URLError
-        cause = cause_of(reason) if isinstance(reason, BaseException) else str(reason)
-        raise UserError(
-            f"CIFAR-10 can't be downloaded ({cause}); get it elsewhere and name its folder with --data PATH: "
-            f"{_EXPECTED}."
-        ) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    """The folder of batches in `cache`, downloaded unless it is there."""
+    return download_once(
+        cache / BATCHES,
+        name="cifar10",
+        title="CIFAR-10",
+        size="170 MB",
+        fetch=_fetch,
+        expected=_EXPECTED,
+        say=say,
+    )

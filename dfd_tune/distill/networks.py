@@ -1,0 +1,36 @@
+"""Networks as a dataset and a configuration ask for them, and their weights as arrays.
+
+Not for: architectures (models/), training (training.py), or where weights are kept (pretrained.py, student.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dfd_tune.config import NetworkConfig
+from dfd_tune.data.prepared import Dataset
+from dfd_tune.models import Network, build_network
+
+
+def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:
+    """An untrained network for the images and classes of `dataset`; `seed` decides its weights."""
+    return build_network(
+        config.backbone,
+        width=config.width,
+        dropout=config.dropout,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        num_classes=len(dataset.classes),
+        seed=seed,
+    )
+
+
+def arrays_of(network: Network) -> dict[str, np.ndarray]:
+    """A network's state dict as arrays that share nothing with it."""
+    return {name: np.array(tensor.detach().cpu(), order="C") for name, tensor in network.state_dict().items()}
+
+
+def load_weights(network: Network, weights: dict[str, np.ndarray]) -> None:
+    """Put a state dict's arrays into a network of the same architecture."""
+    network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
