@@ -94,7 +94,7 @@ def evaluation_images(dataset: Dataset, split: Split, low_res: LowRes | None, de
 
 
 def _laid_out(images: Tensor) -> Tensor:
-    """The same images, channels last in memory, which convolutions are quicker on, on CPUs too (benchmarks/memory_layout.py)."""
+    """The same images, channels last in memory: convolutions are quicker so (benchmarks/memory_layout.py)."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
