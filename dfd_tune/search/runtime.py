@@ -83,8 +83,7 @@ def trial_resources(*, workers: int, cpus_per_worker: float | None, gpus_per_wor
 
     Args:
         workers: processes of a trial.
-        cpus_per_worker: None for one thread, which on a CPU gives more than one trial with several threads;
-            or, with a GPU, an even share of the cores.
+        cpus_per_worker: None for one: on a CPU, two trials of one thread get more done than one trial of two.
         gpus_per_worker: None for a whole GPU where the cluster has any, else none.
 
     Raises:

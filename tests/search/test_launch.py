@@ -231,17 +231,15 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, ru
 def test_two_workers_train_as_one(run_cli, search, tmp_path):
     """AlexNet has no batch norm, so two workers on halves of each batch must follow the same losses."""
     space = tmp_path / "workers.yaml"
-    space.write_text("explore:\n  lambda_: [2]\nsettings:\n  backbone: alexnet\n  batch_size: 25\n")
+    space.write_text("explore:\n  reduction: [mean]\nsettings:\n  backbone: alexnet\n  lambda_: 2\n  batch_size: 25\n")
     histories = []
     for workers in (1, 2):
         name = f"workers{workers}"
         arguments = ("launch", "--space", space, "--name", name, "--store", search.store, *TINY)
         done = run_cli(*arguments, "--workers-per-trial", workers)
         assert done.returncode == 0, done.stdout + done.stderr
-        files = sorted((search.store / "searches" / name / "trials").glob("*.json"))
-        records = [json.loads(file.read_text()) for file in files]
-        (record,) = records
-        histories.append(record["history"])
+        (file,) = (search.store / "searches" / name / "trials").glob("*.json")
+        histories.append(json.loads(file.read_text())["history"])
     for one, two in zip(*histories, strict=True):
         for metric in ("loss", "cross_entropy", "distillation", "train_accuracy", "val_accuracy"):
             assert two[metric] == pytest.approx(one[metric], rel=1e-3, abs=1e-4)

@@ -5,7 +5,6 @@ Not for: the uncropped photographs, the extra training set, or other datasets in
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,7 @@ def _read_mat(file: Path, image_size: int | None) -> tuple[np.ndarray, np.ndarra
     from scipy.io import loadmat
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of variables that can't be read, which are found below
-            content = loadmat(file, appendmat=False, variable_names=("X", "y"))
+        content = loadmat(file, appendmat=False, variable_names=("X", "y"))
         images, labels = _pixels(content), _digits(content)
         if len(images) != len(labels):
             raise ValueError(f"it holds {len(images):,} images but {len(labels):,} labels")
@@ -128,9 +126,8 @@ def _digits(content: dict[str, Any]) -> np.ndarray:
 def _variable(content: dict[str, Any], name: str) -> np.ndarray:
     if name not in content:
         raise ValueError(f"it lacks the variable {name}")
-    value = content[name]
-    # Variables of other kinds come as sparse matrices, structures or text.
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
+    value: np.ndarray = content[name]
+    if value.dtype != np.uint8:  # as structures, text and sparse matrices are not either
         raise ValueError(f"its {name} is not an array of uint8")
     return value
 
