@@ -81,12 +81,12 @@ def server(starting_server: tuple[subprocess.Popen[str], int], tracker: Tracker)
     """The address of the server, once it answers. At the end, SIGTERM must leave no process behind."""
     process, port = starting_server
     assert process.stdout is not None
-    first, second = process.stdout.readline(), process.stdout.readline()
+    first, second, third = (process.stdout.readline() for _ in range(3))
     url = first.split()[1]
     assert url != f"http://127.0.0.1:{port}"
-    assert second.split()[-1] == compare_url(
-        url, tracker.experiment_id("served"), list(tracker.runs("served").values())
-    )
+    experiment = tracker.experiment_id("served")
+    assert second.split()[-1] == f"{url}/#/experiments/{experiment}/runs"
+    assert third.split()[-1] == compare_url(url, experiment, list(tracker.runs("served").values()))
     yield url
     group = _children_of(process.pid)
     assert group, "the server's processes"
