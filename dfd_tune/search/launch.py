@@ -109,8 +109,7 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
     if _complete(plan, ledger):
         say("All trials of this search are finished already.")
         return
-    before = f", {len(plan.networks)} networks before the search" if plan.networks else ""
-    say(f"Starting Ray{before} …")
+    say(f"Starting Ray; networks to be trained before the search: {len(plan.networks)}")
     with ray_runtime():
         resources = trial_resources(
             workers=plan.request.settings["workers"],
