@@ -109,7 +109,7 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
     if _complete(plan, ledger):
         say("All trials of this search are finished already.")
         return
-    say(f"Starting Ray; networks to be trained before the search: {len(plan.networks)}")
+    say(f"Starting Ray; networks needed before the trials: {len(plan.networks)}")
     with ray_runtime():
         resources = trial_resources(
             workers=plan.request.settings["workers"],
