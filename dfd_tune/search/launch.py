@@ -90,18 +90,9 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         save_search(store, search)
         trials = load_trials(store, search)
         ledger = Ledger(store, search, trials, tracker, dataset.digest, progress)
-        try:
+        with _closing_books(ledger):
             _run(plan, ledger, options, progress, say)
             return _end(plan, ledger, tracker, say)
-        except KeyboardInterrupt:
-            with _signals_ignored():
-                ledger.kill_running()
-                tracker.close(patience=CLOSING_SECONDS)
-            raise
-        except BaseException:
-            ledger.kill_running()
-            tracker.close(patience=CLOSING_SECONDS)
-            raise
 
 
 def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress, say: Any) -> None:
@@ -110,7 +101,8 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
         say("All trials of this search are finished already.")
         return
     say(f"Starting Ray; networks needed before the trials: {len(plan.networks)}")
-    with ray_runtime():
+    # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
+    with ray_runtime(), _closing_books(ledger):
         resources = trial_resources(
             workers=plan.request.settings["workers"],
             cpus_per_worker=options.cpus_per_worker,
@@ -225,6 +217,18 @@ def _only_launch_of(store: Store, name: str) -> Iterator[None]:
         raise UserError(
             f"The search '{name}' is being run by another launch; wait for it, or give this one another --name."
         ) from None
+
+
+@contextlib.contextmanager
+def _closing_books(ledger: Ledger) -> Iterator[None]:
+    """If the block ends by an exception, record what runs as KILLED, here and in MLflow. May be nested."""
+    try:
+        yield
+    except BaseException:
+        with _signals_ignored():
+            ledger.kill_running()
+            ledger.tracker.close(patience=CLOSING_SECONDS)
+        raise
 
 
 @contextlib.contextmanager
