@@ -1,6 +1,6 @@
 """What a dataset selection and a trial are: frozen, checked, complete descriptions, and the keys they give.
 
-Every setting is declared once, as a dataclass field with its range, and everything else (checks, `--set`,
+Every setting is declared once, as a dataclass field with its range (rules.py), and everything else (checks, `--set`,
 `--show-config`, MLflow's params) is read off these fields. Not for: which values a search explores (space.py),
 nor for what a dataset recommends (data/recipes.py).
 """
@@ -8,13 +8,13 @@ nor for what a dataset recommends (data/recipes.py).
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from dfd_tune.digest import digest_json
-from dfd_tune.errors import nearest, raise_all, unknown_name
+from dfd_tune.errors import raise_all
+from dfd_tune.rules import OWN, kinds_of, problems_in, setting
 
 TRAINING_SEMANTICS = 1
 """Raised by hand when the same configuration would train differently, so that old results are not reused."""
@@ -22,36 +22,35 @@ TRAINING_SEMANTICS = 1
 LARGEST_SEED = 2**31 - 1
 """So much fits into the seeds of everything that draws numbers."""
 
+FRONTEND_FACTOR = 2
+"""A front end doubles the side of its images: the paper's turn 8×8 into 16×16."""
+
 Backbone = Literal["alexnet", "vgg16", "resnet18"]
 Resampling = Literal["bicubic", "bilinear", "area", "nearest"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Reduction = Literal["mean", "sum"]
 StudentStart = Literal["scratch", "base", "teacher"]
-
-
-def _setting(
-    help_: str, *, low: float | None = None, high: float | None = None, above: float | None = None, **default: Any
-) -> Any:
-    """A dataclass field with its allowed range: low <= value <= high, or value > above."""
-    return field(metadata={"help": help_, "low": low, "high": high, "above": above}, **default)
+Frontend = Literal["none", "vdsr", "espcn", "srgan"]
+FrontendContent = Literal["auto", "vgg19", "teacher"]
+Method = Literal["dfd", "kd", "fitnets", "rdl", "logits"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """Which images a search sees. The same for all of its trials."""
 
-    dataset: str = _setting("name of the source: see `dfd-tune datasets`")
-    data: str | None = _setting("where the source's files are", default=None)
-    image_size: int | None = _setting(
+    dataset: str = setting("name of the source: see `dfd-tune datasets`")
+    data: str | None = setting("where the source's files are", default=None)
+    image_size: int | None = setting(
         "side in pixels to which images are resized; none keeps their own size", low=8, high=64, default=None
     )
-    train_images: int | None = _setting(
+    train_images: int | None = setting(
         "size of a fixed, stratified subset of the training images; none takes all", low=4, default=None
     )
-    test_images: int | None = _setting(
+    test_images: int | None = setting(
         "size of a fixed, stratified subset of the test images; none takes all", low=2, default=None
     )
-    validation_fraction: float = _setting(
+    validation_fraction: float = setting(
         "share of the training images held out to choose by", low=0.01, high=0.5, default=0.1
     )
 
@@ -65,77 +64,142 @@ class TrialConfig:
     """
 
     # What the student sees.
-    resolution: int = _setting("side of the low-resolution image in pixels, before up-sampling", low=2, high=64)
-    downsample: Resampling = _setting("how the low-resolution image is made (anti-aliased)", default="bicubic")
-    upsample: Resampling = _setting("how it is brought back to the network's input size", default="bicubic")
-    crop_padding: int = _setting("pixels of padding for random crops; 0 means no crops", low=0, high=16)
-    flip: bool = _setting("random horizontal flips")
-    augment_seed: int = _setting(
+    resolution: int = setting(
+        "side of the low-resolution image in pixels, before up-sampling", low=2, high=64, share=True
+    )
+    downsample: Resampling = setting("how the low-resolution image is made (anti-aliased)", default="bicubic")
+    upsample: Resampling = setting("how it is brought back to the network's input size", default="bicubic")
+    blur: float = setting(
+        "Gaussian blur before down-sampling: standard deviation in pixels of the high-resolution image; 0 is none",
+        low=0,
+        high=16,
+        default=0.0,
+    )
+    noise: float = setting(
+        "Gaussian noise on the low-resolution image: standard deviation in grey values of 0 to 255; 0 is none",
+        low=0,
+        high=128,
+        default=0.0,
+    )
+    jpeg_quality: int | None = setting(
+        "quality at which the low-resolution image went through JPEG; none means it did not",
+        low=1,
+        high=100,
+        default=None,
+    )
+    frontend: Frontend = setting(
+        "network that doubles the side of the low-resolution image before the student sees it", default="none"
+    )
+    crop_padding: int = setting("pixels of padding for random crops; 0 means no crops", low=0, high=16)
+    flip: bool = setting("random horizontal flips")
+    augment_seed: int = setting(
         "seed of crops and flips, shared by all trials of a search", low=0, high=LARGEST_SEED, default=0
     )
     # The network.
-    backbone: Backbone = _setting("architecture of teacher and student")
-    width: float = _setting("multiplier on the number of channels", above=0, high=4)
-    dropout: float = _setting("dropout before the fully connected layers", low=0, high=0.9)
+    backbone: Backbone = setting("architecture of teacher and student")
+    width: float = setting("multiplier on the number of channels", above=0, high=4)
+    dropout: float = setting("dropout before the fully connected layers", low=0, high=0.9)
     # How the student is trained.
-    epochs: int = _setting("passes over the training images", low=1, high=10_000)
-    batch_size: int = _setting("images per step, over all workers of a trial", low=2, high=65_536)
-    learning_rate: float = _setting("peak learning rate of SGD", above=0, high=100)
-    schedule: Schedule = _setting("course of the learning rate over the steps")
-    momentum: float = _setting("momentum of SGD", low=0, high=0.999, default=0.9)
-    weight_decay: float = _setting("weight decay of SGD", low=0, high=1, default=5e-4)
-    seed: int = _setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
+    epochs: int = setting("passes over the training images", low=1, high=10_000)
+    batch_size: int = setting("images per step, over all workers of a trial", low=2, high=65_536)
+    learning_rate: float = setting("peak learning rate of SGD", above=0, high=100)
+    schedule: Schedule = setting("course of the learning rate over the steps")
+    momentum: float = setting("momentum of SGD", low=0, high=0.999, default=0.9)
+    weight_decay: float = setting("weight decay of SGD", low=0, high=1, default=5e-4)
+    seed: int = setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
-    lambda_: float = _setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
-    reduction: Reduction = _setting("how squared feature differences are reduced over the feature dimension")
-    student_start: StudentStart = _setting("initial weights: random, of the base network, or of the teacher")
-    workers: int = _setting(
+    lambda_: float = setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
+    method: Method = setting("what is distilled: see docs/method.md", default="dfd")
+    reduction: Reduction = setting("how squared feature differences are reduced over the feature dimension")
+    temperature: float = setting(
+        "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
+    )
+    hint_layer: str = setting("of method fitnets: the layer whose maps are matched", default="middle")
+    teachers: str = setting(
+        "backbones of the teachers; own is one of the student's own backbone", joined=get_args(Backbone), default=OWN
+    )
+    student_start: StudentStart = setting("initial weights: random, of the base network, or of the teacher")
+    workers: int = setting(
         "processes, one device each, that share a trial's batches; batch norm is per worker",
         low=1,
         high=1024,
         default=1,
     )
     # How the networks that come before the search, teacher and base network, are trained.
-    teacher_epochs: int = _setting("as `epochs`, for teacher and base network", low=1, high=10_000)
-    teacher_batch_size: int = _setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
-    teacher_learning_rate: float = _setting("as `learning_rate`, for teacher and base network", above=0, high=100)
-    teacher_schedule: Schedule = _setting("as `schedule`, for teacher and base network")
-    teacher_momentum: float = _setting("as `momentum`, for teacher and base network", low=0, high=0.999)
-    teacher_weight_decay: float = _setting("as `weight_decay`, for teacher and base network", low=0, high=1)
-    teacher_dropout: float = _setting("as `dropout`, for teacher and base network", low=0, high=0.9)
-    teacher_seed: int = _setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
+    teacher_epochs: int = setting("as `epochs`, for teacher and base network", low=1, high=10_000)
+    teacher_batch_size: int = setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
+    teacher_learning_rate: float = setting("as `learning_rate`, for teacher and base network", above=0, high=100)
+    teacher_schedule: Schedule = setting("as `schedule`, for teacher and base network")
+    teacher_momentum: float = setting("as `momentum`, for teacher and base network", low=0, high=0.999)
+    teacher_weight_decay: float = setting("as `weight_decay`, for teacher and base network", low=0, high=1)
+    teacher_dropout: float = setting("as `dropout`, for teacher and base network", low=0, high=0.9)
+    teacher_seed: int = setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
+    # How a front end is trained.
+    frontend_size: float = setting(
+        "multiplier on a front end's numbers of channels and layers; 1 is as published", above=0, high=2, default=1.0
+    )
+    frontend_epochs: int = setting("passes over the training images, for a front end", low=1, high=10_000, default=100)
+    frontend_batch_size: int = setting("images per step, for a front end", low=1, high=65_536, default=64)
+    frontend_learning_rate: float = setting("learning rate of Adam, for a front end", above=0, high=1, default=1e-3)
+    frontend_content: FrontendContent = setting(
+        "whose features SRGAN's content loss compares: VGG-19's, trained on ImageNet, or the teacher's; auto takes "
+        "VGG-19 where its weights are at hand",
+        default="auto",
+    )
+    frontend_seed: int = setting("seed of a front end's weights and batch order", low=0, high=LARGEST_SEED, default=0)
 
     def __post_init__(self) -> None:
         raise_all(problems_in(TrialConfig, dataclasses.asdict(self)))
-        for name, kind in _KINDS[TrialConfig].items():
+        assert isinstance(self.resolution, int), "a share of the side is settled once the images are known"
+        for name, kind in kinds_of(TrialConfig).items():
             if kind is float:  # 2 and 2.0 are one trial, so they must give one key
                 object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def distills(self) -> bool:
-        """Whether the trial looks at a teacher's features at all."""
+        """Whether the trial looks at a teacher's outputs at all."""
         return self.lambda_ > 0
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the trial needs a teacher's features or weights."""
+        """Whether the student needs a teacher's outputs or weights."""
         return self.distills or self.student_start == "teacher"
 
+    @property
+    def teacher_backbones(self) -> tuple[Backbone, ...]:
+        """The backbones of the networks that the student is distilled from, in alphabetical order."""
+        names = (self.backbone,) if self.teachers == OWN else self.teachers.split("+")
+        return tuple(name for name in sorted(get_args(Backbone)) if name in names)
+
     def teacher(self) -> PretrainedConfig:
-        """The frozen teacher of this trial: the same network, trained on high-resolution images."""
-        return self._pretrained(None)
+        """The student's own teacher: the same network, trained on high-resolution images."""
+        return self._pretrained(None, self.backbone)
+
+    def guides(self) -> tuple[PretrainedConfig, ...]:
+        """The teachers that the student is distilled from; none if λ is 0."""
+        if not self.distills:
+            return ()
+        return tuple(self._pretrained(None, backbone) for backbone in self.teacher_backbones)
 
     def base(self) -> PretrainedConfig:
         """The base network that `student_start: base` starts from: trained on low-resolution images, λ = 0."""
-        return self._pretrained(LowRes(self.resolution, self.downsample, self.upsample))
+        return self._pretrained(self.low_res, self.backbone)
 
-    def _pretrained(self, low_res: LowRes | None) -> PretrainedConfig:
+    def pretrained(self) -> Iterator[PretrainedConfig]:
+        """Every network that must be trained before this trial, but for a front end; teachers first."""
+        yield from self.guides()
+        if self.student_start == "teacher" and self.teacher() not in self.guides():
+            yield self.teacher()
+        if self.student_start == "base":
+            yield self.base()
+
+    def _pretrained(self, low_res: LowRes | None, backbone: Backbone) -> PretrainedConfig:
         return PretrainedConfig(
             low_res=low_res,
             crop_padding=self.crop_padding,
             flip=self.flip,
             augment_seed=self.augment_seed,
-            network=NetworkConfig(self.backbone, self.width, self.teacher_dropout),
+            network=NetworkConfig(backbone, self.width, self.teacher_dropout),
             recipe=Recipe(
                 epochs=self.teacher_epochs,
                 batch_size=self.teacher_batch_size,
@@ -148,9 +212,32 @@ class TrialConfig:
         )
 
     @property
+    def camera(self) -> Camera:
+        """How this trial's low-resolution images come about."""
+        return Camera(self.resolution, self.downsample, self.blur, self.noise, self.jpeg_quality)
+
+    @property
     def low_res(self) -> LowRes:
-        """How this trial's low-resolution images are made."""
-        return LowRes(self.resolution, self.downsample, self.upsample)
+        """What this trial's student sees."""
+        return LowRes(self.camera, self.upsample, self._frontend())
+
+    def _frontend(self) -> FrontendConfig | None:
+        if self.frontend == "none":
+            return None
+        content: PretrainedConfig | Literal["vgg19"] | None = None
+        if self.frontend == "srgan":
+            assert self.frontend_content != "auto", "settled once it is known what is at hand"
+            content = "vgg19" if self.frontend_content == "vgg19" else self.teacher()
+        return FrontendConfig(
+            camera=self.camera,
+            kind=self.frontend,
+            size=self.frontend_size,
+            epochs=self.frontend_epochs,
+            batch_size=self.frontend_batch_size,
+            learning_rate=self.frontend_learning_rate,
+            seed=self.frontend_seed,
+            content=content,
+        )
 
     @property
     def network(self) -> NetworkConfig:
@@ -172,21 +259,106 @@ class TrialConfig:
 
     def key(self, dataset_digest: str) -> str:
         """The trial key. What cannot change the result (a teacher that is never looked at) is left out."""
-        identity = dataclasses.asdict(self)
-        if not self.distills:
-            del identity["reduction"]
-        if not self.distills and self.student_start == "scratch":
-            identity = {name: value for name, value in identity.items() if not name.startswith("teacher_")}
+        idle = set(self._idle())
+        settings = dataclasses.asdict(self) | {"teachers": "+".join(self.teacher_backbones)}
+        identity = {name: value for name, value in settings.items() if name not in idle}
         return digest_json({"trial": identity, "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
+
+    def _idle(self) -> Iterator[str]:
+        """The settings that cannot change the result as the others stand."""
+        yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
+        if not self.distills:
+            yield from ("method", "reduction", "temperature", "hint_layer", "teachers")
+        else:
+            yield from _idle_of_method(self.method)
+            if self.teacher_backbones == (self.backbone,):
+                yield "teachers"
+        srgan_looks_at_teacher = self.frontend == "srgan" and self.frontend_content == "teacher"
+        if self.frontend == "none":
+            yield from (name for name in kinds_of(TrialConfig) if name.startswith("frontend"))
+        elif self.frontend != "srgan":
+            yield "frontend_content"
+        if not self.distills and self.student_start == "scratch" and not srgan_looks_at_teacher:
+            yield from (name for name in kinds_of(TrialConfig) if name.startswith("teacher_"))
+
+
+def _idle_of_method(method: Method) -> Iterator[str]:
+    """What a method does not look at; of dfd its name too, which goes without saying."""
+    if method == "dfd":
+        yield "method"
+    if method == "kd":
+        yield "reduction"
+    else:
+        yield "temperature"
+    if method != "fitnets":
+        yield "hint_layer"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a low-resolution image of `resolution` pixels comes about: blurred, down-sampled, noisy, compressed."""
+
+    resolution: int
+    downsample: Resampling = "bicubic"
+    blur: float = 0.0
+    """Standard deviation in pixels of the high-resolution image."""
+    noise: float = 0.0
+    """Standard deviation in grey values of 0 to 255."""
+    jpeg_quality: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other cameras; what is not there is left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    def key(self, dataset_digest: str) -> str:
+        """The key under which a dataset's images, as this camera sees them, are stored."""
+        return digest_json({"camera": self.identity(), "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendConfig:
+    """A network that doubles the side of a camera's images, trained before the search."""
+
+    camera: Camera
+    kind: Frontend
+    size: float
+    """Multiplier on the published numbers of channels and layers."""
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    """Of Adam."""
+    seed: int
+    content: PretrainedConfig | Literal["vgg19"] | None
+    """Whose features SRGAN's content loss compares; None for the others."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of its output in pixels."""
+        return FRONTEND_FACTOR * self.camera.resolution
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other front ends."""
+        content = self.content.identity() if isinstance(self.content, PretrainedConfig) else self.content
+        return dataclasses.asdict(self) | {"camera": self.camera.identity(), "content": content}
+
+    def key(self, dataset_digest: str) -> str:
+        """The key under which the trained front end is stored."""
+        return digest_json({"frontend": self.identity(), "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
 
 
 @dataclass(frozen=True)
 class LowRes:
-    """How a low-resolution image is made: down-sampled to `resolution` pixels, then up-sampled again."""
+    """The low-resolution side of a pair as a network sees it: a camera's image, perhaps through a front end,
+    up-sampled to the network's input size."""
 
-    resolution: int
-    downsample: Resampling = "bicubic"
+    camera: Camera
     upsample: Resampling = "bicubic"
+    frontend: FrontendConfig | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others; what is not there is left out."""
+        parts = self.camera.identity() | {"upsample": self.upsample}
+        return parts if self.frontend is None else parts | {"frontend": self.frontend.identity()}
 
 
 @dataclass(frozen=True)
@@ -227,22 +399,15 @@ class PretrainedConfig:
         """What the network is for."""
         return "teacher" if self.low_res is None else "base"
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other networks."""
+        low_res = None if self.low_res is None else self.low_res.identity()
+        return dataclasses.asdict(self) | {"low_res": low_res}
+
     def key(self, dataset_digest: str) -> str:
         """The key under which the trained network is stored."""
-        identity = dataclasses.asdict(self)
-        return digest_json({"pretrained": identity, "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
+        return digest_json({"pretrained": self.identity(), "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
 
-
-ConfigClass = type[DatasetConfig] | type[TrialConfig]
-
-
-def settings_of(config: ConfigClass) -> dict[str, dataclasses.Field[Any]]:
-    """The settings that a configuration class declares, by name."""
-    return {setting.name: setting for setting in dataclasses.fields(config)}
-
-
-_KINDS: dict[Any, dict[str, Any]] = {config: get_type_hints(config) for config in (DatasetConfig, TrialConfig)}
-"""The settings' types by name. Worked out once: it takes a millisecond, and a grid asks often."""
 
 FOLLOWED_BY_TEACHER = (
     "epochs",
@@ -265,80 +430,3 @@ def teacher_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name in FOLLOWED_BY_TEACHER
         if name in settings and f"teacher_{name}" not in settings
     }
-
-
-def problems_in(config: ConfigClass, values: Mapping[str, Any], where: str = "") -> list[str]:
-    """Every problem in `values`, one sentence each: unknown names, wrong types, values out of range.
-
-    Args:
-        config: the class whose settings are meant.
-        values: some or all of its settings by name.
-        where: where the values come from ("--set", a file's name), put before each sentence.
-    """
-    known = settings_of(config)
-    prefix = f"{where}: " if where else ""
-    problems = []
-    for name, value in values.items():
-        if name not in known:
-            problems.append(prefix + unknown_name("setting", name, known))
-        elif (rule := broken_rule(config, name, value)) is not None:
-            problems.append(f"{prefix}{name} is {value!r}, but must be {rule}.")
-    return problems
-
-
-def coerce(config: ConfigClass, name: str, value: Any) -> Any:
-    """`value` as the setting `name` means it: YAML reads 1e-3 as text and 2 as an integer.
-
-    What can't be meant is returned as it is, for `broken_rule` to refuse.
-    """
-    if name not in settings_of(config) or _KINDS[config][name] is not float:
-        return value
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    try:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    except OverflowError:
-        return value
-
-
-def broken_rule(config: ConfigClass, name: str, value: Any) -> str | None:
-    """The rule that `value` breaks for the setting `name`, in words; None if it is allowed."""
-    kind = _KINDS[config][name]
-    options = get_args(kind)
-    if type(None) in options:
-        if value is None:
-            return None
-        kind = next(option for option in options if option is not type(None))
-        options = ()
-    if options:
-        close = nearest(value, options)
-        rule = f"one of {', '.join(options)}" + (f" (did you mean {close}?)" if close else "")
-        return None if isinstance(value, str) and value in options else rule
-    rule = _rule_in_words(kind, settings_of(config)[name].metadata)
-    return None if _is_kind(kind, value) and _in_range(value, settings_of(config)[name].metadata) else rule
-
-
-def _is_kind(kind: type, value: Any) -> bool:
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return isinstance(value, kind)
-
-
-def _in_range(value: Any, limits: Mapping[str, Any]) -> bool:
-    low, high, above = limits["low"], limits["high"], limits["above"]
-    return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-
-
-def _rule_in_words(kind: type, limits: Mapping[str, Any]) -> str:
-    noun = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    bounds: Iterable[str] = (
-        f"{word} {limits[name]:.10g}"
-        for name, word in (("above", "above"), ("low", "at least"), ("high", "at most"))
-        if limits[name] is not None
-    )
-    return " ".join([noun, " and ".join(bounds)]).strip()

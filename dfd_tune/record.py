@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dfd_tune.errors import UserError, unknown_name
 from dfd_tune.store import Store, read_json, write_json
 
+Protocol = Literal["validation", "paper"]
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -48,6 +49,29 @@ class TeacherRecord:
     val_accuracy: float
     test_accuracy: float | None = None
     """On high-resolution test images, measured when the search is concluded: the HR baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendRecord:
+    """One super-resolution front end trained before the search; measured on validation images, against high-resolution
+    ones of its output's side."""
+
+    key: str
+    kind: str
+    """vdsr, espcn or srgan."""
+    size: float
+    """Multiplier on the published numbers of channels and layers."""
+    resolution: int
+    """Side of its input in pixels; its output has twice that."""
+    content: str | None
+    """Whose features SRGAN's content loss compared: "vgg19" or "teacher BACKBONE"; None for the others."""
+    psnr: float
+    """Peak signal-to-noise ratio in dB."""
+    ssim: float
+    """Structural similarity, at most 1."""
+    bicubic_psnr: float
+    """Of plain bicubic enlargement, in dB; likewise `bicubic_ssim`."""
+    bicubic_ssim: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +109,14 @@ class SearchRecord:
     planned: list[str]
     """Trial keys known ahead, in order; of a sampled space, none."""
     teachers: list[TeacherRecord] = field(default_factory=list)
+    frontends: list[FrontendRecord] = field(default_factory=list)
+    protocol: Protocol = "validation"
+    """How λ is chosen: on validation images or, as the paper appears to, on test images."""
+    tested: dict[str, float] = field(default_factory=dict)
+    """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of every
+    cell's chosen and λ = 0 points or, under the protocol `paper`, all."""
+    importances: dict[str, float] = field(default_factory=dict)
+    """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
     best: BestRecord | None = None
 
 
@@ -136,6 +168,7 @@ def load_trials(store: Store, search: SearchRecord) -> list[TrialRecord]:
 def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     parts = dict(value)
     parts["teachers"] = [TeacherRecord(**teacher) for teacher in value["teachers"]]
+    parts["frontends"] = [FrontendRecord(**frontend) for frontend in value.get("frontends", [])]
     parts["best"] = None if value["best"] is None else BestRecord(**value["best"])
     return SearchRecord(**parts)
 

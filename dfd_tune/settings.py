@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from dfd_tune.config import DatasetConfig, TrialConfig, coerce, settings_of, teacher_defaults
+from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
+from dfd_tune.rules import coerce, settings_of
 from dfd_tune.space import (
     Axis,
     Choice,

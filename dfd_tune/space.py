@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
-from dfd_tune.config import DatasetConfig, TrialConfig, broken_rule, coerce, settings_of
+from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
+from dfd_tune.rules import broken_rule, coerce, settings_of
 
 Sampler = Literal["grid", "random", "tpe"]
 DEPTH = 3

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dfd_tune.config import TrialConfig, settings_of, teacher_defaults
+from dfd_tune.config import TrialConfig, teacher_defaults
 from dfd_tune.data.arrow import Split
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.recipes import DIGITS
 from dfd_tune.data.sources import SOURCES
+from dfd_tune.rules import settings_of
 from dfd_tune.settings import Request, resolve
 from dfd_tune.space import read_space
 

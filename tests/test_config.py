@@ -6,22 +6,24 @@ import pytest
 
 from dfd_tune.config import (
     LARGEST_SEED,
+    Camera,
     DatasetConfig,
     LowRes,
     TrialConfig,
-    broken_rule,
-    coerce,
-    problems_in,
-    settings_of,
     teacher_defaults,
 )
 from dfd_tune.errors import UserError
+from dfd_tune.rules import broken_rule, coerce, problems_in, settings_of
 from tests.samples import digits_trial
 
 OTHER = {
     "resolution": 3,
     "downsample": "area",
     "upsample": "nearest",
+    "blur": 1.0,
+    "noise": 2.0,
+    "jpeg_quality": 50,
+    "frontend": "vdsr",
     "crop_padding": 2,
     "flip": True,
     "augment_seed": 1,
@@ -36,7 +38,11 @@ OTHER = {
     "weight_decay": 0.0,
     "seed": 1,
     "lambda_": 3.0,
+    "method": "rdl",
     "reduction": "sum",
+    "temperature": 2.0,
+    "hint_layer": "stage1",
+    "teachers": "alexnet+vgg16",
     "student_start": "base",
     "workers": 2,
     "teacher_epochs": 7,
@@ -47,9 +53,18 @@ OTHER = {
     "teacher_weight_decay": 0.0,
     "teacher_dropout": 0.1,
     "teacher_seed": 1,
+    "frontend_size": 0.5,
+    "frontend_epochs": 3,
+    "frontend_batch_size": 16,
+    "frontend_learning_rate": 0.01,
+    "frontend_content": "teacher",
+    "frontend_seed": 1,
 }
 """For every setting a value that the digits' recipe does not have."""
 
+CAMERA = ["resolution", "downsample", "blur", "noise", "jpeg_quality"]
+FRONTEND_OWN = [name for name in OTHER if name.startswith("frontend_")]
+METHOD_OWN = ["method", "reduction", "temperature", "hint_layer", "teachers"]
 TEACHERS_OWN = [name for name in OTHER if name.startswith("teacher_")]
 
 
@@ -67,20 +82,79 @@ def test_every_setting_is_tried_here():
     assert all(getattr(digits_trial(), name) != value for name, value in OTHER.items())
 
 
-def test_every_setting_of_a_distilling_trial_is_in_its_key():
-    assert changed(digits_trial(lambda_=2)) == set(OTHER)
+@pytest.mark.parametrize(
+    ("method", "looks_at"),
+    [
+        ("dfd", {"reduction"}),
+        ("kd", {"temperature"}),
+        ("logits", {"reduction"}),
+        ("rdl", {"reduction"}),
+        ("fitnets", {"reduction", "hint_layer"}),
+    ],
+)
+def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
+    config = digits_trial(lambda_=2, method=method)
+    idle = {*FRONTEND_OWN, "reduction", "temperature", "hint_layer"} - looks_at
+    assert changed(config) == set(OTHER) - idle - ({"method"} if method == "rdl" else set())
 
 
-def test_plain_training_has_one_key_whatever_the_teacher_and_the_reduction():
-    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {"reduction", *TEACHERS_OWN}
+def test_plain_training_has_one_key_whatever_would_be_distilled():
+    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {*METHOD_OWN, *TEACHERS_OWN, *FRONTEND_OWN}
 
 
 @pytest.mark.parametrize("start", ["teacher", "base"])
 def test_plain_training_from_a_network_depends_on_how_that_was_trained(start):
-    config = digits_trial(lambda_=0, student_start="scratch")
-    config = dataclasses.replace(config, student_start=start)
+    config = digits_trial(lambda_=0, student_start=start)
     other = set(OTHER) - ({"student_start"} if start == "base" else set())
-    assert changed(config) == other - {"reduction"}
+    assert changed(config) == other - {*METHOD_OWN, *FRONTEND_OWN}
+
+
+@pytest.mark.parametrize("frontend", ["vdsr", "espcn", "srgan"])
+def test_a_trial_behind_a_front_end_depends_on_how_that_was_trained(frontend):
+    config = digits_trial(lambda_=0, frontend=frontend, frontend_content="vgg19")
+    idle = {*METHOD_OWN, *TEACHERS_OWN} | ({"frontend"} if frontend == "vdsr" else set())
+    assert changed(config) == set(OTHER) - idle - ({"frontend_content"} if frontend != "srgan" else set())
+
+
+def test_srgan_with_a_teachers_features_depends_on_the_teacher():
+    config = digits_trial(lambda_=0, frontend="srgan", frontend_content="teacher")
+    assert set(TEACHERS_OWN) <= changed(config)
+    assert config.low_res.frontend.content == config.teacher()
+
+
+def test_naming_the_students_own_backbone_as_teacher_changes_nothing():
+    named = digits_trial(lambda_=2, teachers="resnet18")
+    assert named.key("d") == digits_trial(lambda_=2).key("d")
+    assert named.guides() == (named.teacher(),)
+
+
+def test_several_teachers_are_the_same_in_any_order():
+    one, other = (digits_trial(lambda_=2, teachers=names) for names in ("vgg16+alexnet", "alexnet+vgg16"))
+    assert one.guides() == other.guides()
+    assert one.key("d") == other.key("d")
+    assert [guide.network.backbone for guide in one.guides()] == ["alexnet", "vgg16"]
+
+
+def test_networks_before_a_trial_are_each_named_once():
+    assert list(digits_trial(lambda_=0).pretrained()) == []
+    config = digits_trial(lambda_=2, student_start="teacher")
+    assert list(config.pretrained()) == [config.teacher()]
+    config = digits_trial(lambda_=2, student_start="teacher", teachers="vgg16")
+    assert list(config.pretrained()) == [*config.guides(), config.teacher()]
+    config = digits_trial(lambda_=2, student_start="base")
+    assert list(config.pretrained()) == [config.teacher(), config.base()]
+
+
+def test_a_front_end_depends_on_the_camera_and_its_own_recipe_alone():
+    config = digits_trial(lambda_=2, frontend="vdsr")
+    found = {
+        name
+        for name, value in OTHER.items()
+        if name not in ("frontend", "upsample")
+        and dataclasses.replace(config, **{name: value}).low_res.frontend.key("d") != config.low_res.frontend.key("d")
+    }
+    assert found == {*CAMERA, *FRONTEND_OWN} - {"frontend_content"}
+    assert config.low_res.frontend.resolution == 8
 
 
 def test_a_key_depends_on_the_dataset():
@@ -93,6 +167,10 @@ def test_keys_do_not_change_between_versions():
     assert config.key("d") == "d884aff106871b29"
     assert config.teacher().key("d") == "e947dda9c56a12d5"
     assert config.base().key("d") == "3d2297e6a5b12b36"
+    assert config.camera.key("d") == "9073b5bca5795ae0"
+    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"})
+    assert rich.key("d") == "1a7d5a1f1ed6a552"
+    assert rich.low_res.frontend.key("d") == "07c2afe4d6e049f9"
 
 
 def test_whole_and_decimal_numbers_are_one_trial():
@@ -130,6 +208,13 @@ def test_all_wrong_values_are_named_at_once():
         ("flip", [True, False], [0, 1, "true", None]),
         ("backbone", ["vgg16"], ["VGG16", "", None, 16, ["vgg16"]]),
         ("seed", [0, LARGEST_SEED], [-1, LARGEST_SEED + 1, 10**400]),
+        ("resolution", [2, 64, "1/2", "1/ 4", "1/64"], [1, 65, "1/1", "2/4", "1/65", "1/x", "/2", "", 0.5]),
+        ("jpeg_quality", [None, 1, 100], [0, 101, "none", 50.0]),
+        (
+            "teachers",
+            ["own", "vgg16", "vgg16+alexnet"],
+            ["", "own+vgg16", "vgg16+vgg16", "vgg", "vgg16+", None, ["vgg16"]],
+        ),
     ],
 )
 def test_ranges_of_a_trials_settings(name, good, bad):
@@ -156,6 +241,11 @@ def test_a_dataset_setting_may_be_left_open_but_not_out_of_range():
         ("epochs", 3.0, 3.0),
         ("backbone", "vgg16", "vgg16"),
         ("nothing", "1", "1"),
+        ("jpeg_quality", "none", None),
+        ("frontend", "none", "none"),
+        ("teachers", ["vgg16", "alexnet"], "vgg16+alexnet"),
+        ("teachers", ["vgg16", 3], ["vgg16", 3]),
+        ("hint_layer", ["conv1"], ["conv1"]),
     ],
 )
 def test_values_are_read_as_the_setting_means_them(name, value, meant):
@@ -188,14 +278,14 @@ def test_what_the_search_varies_leaves_the_teacher_alone():
         name
         for name, value in OTHER.items()
         if dataclasses.replace(config, **{name: value}).base().key("d") != config.base().key("d")
-    } == of_the_teacher | {"resolution", "downsample", "upsample"}
+    } == of_the_teacher | {"upsample", "frontend", *CAMERA}
 
 
 def test_teacher_and_base_network_are_the_same_network_on_other_images():
     config = digits_trial(teacher_epochs=7, dropout=0.3, teacher_dropout=0.2)
     teacher, base = config.teacher(), config.base()
     assert (teacher.role, teacher.low_res) == ("teacher", None)
-    assert (base.role, base.low_res) == ("base", LowRes(4, "bicubic", "bicubic"))
+    assert (base.role, base.low_res) == ("base", LowRes(Camera(4, "bicubic"), "bicubic"))
     assert dataclasses.replace(base, low_res=None) == teacher
     assert teacher.recipe.epochs == 7
     assert teacher.network.dropout == 0.2

@@ -19,7 +19,8 @@ MODULES = {
 
 FLOORS = (
     ("errors", "digest"),
-    ("config", "store"),
+    ("rules", "store"),
+    ("config",),
     ("data",),
     ("models",),
     ("distill",),
@@ -32,8 +33,8 @@ FLOORS = (
 """From the ground up: what stands on a floor may import its own floor and those below."""
 
 VOCABULARY = {
-    "space": {"config", "errors"},
-    "settings": {"config", "errors", "space", "data", "data.sources"},
+    "space": {"config", "errors", "rules"},
+    "settings": {"config", "errors", "rules", "space", "data", "data.sources"},
     "record": {"errors", "store"},
 }
 """What the words of a search are made of: none of how anything is trained."""

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dfd_tune.config import DatasetConfig, TrialConfig, broken_rule, settings_of
+from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.sources import SOURCES
+from dfd_tune.rules import broken_rule, settings_of
 from dfd_tune.space import shipped_spaces
 
 ROOT = Path(__file__).parent.parent

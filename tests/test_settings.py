@@ -1,8 +1,9 @@
 import pytest
 
-from dfd_tune.config import DatasetConfig, TrialConfig, settings_of
+from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.recipes import DIGITS, PAPER
 from dfd_tune.errors import UserError
+from dfd_tune.rules import settings_of
 from dfd_tune.settings import describe, resolve_dataset
 from dfd_tune.space import Choice, Range
 from tests.samples import request_for

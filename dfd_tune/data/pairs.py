@@ -103,8 +103,8 @@ def _side(dataset: Dataset, split: Split, low_res: LowRes | None) -> Tensor:
         return torch.tensor(split.images)
     return degrade_array(
         split.images,
-        resolution=low_res.resolution,
+        resolution=low_res.camera.resolution,
         image_size=dataset.image_size,
-        downsample=low_res.downsample,
+        downsample=low_res.camera.downsample,
         upsample=low_res.upsample,
     )

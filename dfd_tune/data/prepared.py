@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from dfd_tune.config import DatasetConfig, problems_in
+from dfd_tune.config import DatasetConfig
 from dfd_tune.data.arrow import DamagedFileError, Split, read_split, write_split
 from dfd_tune.data.sources import SOURCES, Source
 from dfd_tune.data.sources.raw import LEAST_PER_CLASS, RawDataset, check_classes
 from dfd_tune.data.splits import stratified_split, stratified_subset
 from dfd_tune.digest import digest_arrays, digest_json
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
+from dfd_tune.rules import problems_in
 from dfd_tune.store import Store, read_json, write_json
 
 __all__ = ["DamagedFileError", "Dataset", "Split", "open_dataset", "prepare_dataset"]

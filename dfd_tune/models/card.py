@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfd_tune.config import ConfigClass, DatasetConfig, TrialConfig, broken_rule
+from dfd_tune.config import DatasetConfig, TrialConfig
+from dfd_tune.rules import Config, broken_rule
 
-_RULES: Mapping[str, ConfigClass] = {
+_RULES: Mapping[str, Config] = {
     "backbone": TrialConfig,
     "width": TrialConfig,
     "dropout": TrialConfig,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_tune.config import LowRes
+from dfd_tune.config import Camera, LowRes
 from dfd_tune.data.degradation import degrade_array
 from dfd_tune.data.pairs import evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, Split
@@ -16,7 +16,7 @@ from dfd_tune.data.views import ViewSpace
 
 CPU = torch.device("cpu")
 SPACE = ViewSpace(crop_padding=2, flip=True)
-LOW_RES = LowRes(4, "area", "nearest")
+LOW_RES = LowRes(Camera(4, "area"), "nearest")
 ALL = np.arange(30)
 
 

@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from dfd_tune.config import DatasetConfig, TrialConfig, problems_in, settings_of, teacher_defaults
+from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.data.sources import SOURCES
+from dfd_tune.rules import problems_in, settings_of
 
 
 def test_these_are_the_sources():

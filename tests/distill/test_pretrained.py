@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import bits, network, trial, without_times, workbench, write_dataset
 from two_processes import prepare_teacher
 
-from dfd_tune.config import LowRes
+from dfd_tune.config import Camera, LowRes
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.networks import arrays_of, load_weights
 from dfd_tune.distill.pretrained import (
@@ -81,7 +81,7 @@ def test_a_network_is_what_training_gives_on_the_images_of_its_side(config, stor
 def test_teacher_and_base_network_see_different_images(store):
     bench = workbench(store)
     assert CONFIG.low_res is None
-    assert trial().base().low_res == LowRes(4)
+    assert trial().base().low_res == LowRes(Camera(4))
     assert ensure(bench)[0].weights_digest != ensure(bench, trial().base())[0].weights_digest
 
 
