@@ -58,6 +58,12 @@ def cli() -> None:
 @click.option("--data", default=None, help="Where the dataset's files are.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
 @click.option("--trials", type=int, default=None, help="How many trials to sample, for samplers random and tpe.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["validation", "paper"]),
+    default=None,
+    help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
+)
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -86,6 +92,7 @@ def launch(
     data: str | None,
     assignments: tuple[str, ...],
     trials: int | None,
+    protocol: str | None,
     name: str | None,
     seed: int,
     store_path: str,
@@ -102,7 +109,17 @@ def launch(
     search again continues it: what is finished is not run again. Settings, lowest first: defaults, the dataset's
     recipe, the space, --set.
     """
-    request = _request(space_name, dataset, data, assignments, trials, name, seed, workers_per_trial)
+    request = _request(
+        space_name,
+        dataset,
+        data,
+        assignments,
+        name,
+        seed=seed,
+        workers=workers_per_trial,
+        trials=trials,
+        protocol=protocol,
+    )
     if show_config:
         _show_config(request)
         return
@@ -256,10 +273,8 @@ def _request(
     dataset: str | None,
     data: str | None,
     assignments: tuple[str, ...],
-    trials: int | None,
     name: str | None,
-    seed: int,
-    workers: int,
+    **options: Any,
 ) -> Any:
     """The checked request; problems of independent options are reported together."""
     from dfd_tune.data.sources import SOURCES
@@ -287,9 +302,7 @@ def _request(
                 data=data,
                 recipe=source.recipe if source else SOURCES["digits"].recipe,
                 assignments=assignments,
-                seed=seed,
-                workers=workers,
-                trials=trials,
+                **options,
             )
         except UserError as error:
             problems += error.problems

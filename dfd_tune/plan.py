@@ -6,20 +6,25 @@ All of it is arithmetic on a prepared dataset; nothing is trained. Not for: carr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import FRONTEND_FACTOR, FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
-from dfd_tune.settings import Request
+from dfd_tune.models import layer_problem
+from dfd_tune.rules import OWN
+from dfd_tune.settings import Request, settle
 from dfd_tune.space import Choice, Range, grid_points
 
 FLOAT16_BYTES = 2
+BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
+"""Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
 SMALL_GRID = 100_000
 """A grid of more points than this is a slip of the pen."""
 
@@ -38,6 +43,16 @@ class PlannedNetwork:
 
 
 @dataclass(frozen=True)
+class PlannedFrontend:
+    """A super-resolution front end that trials need."""
+
+    key: str
+    config: FrontendConfig
+    trials: int
+    """How many trials of the plan see its output."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A search, ready to be carried out."""
 
@@ -47,6 +62,9 @@ class Plan:
     """By trial key, in order; of a sampled space, empty."""
     num_trials: int
     networks: tuple[PlannedNetwork, ...]
+    frontends: tuple[PlannedFrontend, ...]
+    cameras: int
+    """How many sets of low-resolution images the trials see."""
 
     @property
     def banks(self) -> dict[str, BankPlan]:
@@ -54,21 +72,25 @@ class Plan:
         return {network.key: network.bank for network in self.networks if network.bank is not None}
 
 
-def make_plan(request: Request, dataset: Dataset, *, bank_budget: int) -> Plan:
+def make_plan(request: Request, dataset: Dataset, *, bank_budget: int, vgg19_at_hand: bool = False) -> Plan:
     """Work out what `request` means on `dataset`.
 
     Args:
         request: what is asked for.
         dataset: prepared.
         bank_budget: bytes that all banks together may take; a teacher that would go over it runs live.
+        vgg19_at_hand: whether there are weights of VGG-19 for SRGAN's content loss.
 
     Raises:
         UserError: the request does not fit the dataset; all problems are named.
     """
+    request = settle(request, image_size=dataset.image_size, vgg19_at_hand=vgg19_at_hand)
     raise_all(_misfits(request, dataset))
     trials: dict[str, TrialConfig] = {}
     if request.space.sampler == "grid":
-        configs = [request.trial(point) for point in grid_points(request.explore)]
+        configs = [request.trial(point) for point in grid_points(request.explore) if request.allows(point)]
+        if not configs:
+            raise_all(["`only` of the space leaves no point of the grid; free an axis that --set has fixed."])
         for config in configs:  # points that differ in what cannot matter, as reduction where λ = 0, are one trial
             trials.setdefault(config.key(dataset.digest), config)
         num_trials = len(trials)
@@ -78,27 +100,66 @@ def make_plan(request: Request, dataset: Dataset, *, bank_budget: int) -> Plan:
         assert request.trials is not None
         num_trials = request.trials
         share = num_trials / len(configs)
+    users = list(trials.values()) if trials else configs
+    return Plan(
+        request,
+        dataset,
+        trials,
+        num_trials,
+        networks=_networks(users, share, dataset, bank_budget),
+        frontends=_frontends(users, share, dataset),
+        cameras=len({config.camera for config in users}),
+    )
+
+
+def _networks(
+    trials: Sequence[TrialConfig], share: float, dataset: Dataset, bank_budget: int
+) -> tuple[PlannedNetwork, ...]:
+    """The teachers and base networks that `trials` need, teachers first, with their banks.
+
+    Args:
+        trials: the trials, or what stands for them.
+        share: how many trials each of them stands for.
+        dataset: prepared.
+        bank_budget: bytes for all banks together.
+    """
     distilling: dict[str, list[TrialConfig]] = {}
-    networks: dict[str, PretrainedConfig] = {}
-    for config in trials.values() if trials else configs:
-        for needed in _networks_of(config):
-            networks[needed.key(dataset.digest)] = needed
-        if config.distills:
-            distilling.setdefault(config.teacher().key(dataset.digest), []).append(config)
+    needed: dict[str, PretrainedConfig] = {}
+    for config in trials:
+        for network in (*_contents(config), *config.pretrained()):
+            needed[network.key(dataset.digest)] = network
+        if config.distills and config.method != "fitnets":  # a bank holds the last layer's features, no maps
+            for guide in config.guides():
+                distilling.setdefault(guide.key(dataset.digest), []).append(config)
+    looked_at: dict[str, int] = {}
+    for config in trials:
+        for guide in config.guides():
+            key = guide.key(dataset.digest)
+            looked_at[key] = looked_at.get(key, 0) + 1
     planned = []
-    for key, network in networks.items():
-        users = distilling.get(key, [])
-        bank, size = _bank_for(network, users, share, dataset, bank_budget)
+    for key, network in sorted(needed.items(), key=lambda item: item[1].role == "base"):
+        bank, size = _bank_for(network, distilling.get(key, []), share, dataset, bank_budget)
         bank_budget -= size
-        planned.append(PlannedNetwork(key, network, round(len(users) * share), bank, size))
-    return Plan(request, dataset, trials, num_trials, tuple(planned))
+        planned.append(PlannedNetwork(key, network, round(looked_at.get(key, 0) * share), bank, size))
+    return tuple(planned)
 
 
-def _networks_of(config: TrialConfig) -> Iterator[PretrainedConfig]:
-    if config.needs_teacher:
-        yield config.teacher()
-    if config.student_start == "base":
-        yield config.base()
+def _contents(config: TrialConfig) -> Iterator[PretrainedConfig]:
+    """The network whose features the front end of a trial is trained with, if there is one."""
+    frontend = config.low_res.frontend
+    if frontend is not None and isinstance(frontend.content, PretrainedConfig):
+        yield frontend.content
+
+
+def _frontends(trials: Sequence[TrialConfig], share: float, dataset: Dataset) -> tuple[PlannedFrontend, ...]:
+    users: dict[FrontendConfig, int] = {}
+    for config in trials:
+        if (frontend := config.low_res.frontend) is not None:
+            users[frontend] = users.get(frontend, 0) + 1
+    return tuple(
+        PlannedFrontend(frontend.key(dataset.digest), frontend, round(count * share))
+        for frontend, count in users.items()
+    )
 
 
 def _representatives(request: Request) -> Iterator[TrialConfig]:
@@ -121,7 +182,7 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
     if size > SMALL_GRID:
         problems.append(f"The space spans {size} combinations, but {SMALL_GRID} is the most; shorten its lists.")
     for name, axis in request.explore.items():
-        decides_network = name in ("width", "crop_padding", "resolution") or name.startswith("teacher_")
+        decides_network = name in BEFORE_THE_SEARCH or name.startswith(("teacher_", "frontend_"))
         if decides_network and isinstance(axis, Range):
             problems.append(f"{name} has a range, but each value needs a teacher or images of its own; give a list.")
     for resolution in _values(request, "resolution"):
@@ -130,6 +191,12 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"resolution is {resolution}, but must be below the image size of the dataset, "
                 f"{dataset.image_size} pixels."
             )
+    problems += _misfits_of_front_ends(request, dataset)
+    if "fitnets" in _values(request, "method"):
+        for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
+            for layer in _values(request, "hint_layer"):
+                if (problem := layer_problem(backbone, layer)) is not None:
+                    problems.append(problem)
     for padding in _values(request, "crop_padding"):
         if padding >= dataset.image_size:
             problems.append(
@@ -146,12 +213,27 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
     return problems
 
 
+def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
+    kinds = [kind for kind in _values(request, "frontend") if kind != "none"]
+    return [
+        f"frontend {', '.join(kinds)} at resolution {resolution} gives {FRONTEND_FACTOR * resolution} pixels, but the "
+        f"images have {dataset.image_size}; take a resolution of at most {dataset.image_size // FRONTEND_FACTOR}, or "
+        "frontend none."
+        for resolution in _values(request, "resolution")
+        if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
+    ]
+
+
+def _named_teachers(request: Request) -> list[str]:
+    return [name for teachers in _values(request, "teachers") if teachers != OWN for name in teachers.split("+")]
+
+
 def _smallest_share(images: int, batch_size: int, workers: int) -> int:
     """The fewest images that a worker gets in a step, as batches differ in size by at most one."""
     return images // math.ceil(images / batch_size) // workers
 
 
-def _values(request: Request, name: str) -> list[int]:
+def _values(request: Request, name: str) -> list[Any]:
     axis = request.explore.get(name)
     if isinstance(axis, Choice):
         return list(axis.values)
@@ -184,15 +266,24 @@ def _bank_for(
     return BankPlan(layout, longest), size
 
 
-def describe(plan: Plan) -> list[str]:
-    """The plan in a few lines for a person."""
+def describe(plan: Plan, finished: int = 0) -> list[str]:
+    """The plan in a few lines for a person: what is run, and what is made once and shared.
+
+    Args:
+        plan: what is to be carried out.
+        finished: how many of its trials have a result in the store already.
+    """
     dataset = plan.dataset
     counts = [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)]
+    known = f"; {finished} of them are in the store already" if finished else ""
     lines = [
         f"{dataset.name}: {counts[0]:,} training, {counts[1]:,} validation, {counts[2]:,} test images, "
         f"{dataset.image_size}×{dataset.image_size}×{dataset.channels}, {len(dataset.classes)} classes",
-        f"{plan.num_trials} trials ({plan.request.space.sampler}) over {', '.join(plan.request.explore)}",
+        f"{plan.num_trials} trials ({plan.request.space.sampler}) over {', '.join(plan.request.explore)}{known}",
     ]
+    if plan.request.protocol == "paper":
+        lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
+    lines.append(f"Made once and shared: {_shared(plan)}")
     for network in plan.networks:
         teacher = f"{network.config.role} {network.config.network.backbone} {network.key}"
         if network.bank is not None:
@@ -200,6 +291,30 @@ def describe(plan: Plan) -> list[str]:
         elif network.trials:
             use = f"looked at live by {network.trials} trials"
         else:
-            use = "gives initial weights"
+            use = "gives initial weights" + ("" if network.config.role == "base" else " or a content loss")
         lines.append(f"{teacher}: {use}")
+    for frontend in plan.frontends:
+        config = frontend.config
+        lines.append(
+            f"front end {config.kind} {frontend.key}: {config.camera.resolution}×{config.camera.resolution} to "
+            f"{config.resolution}×{config.resolution} pixels for {frontend.trials} trials"
+        )
     return lines
+
+
+def _shared(plan: Plan) -> str:
+    roles = [network.config.role for network in plan.networks]
+    counts = {
+        "teacher": roles.count("teacher"),
+        "feature bank": len(plan.banks),
+        "base network": roles.count("base"),
+        "front end": len(plan.frontends),
+        "set of low-resolution images": plan.cameras,
+    }
+    parts = [_counted(count, noun) for noun, count in counts.items() if count]
+    return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    first, _, rest = noun.partition(" of ")
+    return f"{count} {first}{'' if count == 1 else 's'}{' of ' + rest if rest else ''}"

@@ -16,6 +16,11 @@ from dfd_tune.errors import UserError, unknown_name
 from dfd_tune.store import Store, read_json, write_json
 
 Protocol = Literal["validation", "paper"]
+BEST_FOLDER, REPORT_FOLDER = "best", "report"
+"""In a search's folder: the best student, and the report."""
+PREDICTIONS_FILE = "test_predictions.npz"
+"""Beside the best student: `labels`, int64 (N,), and `probabilities`, float32 (N, K), of the test images."""
+
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 

@@ -17,19 +17,22 @@ import yaml
 from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
-from dfd_tune.rules import coerce, settings_of
+from dfd_tune.rules import coerce, settings_of, share_of_side
 from dfd_tune.space import (
     Axis,
     Choice,
+    Condition,
+    Protocol,
     Range,
     SearchSpace,
+    meets,
     parse_axis,
     setting_class,
     setting_problems,
     trials_problem,
 )
 
-SEEDS = ("seed", "teacher_seed", "augment_seed")
+SEEDS = ("seed", "teacher_seed", "augment_seed", "frontend_seed")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class Request:
     trials: int | None
     """How many trials to sample; None for a grid."""
     seed: int
+    protocol: Protocol = "validation"
+    """By which images λ is chosen."""
+    only: tuple[Condition, ...] = ()
+    """Of a grid, the points that meet one of these; empty for all points."""
+
+    def allows(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point of the grid is among those asked for."""
+        return meets({**self.settings, **point}, self.only)
 
     def trial(self, point: Mapping[str, Any]) -> TrialConfig:
         """The trial at a point of the space."""
@@ -62,6 +73,7 @@ def resolve(
     seed: int = 0,
     workers: int = 1,
     trials: int | None = None,
+    protocol: Protocol | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -98,7 +110,54 @@ def resolve(
         origins=origins,
         trials=trials if trials is not None else space.trials,
         seed=seed,
+        protocol=protocol if protocol is not None else space.protocol,
+        only=space.only,
     )
+
+
+def settle(request: Request, *, image_size: int, vgg19_at_hand: bool) -> Request:
+    """The request with what only the images and the machine decide: shares of the side in pixels, and whose features
+    SRGAN compares where that is `auto`.
+
+    Args:
+        request: as resolved.
+        image_size: side of the dataset's images in pixels.
+        vgg19_at_hand: whether the weights of VGG-19 are.
+
+    Raises:
+        UserError: a share is no whole number of pixels, or two values of an axis are one.
+    """
+    problems: list[str] = []
+    content = "vgg19" if vgg19_at_hand else "teacher"
+
+    def settled(name: str, value: Any) -> Any:
+        if name == "frontend_content" and value == "auto":
+            return content
+        parts = share_of_side(value) if name == "resolution" else None
+        if parts is None:
+            return value
+        if image_size % parts or image_size // parts < 2:
+            problems.append(
+                f"resolution is {value} of the image's side, but of {image_size} pixels that is no whole number of at "
+                "least 2; give another share, or a number of pixels."
+            )
+        return image_size // parts
+
+    explore: dict[str, Axis] = {}
+    for name, axis in request.explore.items():
+        explore[name] = axis
+        if isinstance(axis, Choice):
+            values = tuple(settled(name, value) for value in axis.values)
+            explore[name] = Choice(values)
+            if len(set(values)) < len(values) and not problems:
+                problems.append(f"{name} names a value twice: {', '.join(map(str, values))}; leave one out.")
+    settings = {name: settled(name, value) for name, value in request.settings.items()}
+    only = tuple(
+        {name: tuple(settled(name, value) for value in values) for name, values in wanted.items()}
+        for wanted in request.only
+    )
+    raise_all(list(dict.fromkeys(problems)))
+    return dataclasses.replace(request, explore=explore, settings=settings, only=only)
 
 
 def _with_assignments(
@@ -146,6 +205,8 @@ def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> 
 def describe(request: Request) -> list[tuple[str, str, str]]:
     """Rows (setting, value, origin) of everything that a request resolves to, for `--show-config`."""
     rows = [("dataset", request.dataset.dataset, "--dataset"), ("data", str(request.dataset.data or "-"), "--data")]
+    chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
+    rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
     for name in _dataset_settings():
         value = getattr(request.dataset, name)
         unset = "as they are" if name == "image_size" else "all"
@@ -166,6 +227,8 @@ def _axis_text(axis: Axis) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

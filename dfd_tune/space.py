@@ -6,6 +6,8 @@
     explore:
       backbone: [resnet18, vgg16]                       # a list: each of these values
       lambda_: {low: 0.05, high: 20, log: true}         # a range, for random and tpe; `step` for steps
+    only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
+    protocol: validation | paper                        # by which images λ is chosen
     settings: {epochs: 30}                              # what all trials share, over the dataset's recipe
 
 Not for: what a space means on a dataset (plan.py).
@@ -14,7 +16,7 @@ Not for: what a space means on a dataset (plan.py).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -26,6 +28,9 @@ from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
 from dfd_tune.rules import broken_rule, coerce, settings_of
 
 Sampler = Literal["grid", "random", "tpe"]
+Protocol = Literal["validation", "paper"]
+Condition = Mapping[str, tuple[Any, ...]]
+"""Explored setting -> the values that a point may have there."""
 DEPTH = 3
 """A space is a mapping of mappings of ranges."""
 SEARCH_WIDE = ("augment_seed", "workers")
@@ -76,6 +81,10 @@ class SearchSpace:
     settings: Mapping[str, Any]
     trials: int | None
     """How many trials to sample; None for a grid, which knows its size."""
+    only: tuple[Condition, ...] = ()
+    """Of a grid, the points that meet one of these; empty for all points."""
+    protocol: Protocol = "validation"
+    """By which images λ is chosen: validation or, as the paper appears to, test."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -123,6 +132,11 @@ def parse_axis(name: str, value: Any, sampler: str | None) -> tuple[Axis | None,
     if not isinstance(value, list):
         return None, [f"{name} is {value!r}, but must be a list of values or a range {{low: …, high: …}}."]
     return _parse_choice(name, value, sampler)
+
+
+def meets(point: Mapping[str, Any], only: Sequence[Condition]) -> bool:
+    """Whether a point, given with all its settings, meets one of the conditions; without any, every point does."""
+    return not only or any(all(point[name] in values for name, values in wanted.items()) for wanted in only)
 
 
 def _parse_choice(name: str, value: list[Any], sampler: str | None) -> tuple[Axis | None, list[str]]:
@@ -222,7 +236,7 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
         line = lines.get(place)
         problems.append(f"{path}{f', line {line}' if line else ''}: {problem}")
 
-    known = ("description", "sampler", "trials", "explore", "settings")
+    known = ("description", "sampler", "trials", "explore", "only", "protocol", "settings")
     for key in content:
         if key not in known:
             say(unknown_name("key", key, known), str(key))
@@ -251,8 +265,41 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     wrong_trials = None if sampler is None else trials_problem(trials, sampler)
     if wrong_trials is not None:
         say(wrong_trials, "trials")
+    only, found = _parse_only(content.get("only"), explore, sampler)
+    for problem in found:
+        say(problem, "only")
+    protocol = content.get("protocol", "validation")
+    if protocol not in get_args(Protocol):
+        say(unknown_name("protocol", protocol, get_args(Protocol)), "protocol")
     raise_all(problems)
-    return SearchSpace(path.stem, str(content.get("description", "")), sampler, explore, settings, trials)
+    description = str(content.get("description", ""))
+    return SearchSpace(path.stem, description, sampler, explore, settings, trials, only, protocol)
+
+
+def _parse_only(
+    value: Any, explore: Mapping[str, Axis], sampler: str | None
+) -> tuple[tuple[Condition, ...], list[str]]:
+    """The conditions of `only`, and what is wrong with them, one sentence a problem."""
+    if value is None:
+        return (), []
+    if sampler is not None and sampler != "grid":
+        return (), [f"only picks points of a grid, but the sampler is {sampler}; leave it out."]
+    if not isinstance(value, list) or not value or not all(isinstance(wanted, dict) and wanted for wanted in value):
+        return (), ["only must be a list of mappings, as in [{backbone: vgg16}, {lambda_: 0}]."]
+    problems: list[str] = []
+    conditions = []
+    for wanted in value:
+        condition = {}
+        for name, given in wanted.items():
+            axis = explore.get(name)
+            values = tuple(coerce(TrialConfig, name, item) for item in (given if isinstance(given, list) else [given]))
+            if axis is None:
+                problems.append(f"only names {name}, which is not explored; name one of {', '.join(explore)}.")
+            elif isinstance(axis, Choice) and (foreign := [item for item in values if item not in axis.values]):
+                problems.append(f"only gives {name} the value {foreign[0]!r}, which is not on its list.")
+            condition[name] = values
+        conditions.append(condition)
+    return tuple(conditions), problems
 
 
 def trials_problem(trials: Any, sampler: str) -> str | None:

@@ -60,9 +60,9 @@ for name in sys.argv[3:]:
 from pathlib import Path
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, save_result, student_file, train_student
-from dfd_tune.distill.student import accuracy_on_test_images as accuracy_of
+from dfd_tune.distill.testing import accuracy_on_test_images as accuracy_of
 from dfd_tune.distill.workbench import BankPlan
-from tiny import CPU, fresh_store, trial, workbench
+from tiny import fresh_store, trial, workbench
 
 store, config = fresh_store(Path(sys.argv[2])), trial()
 dataset = workbench(store).dataset
@@ -70,10 +70,10 @@ bench = workbench(store, {config.teacher().key(dataset.digest): BankPlan("views"
 assert bench.prepare(config.teacher(), SingleProcess())[1:] == (True, True)
 process = SingleProcess()
 student, result = train_student(config, bench, process)
-save_result(store, student, result, config, dataset)
+save_result(student, result, config, bench)
 assert find_result(store, result.key) == result
 assert len(process.reported) == config.epochs
-assert 0 <= accuracy_of(student_file(store, result.key), config, dataset, CPU) <= 1
+assert 0 <= accuracy_of(student_file(store, result.key), config, bench) <= 1
 assert not Missing.names & {name.partition(".")[0] for name in sys.modules}
 print("done")
 """

@@ -1,13 +1,14 @@
-"""How a low-resolution image is made: down-sampled to `resolution` pixels, then up-sampled again.
+"""How a low-resolution image is made: a camera takes it (`take_pictures`), then it is enlarged (`enlarge`).
 
-One function makes both the training data and the first layers of the deployed model, so they can't drift
-apart; that is why it is written in operations that torch.export follows for any batch, height and width.
+The deployed model's first layers (`degrade`) are made of the same pieces, so they can't drift apart from the
+training data; that is why these are written in operations that torch.export follows for any batch, height and width.
 Also the step from bytes to what networks are fed. Not for: crops and flips (data/views.py), nor for
 restoring detail.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dfd_tune.config import Camera
 from dfd_tune.errors import UserError, unknown_name
 
 VALUES_PER_CHUNK = 2**24
 """How many values are held as float32 at once: 64 MiB."""
 
 Resampler = Callable[[Tensor, int, bool], Tensor]
+Restore = Callable[[Tensor], Tensor]
+"""A front end: uint8 (N, C, r, r) -> uint8 (N, C, 2r, 2r)."""
 
 
 def _bicubic(images: Tensor, size: int, antialias: bool) -> Tensor:
@@ -68,16 +72,37 @@ def resize(images: Tensor, size: int, method: str, antialias: bool = True) -> Te
     Raises:
         UserError: there is no such method.
     """
-    if method not in RESAMPLERS:
-        raise UserError(unknown_name("resampling method", method, RESAMPLERS))
-    resized = RESAMPLERS[method](images.to(torch.float32), size, antialias)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    return _as_bytes(_resampler(method)(images.to(torch.float32), size, antialias))
 
 
-def degrade(images: Tensor, *, resolution: int, image_size: int, downsample: str, upsample: str) -> Tensor:
-    """Low-resolution images at the network's size: what a camera with so few pixels sees, enlarged.
+def enlarge(images: Tensor, size: int, method: str) -> Tensor:
+    """Bring low-resolution images to the network's input size.
 
-    Images that are smaller than `resolution` are enlarged to it first.
+    Args:
+        images: uint8 (N, C, r, r).
+        size: the network's input size in pixels.
+        method: a name in `RESAMPLERS`.
+
+    Returns:
+        uint8 (N, C, size, size).
+    """
+    # Anti-aliasing an enlargement would only swap the bicubic kernel for a softer one.
+    return resize(images, size, method, antialias=size < images.shape[-1])
+
+
+def degrade(
+    images: Tensor,
+    *,
+    resolution: int,
+    image_size: int,
+    downsample: str,
+    upsample: str,
+    restore: Restore | None = None,
+) -> Tensor:
+    """What a deployed student sees of any image: no more than `resolution` pixels of it, enlarged.
+
+    Images that are smaller than `resolution` are enlarged to it first. Blur, noise and JPEG are no part of this: the
+    camera that took the image has done that already.
 
     Args:
         images: uint8 (N, C, H, W), any H and W; a side ratio other than 1:1 is squeezed.
@@ -85,6 +110,7 @@ def degrade(images: Tensor, *, resolution: int, image_size: int, downsample: str
         image_size: side of the result in pixels.
         downsample: method of the way down, anti-aliased.
         upsample: method of the way back.
+        restore: a front end, between the way down and the way back.
 
     Returns:
         uint8 (N, C, image_size, image_size).
@@ -94,34 +120,90 @@ def degrade(images: Tensor, *, resolution: int, image_size: int, downsample: str
     """
     # Kernels may round differently by memory layout, so training and deployment get the same one.
     low_res = resize(images.contiguous(), resolution, downsample)
-    # Anti-aliasing an enlargement would only swap the bicubic kernel for a softer one.
-    return resize(low_res, image_size, upsample, antialias=image_size < resolution)
+    return enlarge(low_res if restore is None else restore(low_res), image_size, upsample)
 
 
-def degrade_array(images: np.ndarray, *, resolution: int, image_size: int, downsample: str, upsample: str) -> Tensor:
-    """`degrade` for a whole dataset: in chunks, so that only a part of it is held as float32 at a time.
+def take_pictures(images: np.ndarray, camera: Camera, random: np.random.Generator) -> np.ndarray:
+    """Images as a camera sees them: blurred, down-sampled, with noise, rounded, and through JPEG.
+
+    In chunks, so that only a part is held as float32 at a time; the noise does not depend on the chunks.
 
     Args:
         images: uint8 (N, C, H, W); may be memory-mapped and read-only.
-        resolution: as for `degrade`, like the other arguments.
+        camera: how they come about.
+        random: draws the noise, in the order of the images.
 
     Returns:
-        uint8 (N, C, image_size, image_size), on the CPU.
-
-    Raises:
-        UserError: there is no such method.
+        uint8 (N, C, r, r), r being the camera's resolution.
     """
     count, channels, height, width = images.shape
-    result = torch.empty((count, channels, image_size, image_size), dtype=torch.uint8)
-    step = max(1, VALUES_PER_CHUNK // (channels * max(height * width, image_size * image_size)))
+    pictures = np.empty((count, channels, camera.resolution, camera.resolution), dtype=np.uint8)
+    step = max(1, VALUES_PER_CHUNK // (channels * height * width))
     for start in range(0, count, step):
-        result[start : start + step] = degrade(
-            torch.tensor(images[start : start + step]),
-            resolution=resolution,
-            image_size=image_size,
-            downsample=downsample,
-            upsample=upsample,
+        seen = torch.tensor(images[start : start + step]).contiguous().to(torch.float32)
+        if camera.blur > 0:
+            seen = _blurred(seen, camera.blur)
+        seen = _resampler(camera.downsample)(seen, camera.resolution, True)
+        if camera.noise > 0:
+            seen = seen + camera.noise * torch.tensor(random.standard_normal(tuple(seen.shape), dtype=np.float32))
+        pictures[start : start + step] = _as_bytes(seen).numpy()
+    return pictures if camera.jpeg_quality is None else _through_jpeg(pictures, camera.jpeg_quality)
+
+
+def enlarge_array(pictures: np.ndarray, size: int, method: str, restore: Restore | None = None) -> Tensor:
+    """`enlarge` for a whole dataset, in chunks, perhaps through a front end.
+
+    Args:
+        pictures: uint8 (N, C, r, r); may be memory-mapped and read-only.
+        size: the network's input size in pixels.
+        method: a name in `RESAMPLERS`.
+        restore: a front end that the pictures go through first.
+
+    Returns:
+        uint8 (N, C, size, size), on the CPU.
+    """
+    count, channels = pictures.shape[:2]
+    result = torch.empty((count, channels, size, size), dtype=torch.uint8)
+    step = max(1, VALUES_PER_CHUNK // (channels * size * size))
+    for start in range(0, count, step):
+        chunk = torch.tensor(pictures[start : start + step])
+        result[start : start + step] = enlarge(chunk if restore is None else restore(chunk), size, method)
+    return result
+
+
+def _resampler(method: str) -> Resampler:
+    if method not in RESAMPLERS:
+        raise UserError(unknown_name("resampling method", method, RESAMPLERS))
+    return RESAMPLERS[method]
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def _blurred(images: Tensor, deviation: float) -> Tensor:
+    """Gaussian blur over three standard deviations to each side, or as far as the image reaches; edges reflect."""
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    reach = min(math.ceil(3 * deviation), min(images.shape[-2:]) - 1)
+    blurred: Tensor = gaussian_blur(images, [2 * reach + 1] * 2, [deviation] * 2)
+    return blurred
+
+
+def _through_jpeg(pictures: np.ndarray, quality: int) -> np.ndarray:
+    """Every picture written as JPEG (libjpeg through Pillow, colours at half the resolution) and read again."""
+    import io
+
+    from PIL import Image
+
+    result = np.empty_like(pictures)
+    for number, picture in enumerate(pictures):
+        file = io.BytesIO()
+        Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)).save(
+            file, "JPEG", quality=quality
         )
+        pixels = np.asarray(Image.open(file))
+        result[number] = pixels[None] if len(picture) == 1 else pixels.transpose(2, 0, 1)
     return result
 
 

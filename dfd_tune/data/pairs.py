@@ -1,6 +1,6 @@
 """A dataset's images on a device: pairs to train on in their views, and images to evaluate on as they are.
 
-Not for: making a dataset (prepared.py) or the low-resolution image of a pair (degradation.py).
+Not for: making a dataset (prepared.py) or the low-resolution side of a pair (cameras.py, degradation.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfd_tune.config import LowRes
-from dfd_tune.data.degradation import degrade_array, normalise
+from dfd_tune.data.degradation import normalise
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.data.views import ViewSpace
 
@@ -70,11 +69,12 @@ class EvaluationImages:
 
 
 def training_images(
-    dataset: Dataset, low_res: LowRes | None, space: ViewSpace, augment_seed: int, device: torch.device
+    dataset: Dataset, side: Tensor, space: ViewSpace, augment_seed: int, device: torch.device
 ) -> TrainingImages:
-    """The training split, at low resolution or, with None, at high resolution."""
+    """One side of the training split: `side` has its images, uint8 (N, C, S, S), high or low resolution."""
+    assert side.shape == dataset.train.images.shape
     return TrainingImages(
-        padded=space.pad(_side(dataset, dataset.train, low_res)).to(device),
+        padded=space.pad(side).to(device),
         labels=torch.tensor(dataset.train.labels).to(device),
         space=space,
         augment_seed=augment_seed,
@@ -83,10 +83,11 @@ def training_images(
     )
 
 
-def evaluation_images(dataset: Dataset, split: Split, low_res: LowRes | None, device: torch.device) -> EvaluationImages:
-    """A split of the dataset, at low resolution or, with None, at high resolution."""
+def evaluation_images(dataset: Dataset, split: Split, side: Tensor, device: torch.device) -> EvaluationImages:
+    """One side of a split: `side` has its images, uint8 (N, C, S, S), high or low resolution."""
+    assert side.shape == split.images.shape
     return EvaluationImages(
-        images=_side(dataset, split, low_res).to(device),
+        images=side.to(device),
         labels=torch.tensor(split.labels).to(device),
         mean=dataset.mean,
         std=dataset.std,
@@ -96,15 +97,3 @@ def evaluation_images(dataset: Dataset, split: Split, low_res: LowRes | None, de
 def _laid_out(images: Tensor) -> Tensor:
     """The same images, channels last in memory: convolutions are quicker so (benchmarks/memory_layout.py)."""
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _side(dataset: Dataset, split: Split, low_res: LowRes | None) -> Tensor:
-    if low_res is None:
-        return torch.tensor(split.images)
-    return degrade_array(
-        split.images,
-        resolution=low_res.camera.resolution,
-        image_size=dataset.image_size,
-        downsample=low_res.camera.downsample,
-        upsample=low_res.upsample,
-    )

@@ -106,6 +106,23 @@ class LiveFeatures:
 
 
 @dataclass(frozen=True)
+class LiveMaps:
+    """A middle layer's maps, always computed anew: a bank of maps would be too large."""
+
+    live: LiveFeatures
+    layer: str
+
+    @torch.no_grad()
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Maps, float32 (B, C, H, W), of the views that the images `indices` get in `epoch`."""
+        teacher, images = self.live.teacher, self.live.images
+        assert not teacher.training, "a teacher in training mode changes its maps and itself"
+        inputs = images.views(indices, images.view_ids(epoch, indices))
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.device.type == "cuda"):
+            return teacher.maps(inputs, self.layer).float()
+
+
+@dataclass(frozen=True)
 class BankedFeatures:
     """Features read from a bank."""
 

@@ -1,13 +1,14 @@
-"""The losses of deep feature distillation, Eq. 1 to 4 of Zhu et al., "Low-resolution visual recognition via
-deep feature distillation".
+"""Losses: deep feature distillation, Eq. 1 to 4 of Zhu et al., "Low-resolution visual recognition via deep feature
+distillation", and of the related methods that the paper names.
 
-Not for: where features come from (features.py) or how they are minimised (training.py).
+Not for: which of a network's outputs they compare (methods.py), or how they are minimised (training.py).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,33 +39,79 @@ def distillation_loss(student: Tensor, teacher: Tensor, reduction: Reduction) ->
     return 0.5 * per_image.mean()
 
 
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Logit distillation: T² · KL(softmax(z_t / T) ‖ softmax(z_s / T)), averaged over the batch.
+
+    Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", section 2,
+    https://arxiv.org/abs/1503.02531. The factor T² keeps the size of the gradients when T changes.
+
+    Args:
+        student: logits z_s, float (B, K).
+        teacher: logits z_t, float (B, K); no gradient flows into them.
+        temperature: T, above 0.
+    """
+    ours = F.log_softmax(student.float() / temperature, dim=1)
+    theirs = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def hint_loss(student: Tensor, teacher: Tensor, reduction: Reduction) -> Tensor:
+    """Hints: half the squared distance of two stacks of maps, averaged over the batch.
+
+    Eq. 3 of Romero et al. 2014, "FitNets: Hints for Thin Deep Nets", https://arxiv.org/abs/1412.6550.
+
+    Args:
+        student: the regressor's maps, float (B, C, H, W).
+        teacher: maps of its hint layer, float (B, C, H', W'); of another side, they are averaged to the student's. No
+            gradient flows into them.
+        reduction: over all of an image's values.
+    """
+    target = teacher.detach()
+    if target.shape[-2:] != student.shape[-2:]:
+        target = F.adaptive_avg_pool2d(target, (student.shape[-2], student.shape[-1]))
+    return distillation_loss(student.flatten(1), target.flatten(1), reduction)
+
+
+def pairwise_distance_loss(student: Tensor, teacher: Tensor, reduction: Reduction) -> Tensor:
+    """Representational distances: ½ (d_s(i, j) − d_t(i, j))², averaged over the pairs of images of a batch.
+
+    d(i, j) is the squared distance of two images' features. McClure and Kriegeskorte 2016, "Representational Distance
+    Learning for Deep Neural Networks", https://doi.org/10.3389/fncom.2016.00131, with all pairs of a batch in the place
+    of sampled ones. The dimensions of student and teacher may differ.
+
+    Args:
+        student: features, float (B, D), B at least 2.
+        teacher: features, float (B, D'); no gradient flows into them.
+        reduction: of the squared distance over the feature dimension.
+    """
+    ours, theirs = (_pairwise(features.float(), reduction) for features in (student, teacher.detach()))
+    return 0.5 * (ours - theirs).square().mean()
+
+
+def _pairwise(features: Tensor, reduction: Reduction) -> Tensor:
+    """Squared distances, (B (B - 1) / 2,), of all pairs of rows of (B, D)."""
+    first, second = torch.triu_indices(len(features), len(features), offset=1, device=features.device)
+    squares = features.square().sum(1)
+    distances = squares[first] + squares[second] - 2 * (features @ features.T)[first, second]
+    return distances if reduction == "sum" else distances / features.shape[1]
+
+
 def recognition_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 2 and 3: cross entropy of softmax(logits), float (B, K), with labels, int64 (B,)."""
     return F.cross_entropy(logits.float(), labels)
 
 
-def dfd_loss(
-    logits: Tensor,
-    labels: Tensor,
-    student: Tensor,
-    teacher: Tensor | None,
-    *,
-    lambda_: float,
-    reduction: Reduction,
-) -> Losses:
-    """Eq. 4: L = cross entropy + λ · distillation. Without teacher features, λ is 0 and so is the second term.
+def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float) -> Losses:
+    """Eq. 4: L = cross entropy + λ · distillation. Without a teacher, λ is 0 and so is the second term.
 
     Args:
         logits: of the student on low-resolution images, float (B, K).
         labels: int64 (B,).
-        student: the student's features, float (B, D).
-        teacher: the teacher's features of the same views, float (B, D), or None for plain training.
+        distilled: the distillation loss, a scalar, or None for plain training.
         lambda_: λ, at least 0.
-        reduction: over the feature dimension.
     """
     recognition = recognition_loss(logits, labels)
-    if teacher is None:
-        assert lambda_ == 0, "distillation without a teacher's features"
+    if distilled is None:
+        assert lambda_ == 0, "distillation without a teacher"
         return Losses(recognition, recognition.detach(), recognition.new_zeros(()))
-    distillation = distillation_loss(student, teacher, reduction)
-    return Losses(recognition + lambda_ * distillation, recognition.detach(), distillation.detach())
+    return Losses(recognition + lambda_ * distilled, recognition.detach(), distilled.detach())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from dfd_tune.config import NetworkConfig
 from dfd_tune.data.prepared import Dataset
@@ -26,11 +27,11 @@ def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:
     )
 
 
-def arrays_of(network: Network) -> dict[str, np.ndarray]:
+def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
     """A network's state dict as arrays that share nothing with it."""
     return {name: np.array(tensor.detach().cpu(), order="C") for name, tensor in network.state_dict().items()}
 
 
-def load_weights(network: Network, weights: dict[str, np.ndarray]) -> None:
+def load_weights(network: nn.Module, weights: dict[str, np.ndarray]) -> None:
     """Put a state dict's arrays into a network of the same architecture."""
     network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dfd_tune.config import TrialConfig
-from dfd_tune.data.pairs import evaluation_images
+from dfd_tune.config import PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.features import LiveMaps
+from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.training import Distillation, evaluate, train_network
+from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models import Network
-from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
+from dfd_tune.models.deployed import ModelCard, save_student
 from dfd_tune.store import Store, read_json, write_json
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
@@ -62,7 +61,7 @@ def train_student(
         workbench.validation_images(config.low_res),
         recipe=config.recipe,
         process=process,
-        distillation=_distillation(config, workbench),
+        distillation=_distillation(config, student, workbench),
     )
     metrics = {name: value for name, value in history[-1].items() if name != "epoch"}
     metrics["seconds"] = clock() - started
@@ -70,7 +69,7 @@ def train_student(
         key=config.key(dataset.digest),
         config=dataclasses.asdict(config),
         dataset=dataset.digest,
-        teacher=config.teacher().key(dataset.digest) if config.needs_teacher else None,
+        teacher=teacher_key(config, dataset.digest),
         metrics=metrics,
         history=history,
     )
@@ -87,10 +86,11 @@ def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
     return student
 
 
-def save_result(store: Store, student: Network, result: TrialResult, config: TrialConfig, dataset: Dataset) -> None:
-    """Publish a finished trial: weights and result appear together, or not at all."""
-    with store.publish("trials", result.key) as folder:
-        save_student(folder / STUDENT_FILE, student, _card(config, dataset, result))
+def save_result(student: Network, result: TrialResult, config: TrialConfig, bench: Workbench) -> None:
+    """Publish a finished trial: weights (a front end's too) and result appear together, or not at all."""
+    frontend = None if config.low_res.frontend is None else bench.frontend(config.low_res.frontend).network
+    with bench.store.publish("trials", result.key) as folder:
+        save_student(folder / STUDENT_FILE, student, _card(config, bench.dataset, result), frontend)
         write_json(folder / RESULT_FILE, dataclasses.asdict(result))
 
 
@@ -105,17 +105,34 @@ def student_file(store: Store, key: str) -> Path:
     return store.path("trials", key, STUDENT_FILE)
 
 
-def accuracy_on_test_images(file: Path, config: TrialConfig, dataset: Dataset, device: torch.device) -> float:
-    """Accuracy of a stored student on the low-resolution test images, a fraction."""
-    model, _ = load_deployed(file)
-    images = evaluation_images(dataset, dataset.test, config.low_res, device)
-    return evaluate(model.network.to(device), images)[0]
-
-
-def _distillation(config: TrialConfig, workbench: Workbench) -> Distillation | None:
+def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Distillation | None:
     if not config.distills:
         return None
-    return Distillation(config.lambda_, config.reduction, workbench.features(config.teacher()))
+    guides = config.guides()
+    teachers = [bench.pretrained(guide).network for guide in guides]
+    return Distillation(
+        lambda_=config.lambda_,
+        compare=loss_of(config),
+        targets=tuple(_target(config, guide, bench) for guide in guides),
+        output=COMPARED[config.method],
+        layer=config.hint_layer,
+        adapters=adapters_for(config, student, teachers),
+    )
+
+
+def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> TargetSource:
+    """What the trial's method compares with of one teacher."""
+    output = COMPARED[config.method]
+    if output == "maps":
+        return LiveMaps(bench.live(guide), config.hint_layer)
+    features = bench.features(guide)
+    return LogitTargets(features, bench.pretrained(guide).network) if output == "logits" else features
+
+
+def teacher_key(config: TrialConfig, dataset_digest: str) -> str | None:
+    """Key of the first teacher that the student was distilled from, or of the one whose weights it started from."""
+    used = [*config.guides(), *([config.teacher()] if config.student_start == "teacher" else [])]
+    return used[0].key(dataset_digest) if used else None
 
 
 def _card(config: TrialConfig, dataset: Dataset, result: TrialResult) -> ModelCard:
@@ -131,5 +148,6 @@ def _card(config: TrialConfig, dataset: Dataset, result: TrialResult) -> ModelCa
         resolution=config.resolution,
         downsample=config.downsample,
         upsample=config.upsample,
+        frontend=None if config.frontend == "none" else {"kind": config.frontend, "size": config.frontend_size},
         extras={"trial_key": result.key, "config": result.config, "val_accuracy": result.metrics["val_accuracy"]},
     )

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from dfd_tune.config import Recipe, Reduction
+from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.splits import random_order
-from dfd_tune.distill.losses import dfd_loss
+from dfd_tune.distill.losses import joint_loss
+from dfd_tune.distill.methods import Distillation
 from dfd_tune.distill.process import Process
 from dfd_tune.models import Network
 
@@ -30,22 +29,6 @@ EpochMetrics = dict[str, float]
 
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number, so that going on would only warm the room."""
-
-
-class FeatureSource(Protocol):
-    """Where a teacher's features come from: computed live, or read from a bank."""
-
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
-        """Features, float32 (B, D), of the views that the images `indices`, int64 (B,), get in `epoch`."""
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """What makes a training run distil: a teacher's features and how much they weigh."""
-
-    lambda_: float
-    reduction: Reduction
-    features: FeatureSource
 
 
 def train_network(
@@ -70,9 +53,10 @@ def train_network(
     """
     torch.manual_seed(recipe.seed + process.rank)
     network.to(memory_format=torch.channels_last)
-    model = _wrapped(network, process)
+    outputs = _Outputs(network, distillation).to(process.device)
+    model = _wrapped(outputs, process)
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        outputs.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -113,15 +97,11 @@ def _train_epoch(
         mine = np.array_split(batch, process.world_size)[process.rank]
         inputs, labels = images.batch(epoch, mine)
         with torch.autocast(process.device.type, dtype=torch.bfloat16, enabled=process.device.type == "cuda"):
-            features, logits = model(inputs)
-        losses = dfd_loss(
-            logits,
-            labels,
-            features,
-            None if distillation is None else distillation.features(epoch, mine),
-            lambda_=0.0 if distillation is None else distillation.lambda_,
-            reduction="mean" if distillation is None else distillation.reduction,
-        )
+            logits, adapted = model(inputs)
+        if distillation is None:
+            losses = joint_loss(logits, labels, None, 0.0)
+        else:
+            losses = joint_loss(logits, labels, distillation.loss(adapted, epoch, mine), distillation.lambda_)
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; this weight makes that the mean over the global batch, even when
         # the ranks' shares of it differ by an image.
@@ -198,20 +178,34 @@ def _evaluated_once(network: Network, images: EvaluationImages, process: Process
     return accuracy, loss
 
 
-class _FeaturesAndLogits(nn.Module):
-    """Both outputs from one forward call, as DistributedDataParallel watches only `forward`."""
+class _Outputs(nn.Module):
+    """All that a step needs of the student from one forward call, as DistributedDataParallel watches only `forward`.
 
-    def __init__(self, network: Network):
+    Holds the adapters too, so that they are trained, and their gradients averaged, with the student's.
+    """
+
+    def __init__(self, network: Network, distillation: Distillation | None):
         super().__init__()
         self.network = network
+        self.output = "features" if distillation is None else distillation.output
+        self.layer = "" if distillation is None else distillation.layer
+        teachers = 0 if distillation is None else len(distillation.targets)
+        given = () if distillation is None else distillation.adapters
+        self.adapters = nn.ModuleList(given or [nn.Identity() for _ in range(teachers)])
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.features(inputs)
-        return features, self.network.classifier(features)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, K), and for each teacher the student's output as it is to be compared."""
+        maps = None
+        if self.output == "maps":
+            features, maps = self.network.features_and_maps(inputs, self.layer)
+        else:
+            features = self.network.features(inputs)
+        logits = self.network.classifier(features)
+        compared = {"features": features, "logits": logits, "maps": maps}
+        return logits, [adapter(compared[self.output]) for adapter in self.adapters]
 
 
-def _wrapped(network: Network, process: Process) -> nn.Module:
-    model = _FeaturesAndLogits(network)
+def _wrapped(outputs: _Outputs, process: Process) -> nn.Module:
     if process.world_size == 1:
-        return model
-    return nn.parallel.DistributedDataParallel(model)
+        return outputs
+    return nn.parallel.DistributedDataParallel(outputs)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
-from dfd_tune.config import LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.data.cameras import camera_images
+from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
@@ -26,9 +29,10 @@ from dfd_tune.distill.features import (
     fill_bank,
     open_bank,
 )
+from dfd_tune.distill.frontends import TrainedFrontend, ensure_frontend, find_frontend
+from dfd_tune.distill.methods import TargetSource
 from dfd_tune.distill.pretrained import Pretrained, ensure_pretrained, find_pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.training import FeatureSource
 from dfd_tune.store import Store
 
 KEPT = 4
@@ -60,6 +64,7 @@ class Workbench:
         self.device = device
         self.training_images = lru_cache(KEPT)(self._training_images)
         self.validation_images = lru_cache(KEPT)(self._validation_images)
+        self.frontend = lru_cache(KEPT)(self._frontend)
         self.pretrained = lru_cache(KEPT)(self._pretrained)
         self.features = lru_cache(KEPT)(self._features)
 
@@ -84,6 +89,36 @@ class Workbench:
                 filled = self._ensure_bank(identity, live)
         return found, trained, filled
 
+    def prepare_frontend(self, config: FrontendConfig, process: Process) -> tuple[TrainedFrontend, bool]:
+        """Have a front end trained; returns it, and whether that had to be done now.
+
+        A teacher whose features it is trained with must be in the store.
+        """
+        sides = []
+        for name in ("train", "validation"):
+            low = camera_images(self.store, self.dataset, config.camera, name)
+            images = torch.tensor(getattr(self.dataset, name).images)
+            sides.append((low, resize(images, config.resolution, config.camera.downsample).numpy()))
+        (low_train, high_train), (low_validation, high_validation) = sides
+        content = self.pretrained(config.content).network if isinstance(config.content, PretrainedConfig) else None
+        return ensure_frontend(
+            self.store,
+            config,
+            self.dataset,
+            low=(low_train, low_validation),
+            high=(high_train, high_validation),
+            content=content,
+            device=process.device,
+        )
+
+    def test_images(self, low_res: LowRes | None) -> EvaluationImages:
+        """The test split at low resolution or, with None, at high resolution."""
+        return evaluation_images(self.dataset, self.dataset.test, self._side("test", low_res), self.device)
+
+    def live(self, config: PretrainedConfig) -> LiveFeatures:
+        """A teacher that looks at every view anew."""
+        return LiveFeatures(self.pretrained(config).network, self.images_for(config))
+
     def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
         folder = self.store.path("banks", identity.key)
         try:
@@ -97,10 +132,30 @@ class Workbench:
         return False
 
     def _training_images(self, low_res: LowRes | None, space: ViewSpace, augment_seed: int) -> TrainingImages:
-        return training_images(self.dataset, low_res, space, augment_seed, self.device)
+        return training_images(self.dataset, self._side("train", low_res), space, augment_seed, self.device)
 
     def _validation_images(self, low_res: LowRes | None) -> EvaluationImages:
-        return evaluation_images(self.dataset, self.dataset.validation, low_res, self.device)
+        side = self._side("validation", low_res)
+        return evaluation_images(self.dataset, self.dataset.validation, side, self.device)
+
+    def _side(self, split: str, low_res: LowRes | None) -> Tensor:
+        """The images of a split, uint8 (N, C, S, S): a camera's, perhaps through a front end, enlarged; or, with None,
+        those of high resolution."""
+        if low_res is None:
+            return torch.tensor(getattr(self.dataset, split).images)
+        pictures = camera_images(self.store, self.dataset, low_res.camera, split)
+        restore = None if low_res.frontend is None else self.frontend(low_res.frontend).restore
+        return enlarge_array(pictures, self.dataset.image_size, low_res.upsample, restore)
+
+    def _frontend(self, config: FrontendConfig) -> TrainedFrontend:
+        found = find_frontend(self.store, config, self.dataset)
+        if found is None:
+            raise FileNotFoundError(
+                f"front end {config.kind} {config.key(self.dataset.digest)} is not in the store; it is made before the "
+                "search"
+            )
+        found.network.to(self.device)
+        return found
 
     def _pretrained(self, config: PretrainedConfig) -> Pretrained:
         found = find_pretrained(self.store, config, self.dataset)
@@ -111,7 +166,7 @@ class Workbench:
         found.network.to(self.device).to(memory_format=torch.channels_last)
         return found
 
-    def _features(self, config: PretrainedConfig) -> FeatureSource:
+    def _features(self, config: PretrainedConfig) -> TargetSource:
         live, identity = self._live(config)
         if config.key(self.dataset.digest) not in self.banks:
             return live
@@ -120,7 +175,7 @@ class Workbench:
 
     def _live(self, config: PretrainedConfig) -> tuple[LiveFeatures, BankIdentity]:
         teacher = self.pretrained(config)
-        live = LiveFeatures(teacher.network, self.images_for(config))
+        live = self.live(config)
         plan = self.banks.get(teacher.key, BankPlan("views", 1))
         identity = bank_identity(
             plan.layout,

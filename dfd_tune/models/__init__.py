@@ -3,7 +3,7 @@
 Not for: training them (distill/).
 """
 
-from dfd_tune.models.build import BACKBONES, build_network
+from dfd_tune.models.build import BACKBONES, HINT_LAYERS, build_network, layer_problem
 from dfd_tune.models.network import Network
 
-__all__ = ["BACKBONES", "Network", "build_network"]
+__all__ = ["BACKBONES", "HINT_LAYERS", "Network", "build_network", "layer_problem"]

@@ -12,6 +12,10 @@ from torch import nn
 
 from dfd_tune.models.network import Network, scaled
 
+LAYERS = {"conv1": 2, "conv2": 5, "conv3": 8, "conv4": 10, "conv5": 12}
+"""After its ReLU, each."""
+MIDDLE = "conv3"
+
 
 def alexnet(*, width: float, dropout: float, channels: int, image_size: int, num_classes: int) -> Network:
     """AlexNet whose features are the output of fc7 after its ReLU: (N, 1024 x width).
@@ -40,7 +44,7 @@ def alexnet(*, width: float, dropout: float, channels: int, image_size: int, num
         nn.Linear(hidden, hidden),
         nn.ReLU(),
     )
-    return Network(features, nn.Linear(hidden, num_classes), hidden)
+    return Network(features, nn.Linear(hidden, num_classes), hidden, layers=LAYERS, middle=MIDDLE)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:

@@ -10,15 +10,33 @@ from collections.abc import Callable, Mapping
 import torch
 
 from dfd_tune.errors import UserError, raise_all, unknown_name
+from dfd_tune.models.alexnet import LAYERS as ALEXNET_LAYERS
 from dfd_tune.models.alexnet import alexnet
 from dfd_tune.models.network import Network, initialise
+from dfd_tune.models.resnet18 import LAYERS as RESNET18_LAYERS
 from dfd_tune.models.resnet18 import resnet18
+from dfd_tune.models.vgg16 import LAYERS as VGG16_LAYERS
 from dfd_tune.models.vgg16 import vgg16
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 64
 
 BACKBONES: Mapping[str, Callable[..., Network]] = {"alexnet": alexnet, "vgg16": vgg16, "resnet18": resnet18}
 """Each lays out the layers from the arguments of `build_network` but for the seed; weights are set after."""
+
+
+HINT_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "alexnet": tuple(ALEXNET_LAYERS),
+    "vgg16": VGG16_LAYERS,
+    "resnet18": tuple(RESNET18_LAYERS),
+}
+"""By backbone, the layers whose maps can be looked at; "middle" names one of them for each."""
+
+
+def layer_problem(backbone: str, layer: str) -> str | None:
+    """What is wrong with looking at `layer` of `backbone`, as a sentence; None if there is such a layer."""
+    if layer == "middle" or layer in HINT_LAYERS[backbone]:
+        return None
+    return unknown_name(f"hint_layer of {backbone}", layer, ["middle", *HINT_LAYERS[backbone]])
 
 
 def build_network(

@@ -51,6 +51,8 @@ class ModelCard:
     """Side in pixels of the low-resolution images that the student was trained for."""
     downsample: str
     upsample: str
+    frontend: Mapping[str, Any] | None = None
+    """`kind` and `size` of the super-resolution front end that the student looks through; None for none."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that JSON can hold: the trial's settings, accuracies."""
 
@@ -70,6 +72,8 @@ class ModelCard:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one number per channel")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}, but must be above 0")
+        if self.frontend is not None:
+            _check_frontend(self.frontend)
         if not isinstance(self.extras, Mapping):
             raise ValueError("extras must be an object")
 
@@ -91,7 +95,7 @@ def card_from_json(text: str) -> ModelCard:
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     fields = {item.name for item in dataclasses.fields(ModelCard)}
-    if missing := sorted(fields - {"extras"} - values.keys()):
+    if missing := sorted(fields - {"extras", "frontend"} - values.keys()):
         raise ValueError(f"it lacks {', '.join(missing)}")
     if unknown := sorted(values.keys() - fields):
         raise ValueError(f"it has {', '.join(unknown)}, which this version does not know")
@@ -100,6 +104,15 @@ def card_from_json(text: str) -> ModelCard:
             raise ValueError(f"{name} must be a list")
         values[name] = tuple(values[name])
     return ModelCard(**values)
+
+
+def _check_frontend(frontend: Any) -> None:
+    if not isinstance(frontend, Mapping) or set(frontend) != {"kind", "size"}:
+        raise ValueError("frontend must be an object with kind and size")
+    for name, value in (("frontend", frontend["kind"]), ("frontend_size", frontend["size"])):
+        rule = broken_rule(TrialConfig, name, value)
+        if rule is not None:
+            raise ValueError(f"{name} is {value!r}, but must be {rule}")
 
 
 def _are_numbers(values: tuple[Any, ...], count: int) -> bool:

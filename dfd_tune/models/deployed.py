@@ -22,7 +22,9 @@ from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models.build import build_network
 from dfd_tune.models.card import ModelCard, card_from_json
 from dfd_tune.models.network import Network
+from dfd_tune.models.super_resolution import FrontEnd, build_frontend
 
+FRONTEND_PREFIX = "frontend."
 CARD_KEY = "dfd_tune_card"
 """Under which the header of the file holds the card."""
 
@@ -38,6 +40,7 @@ class Deployed(nn.Module):
         mean: per channel, of the training images scaled to 0..1; its length is the number of channels.
         std: likewise, standard deviations.
         resolution: as for `degrade`, like `image_size`, `downsample` and `upsample`.
+        frontend: the super-resolution front end that the student looks through, if it does.
     """
 
     mean: Tensor
@@ -53,9 +56,11 @@ class Deployed(nn.Module):
         image_size: int,
         downsample: str,
         upsample: str,
+        frontend: FrontEnd | None = None,
     ):
         super().__init__()
         self.network = network
+        self.frontend = frontend
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.channels = len(mean)
@@ -82,20 +87,29 @@ class Deployed(nn.Module):
             image_size=self.image_size,
             downsample=self.downsample,
             upsample=self.upsample,
+            restore=None if self.frontend is None else self.frontend.restore,
         )
         logits: Tensor = self.network(normalise(low_res, self.mean, self.std))
         return torch.softmax(logits.to(torch.float32), dim=1)
 
 
-def save_student(path: str | os.PathLike[str], network: Network, card: ModelCard) -> None:
-    """Write a student's weights and card into one file, atomically; its folder is made if need be.
+def save_student(
+    path: str | os.PathLike[str], network: Network, card: ModelCard, frontend: FrontEnd | None = None
+) -> None:
+    """Write a student's weights, those of its front end, and its card into one file, atomically.
+
+    The folder is made if need be. The front end's weights have names that begin with `frontend.`.
 
     Raises:
         TypeError, ValueError: the card's extras hold what JSON can't.
     """
     final = Path(path)
     # Contiguous, as safetensors refuses the channels-last weights of training on CUDA.
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    assert (frontend is None) == (card.frontend is None)
+    state = network.state_dict()
+    if frontend is not None:
+        state |= {FRONTEND_PREFIX + name: tensor for name, tensor in frontend.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = safetensors.torch.save(weights, metadata={"format": "pt", CARD_KEY: card.to_json()})
     final.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
@@ -120,7 +134,7 @@ def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
         raise UserError(f"The model '{path}' holds weights without a card; name a student.safetensors of dfd-tune.")
     try:
         card = card_from_json(text)
-        network = _network_of(card, weights)
+        network, frontend = _networks_of(card, weights)
     except ValueError as error:
         raise UserError(f"The model '{path}' can't be used: {cause_of(error)}; make it anew.") from None
     deployed = Deployed(
@@ -131,6 +145,7 @@ def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
         image_size=card.image_size,
         downsample=card.downsample,
         upsample=card.upsample,
+        frontend=frontend,
     )
     return deployed, card
 
@@ -152,7 +167,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Tensor]]:
         ) from None
 
 
-def _network_of(card: ModelCard, weights: dict[str, Tensor]) -> Network:
+def _networks_of(card: ModelCard, weights: dict[str, Tensor]) -> tuple[Network, FrontEnd | None]:
+    """The student and its front end, with their weights."""
     network = build_network(
         card.backbone,
         width=card.width,
@@ -162,8 +178,21 @@ def _network_of(card: ModelCard, weights: dict[str, Tensor]) -> Network:
         num_classes=len(card.classes),
         seed=0,
     )
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if expected != {name: tensor.shape for name, tensor in weights.items()}:
-        raise ValueError(f"its weights don't fit the {card.backbone} of its card")
+    own = {name: tensor for name, tensor in weights.items() if not name.startswith(FRONTEND_PREFIX)}
+    _load(network, own, card.backbone)
+    rest = {name.removeprefix(FRONTEND_PREFIX): weights[name] for name in weights.keys() - own.keys()}
+    if card.frontend is None:
+        if rest:
+            raise ValueError("it holds the weights of a front end that its card does not name")
+        return network, None
+    kind, size = card.frontend["kind"], card.frontend["size"]
+    frontend = build_frontend(kind, channels=card.channels, size=size, seed=0)
+    _load(frontend, rest, kind)
+    return network, frontend
+
+
+def _load(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    if expected != {key: tensor.shape for key, tensor in weights.items()}:
+        raise ValueError(f"its weights don't fit the {name} of its card")
     network.load_state_dict(weights)
-    return network

@@ -7,6 +7,7 @@ for: which backbones there are (models/build.py), nor for how they are trained.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,53 @@ class Network(nn.Module):
         features: float (N, C, S, S) -> (N, D), the last feature layer: what is distilled.
         classifier: (N, D) -> (N, K), the logits.
         feature_dim: D.
+        layers: the layers whose maps can be looked at, by name; for each, how many of the modules of `features` lead up
+            to its output.
+        middle: the name of the one that "middle" stands for.
     """
 
-    def __init__(self, features: nn.Module, classifier: nn.Module, feature_dim: int):
+    def __init__(
+        self,
+        features: nn.Sequential,
+        classifier: nn.Module,
+        feature_dim: int,
+        *,
+        layers: Mapping[str, int],
+        middle: str,
+    ):
         super().__init__()
         self.features = features
         self.classifier = classifier
         self.feature_dim = feature_dim
+        self.layers = dict(layers)
+        self.middle = middle
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of float images (N, C, S, S), S being the size that the network was built for."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
+
+    def features_and_maps(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """Features (N, D), and the maps (N, C, H, W) that `layer` gives on the way there."""
+        depth = self.depth_of(layer)
+        maps: Tensor = self.features[:depth](images)
+        features: Tensor = self.features[depth:](maps)
+        return features, maps
+
+    def maps(self, images: Tensor, layer: str) -> Tensor:
+        """The maps (N, C, H, W) of `layer`, for images (N, C, S, S) of the size that the network was built for, or of
+        another that its convolutions can take."""
+        maps: Tensor = self.features[: self.depth_of(layer)](images)
+        return maps
+
+    def channels_of(self, layer: str) -> int:
+        """How many maps `layer` gives."""
+        before = self.features[: self.depth_of(layer)].modules()
+        return [module.out_channels for module in before if isinstance(module, nn.Conv2d)][-1]
+
+    def depth_of(self, layer: str) -> int:
+        """How many of the modules of `features` lead up to the output of `layer`; "middle" is a name as well."""
+        return self.layers[self.middle if layer == "middle" else layer]
 
 
 class GlobalAveragePool(nn.Module):

@@ -16,6 +16,10 @@ STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels and stride of each stage."""
 
 
+LAYERS = {"stem": 3, "stage1": 5, "stage2": 7, "stage3": 9, "stage4": 11}
+MIDDLE = "stage2"
+
+
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions with batch norm, and a shortcut past them.
 
@@ -57,4 +61,5 @@ def resnet18(*, width: float, dropout: float, channels: int, image_size: int, nu
         outputs = scaled(count, width)
         layers += [BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1)]
         inputs = outputs
-    return Network(nn.Sequential(*layers, GlobalAveragePool()), nn.Linear(inputs, num_classes), inputs)
+    features = nn.Sequential(*layers, GlobalAveragePool())
+    return Network(features, nn.Linear(inputs, num_classes), inputs, layers=LAYERS, middle=MIDDLE)

@@ -14,6 +14,11 @@ from dfd_tune.models.network import GlobalAveragePool, Network, scaled
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
+LAYERS = tuple(f"block{number}" for number in range(1, len(BLOCKS) + 1))
+"""After the last ReLU of the block, before its max-pool."""
+MIDDLE = "block3"
+
+
 def vgg16(*, width: float, dropout: float, channels: int, image_size: int, num_classes: int) -> Network:
     """VGG-16 whose features are the averaged last maps: (N, 512 x width).
 
@@ -23,15 +28,18 @@ def vgg16(*, width: float, dropout: float, channels: int, image_size: int, num_c
     """
     pools = 5 if image_size >= 32 else 4 if image_size >= 16 else 3
     layers: list[nn.Module] = []
+    depths = {}
     inputs = channels
     for index, block in enumerate(BLOCKS):
         for count in block:
             layers += _convolution(inputs, scaled(count, width))
             inputs = scaled(count, width)
+        depths[LAYERS[index]] = len(layers)
         if index >= len(BLOCKS) - pools:
             layers.append(nn.MaxPool2d(2))
     features = nn.Sequential(*layers, GlobalAveragePool())
-    return Network(features, nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, num_classes)), inputs)
+    classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, num_classes))
+    return Network(features, classifier, inputs, layers=depths, middle=MIDDLE)
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -14,22 +14,28 @@ import numpy as np
 import torch
 
 from dfd_tune.config import TrialConfig
-from dfd_tune.data.pairs import evaluation_images
-from dfd_tune.data.prepared import Dataset
-from dfd_tune.distill.pretrained import find_pretrained
-from dfd_tune.distill.student import STUDENT_FILE, accuracy_on_test_images, find_result, student_file
-from dfd_tune.distill.training import evaluate
+from dfd_tune.distill.student import STUDENT_FILE, find_result, student_file
+from dfd_tune.distill.testing import accuracy_on_test_images, network_test_accuracy, probabilities_on_test_images
+from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
-from dfd_tune.plan import PlannedNetwork
-from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord
-from dfd_tune.report.plots import lambda_curve
+from dfd_tune.plan import Plan, PlannedNetwork
+from dfd_tune.record import (
+    BEST_FOLDER,
+    PREDICTIONS_FILE,
+    REPORT_FOLDER,
+    BestRecord,
+    SearchRecord,
+    TeacherRecord,
+    TrialRecord,
+)
+from dfd_tune.report.cells import trials_to_test
 from dfd_tune.report.points import best_trial
 from dfd_tune.report.tables import conclusion, markdown, ranking, trials_csv
+from dfd_tune.report.write import write_report
+from dfd_tune.search.importance import importances
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.store import Store, write_text
 from dfd_tune.tracking import Tracker
-
-BEST_FOLDER = "best"
 
 
 def base_twin(config: TrialConfig) -> TrialConfig:
@@ -37,27 +43,29 @@ def base_twin(config: TrialConfig) -> TrialConfig:
     return dataclasses.replace(config, lambda_=0.0)
 
 
-def conclude(ledger: Ledger, dataset: Dataset, networks: Sequence[PlannedNetwork]) -> list[Path]:
-    """Choose, test and keep the best student, and write tables and figures; returns the files.
+def conclude(ledger: Ledger, plan: Plan) -> list[Path]:
+    """Choose, test and keep the best students, and write the report; returns its files.
 
-    The test images are looked at once: where the best student is the one that an earlier launch of the search
-    chose, its test accuracy is taken from the record.
+    The test images are looked at once: what an earlier launch of the search found is taken from the record.
     """
-    folder = ledger.store.path("searches", ledger.search.search)
+    store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
+    bench = Workbench(store, plan.dataset.folder.name, {}, torch.device("cpu"))
     trials = list(ledger.trials.values())
     best = best_trial(trials)
     if best is not None:
         ledger.update_search(
-            best=_tested(ledger.store, ledger.search, best, dataset),
-            teachers=_tested_teachers(ledger.store, ledger.search, networks, dataset),
+            tested=_tested(ledger, trials, best, bench),
+            teachers=_tested_teachers(ledger.search, plan.networks, bench),
+            importances=importances(plan.request, trials),
         )
-        (folder / BEST_FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(student_file(ledger.store, best.key), folder / BEST_FOLDER / STUDENT_FILE)
+        ledger.update_search(best=_best_record(ledger, best, bench))
+        _keep_best(store, folder / BEST_FOLDER, best, bench)
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials))
-    return [folder / "ranking.md", folder / "trials.csv", *lambda_curve(ledger.search, trials, folder)]
+    report = write_report(store, [ledger.search], folder / REPORT_FOLDER)
+    return [folder / "ranking.md", folder / "trials.csv", *report]
 
 
 def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path]) -> str | None:
@@ -82,44 +90,60 @@ def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path]) -> str | N
     return address
 
 
-def _tested(store: Store, search: SearchRecord, best: TrialRecord, dataset: Dataset) -> BestRecord:
-    config = TrialConfig(**best.config)
-    twin = base_twin(config)
-    twin_key = twin.key(dataset.digest)
-    has_twin = config.distills and find_result(store, twin_key) is not None
-    known = search.best
-    if known is not None and known.key == best.key and (known.base_key is not None) == has_twin:
-        return known
-    cpu = torch.device("cpu")
+def _tested(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord, bench: Workbench) -> dict[str, float]:
+    """Test accuracy by trial key: of the trials that the report speaks of, and of the best and its λ = 0 twin."""
+    store, known = ledger.store, ledger.search.tested
+    wanted = {trial.key: TrialConfig(**trial.config) for trial in (*trials_to_test(ledger.search, trials), best)}
+    twin = base_twin(TrialConfig(**best.config))
+    if find_result(store, twin.key(bench.dataset.digest)) is not None:
+        wanted[twin.key(bench.dataset.digest)] = twin
+    # What an earlier launch tested stays, chosen or not, so that no number that was once shown disappears.
+    return known | {
+        key: accuracy_on_test_images(student_file(store, key), config, bench)
+        for key, config in wanted.items()
+        if key not in known
+    }
+
+
+def _best_record(ledger: Ledger, best: TrialRecord, bench: Workbench) -> BestRecord:
+    config, search = TrialConfig(**best.config), ledger.search
+    twin_key = base_twin(config).key(bench.dataset.digest)
+    has_twin = config.distills and twin_key in search.tested
+    model = search.best.model if search.best is not None and search.best.key == best.key else None
     return BestRecord(
         key=best.key,
         config=best.config,
         val_accuracy=best.metrics["val_accuracy"],
-        test_accuracy=accuracy_on_test_images(student_file(store, best.key), config, dataset, cpu),
+        test_accuracy=search.tested[best.key],
         teacher=best.teacher,
         base_key=twin_key if has_twin else None,
-        base_test_accuracy=accuracy_on_test_images(student_file(store, twin_key), twin, dataset, cpu)
-        if has_twin
-        else None,
-        model=None,
+        base_test_accuracy=search.tested[twin_key] if has_twin else None,
+        model=model,
     )
 
 
-def _tested_teachers(
-    store: Store, search: SearchRecord, networks: Sequence[PlannedNetwork], dataset: Dataset
-) -> list[TeacherRecord]:
-    """The teachers' records with their accuracy on high-resolution test images, the HR baselines."""
+def _keep_best(store: Store, folder: Path, best: TrialRecord, bench: Workbench) -> None:
+    """The best student's file, and what it makes of each test image."""
+    file = student_file(store, best.key)
+    probabilities, labels = probabilities_on_test_images(file, TrialConfig(**best.config), bench)
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(file, folder / STUDENT_FILE)
+    draft = folder / f".{PREDICTIONS_FILE}"
+    with draft.open("wb") as stream:
+        np.savez(stream, labels=labels, probabilities=probabilities)
+    draft.replace(folder / PREDICTIONS_FILE)
+
+
+def _tested_teachers(search: SearchRecord, networks: Sequence[PlannedNetwork], bench: Workbench) -> list[TeacherRecord]:
+    """The teachers' records with their accuracy on high-resolution test images, the HR baselines; base networks with
+    theirs on low-resolution ones."""
     configs = {network.key: network.config for network in networks}
-    tested = []
-    for record in search.teachers:
-        if record.test_accuracy is None and record.key in configs:
-            config = configs[record.key]
-            found = find_pretrained(store, config, dataset)
-            if found is not None:
-                images = evaluation_images(dataset, dataset.test, config.low_res, torch.device("cpu"))
-                record = dataclasses.replace(record, test_accuracy=evaluate(found.network, images)[0])
-        tested.append(record)
-    return tested
+    return [
+        dataclasses.replace(record, test_accuracy=network_test_accuracy(configs[record.key], bench))
+        if record.test_accuracy is None and record.key in configs
+        else record
+        for record in search.teachers
+    ]
 
 
 def _summary_metrics(search: SearchRecord) -> dict[str, float]:

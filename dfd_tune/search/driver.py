@@ -31,10 +31,10 @@ def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
         if points:
             run_points(points, plan, context, ledger)
         return
-    finished = [trial for trial in ledger.with_status("FINISHED") if _in_space(plan, trial)]
+    finished = [trial for trial in ledger.with_status("FINISHED") if in_space(plan.request.explore, trial)]
     missing = plan.num_trials - len(finished)
     if missing > 0:
-        unfinished = [trial for trial in ledger.with_status("PENDING") if _in_space(plan, trial)]
+        unfinished = [trial for trial in ledger.with_status("PENDING") if in_space(plan.request.explore, trial)]
         searcher = _sampler(plan, finished, unfinished)
         _fit(searcher, missing, plan, context, ledger)
 
@@ -45,7 +45,7 @@ def run_points(points: Sequence[Mapping[str, Any]], plan: Plan, context: TrialCo
     from ray.tune.search.optuna import OptunaSearch
 
     searcher = OptunaSearch(
-        space=_distributions(plan.request.explore, points),
+        space=distributions(plan.request.explore, points),
         metric=METRIC,
         mode="max",
         sampler=RandomSampler(seed=plan.request.seed),
@@ -69,8 +69,9 @@ def _open_points(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     return points
 
 
-def _in_space(plan: Plan, trial: TrialRecord) -> bool:
-    return all(_contains(axis, trial.config[name]) for name, axis in plan.request.explore.items())
+def in_space(explore: Mapping[str, Axis], trial: TrialRecord) -> bool:
+    """Whether a trial is a point of the space, as all are but the twins that are run for comparison."""
+    return all(_contains(axis, trial.config[name]) for name, axis in explore.items())
 
 
 def _contains(axis: Axis, value: Any) -> bool:
@@ -86,7 +87,7 @@ def _sampler(plan: Plan, finished: Sequence[TrialRecord], unfinished: Sequence[T
     seed = plan.request.seed + len(finished)
     samplers = {"random": RandomSampler, "tpe": partial(TPESampler, multivariate=True, constant_liar=True)}
     searcher = OptunaSearch(
-        space=_distributions(plan.request.explore, []),
+        space=distributions(plan.request.explore, []),
         metric=METRIC,
         mode="max",
         sampler=samplers[plan.request.space.sampler](seed=seed),
@@ -101,7 +102,7 @@ def _point(plan: Plan, trial: TrialRecord) -> dict[str, Any]:
     return {name: trial.config[name] for name in plan.request.explore}
 
 
-def _distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Optuna's distributions of the axes; given points, just the values that these take."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

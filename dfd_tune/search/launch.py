@@ -17,6 +17,8 @@ from rich.console import Console
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
+from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials, save_search
@@ -78,12 +80,14 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     with _only_launch_of(store, options.name):
         known = find_search(store, options.name)
         dataset = prepare_dataset(request.dataset, store, say)
-        plan = make_plan(request, dataset, bank_budget=options.bank_budget)
+        vgg19 = vgg19_at_hand(store) is not None
+        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19)
         search = _search_record(plan, options.name)
         if known is not None:
             _refuse_changes(known, search)
             search = known
-        for line in describe(plan):
+        finished = sum(find_result(store, key) is not None for key in plan.trials)
+        for line in describe(plan, finished):
             say(line)
         tracker = open_tracker(store, options.mlflow_uri)
         progress = Progress(console, plan.num_trials, list(request.explore))
@@ -100,7 +104,7 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
     if _complete(plan, ledger):
         say("All trials of this search are finished already.")
         return
-    say(f"Starting Ray; networks needed before the trials: {len(plan.networks)}")
+    say(f"Starting Ray; networks needed before the trials: {len(plan.networks) + len(plan.frontends)}")
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with ray_runtime(), _closing_books(ledger):
         resources = trial_resources(
@@ -115,7 +119,8 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
             request=plan.request,
             resources=resources,
         )
-        ledger.update_search(teachers=teach(plan.networks, context, say))
+        teachers, frontends = teach(plan.networks, plan.frontends, context, say)
+        ledger.update_search(teachers=teachers, frontends=frontends)
         say(f"{plan.num_trials} trials, {resources.concurrent} at a time")
         with progress:
             run_search(plan, context, ledger)
@@ -141,7 +146,7 @@ def _complete(plan: Plan, ledger: Ledger) -> bool:
 
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
-    files = conclude(ledger, plan.dataset, plan.networks)
+    files = conclude(ledger, plan)
     trials = list(ledger.trials.values())
     complaints = tracker.sync(ledger.search, trials)
     model = None
@@ -169,6 +174,7 @@ def _search_record(plan: Plan, name: str) -> SearchRecord:
         num_trials=plan.num_trials,
         seed=request.seed,
         planned=list(plan.trials),
+        protocol=request.protocol,
     )
 
 
@@ -181,6 +187,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "train_images": len(dataset.train.labels),
         "validation_images": len(dataset.validation.labels),
         "test_images": len(dataset.test.labels),
+        "prepared": dataset.folder.name,
     }
 
 
@@ -193,6 +200,7 @@ def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
     before = {"space": known.space, "sampler": known.sampler, "seed": known.seed, **known.settings}
     after = {"space": asked.space, "sampler": asked.sampler, "seed": asked.seed, **asked.settings}
     before["dataset"], after["dataset"] = known.dataset["dataset"], asked.dataset["dataset"]
+    before["protocol"], after["protocol"] = known.protocol, asked.protocol
     before["images"], after["images"] = known.dataset["digest"], asked.dataset["digest"]
     for name in dict.fromkeys([*known.explored, *asked.explored]):
         before[name], after[name] = (record.explored.get(name, record.settings.get(name)) for record in (known, asked))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfd_tune.config import TrialConfig
-from dfd_tune.distill.student import TrialResult
+from dfd_tune.distill.student import TrialResult, teacher_key
 from dfd_tune.record import SearchRecord, TrialRecord, TrialStatus, save_search, save_trial
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker
@@ -55,7 +55,7 @@ class Ledger:
 
     def started(self, config: TrialConfig) -> None:
         """A trial begins, or begins anew."""
-        teacher = config.teacher().key(self.dataset_digest) if config.needs_teacher else None
+        teacher = teacher_key(config, self.dataset_digest)
         self._put(
             TrialRecord(
                 key=config.key(self.dataset_digest),

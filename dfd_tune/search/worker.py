@@ -70,7 +70,7 @@ def train_and_publish(point: dict[str, Any], context: TrialContext, process: Pro
     config = context.request.trial(point)
     student, result = train_student(config, workbench, process)
     if process.rank == 0:
-        save_result(workbench.store, student, result, config, workbench.dataset)
+        save_result(student, result, config, workbench)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dfd_tune.config import Resampling
+from dfd_tune.config import Camera, Resampling
 from dfd_tune.data import degradation
-from dfd_tune.data.degradation import RESAMPLERS, degrade, degrade_array, normalise, resize
+from dfd_tune.data.degradation import RESAMPLERS, degrade, enlarge_array, normalise, resize, take_pictures
 from dfd_tune.errors import UserError
 
 METHODS = tuple(RESAMPLERS)
@@ -106,13 +107,82 @@ def test_memory_layout_does_not_matter(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_array_in_chunks_equals_the_whole(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_enlarged_are_what_the_deployed_model_sees(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     array = noise(11, 3, 32, 32).numpy()
     array.setflags(write=False)
-    how = {"resolution": 8, "image_size": 32, "downsample": method, "upsample": method}
-    whole = degrade(torch.tensor(array), **how)  # type: ignore[arg-type]
-    monkeypatch.setattr(degradation, "VALUES_PER_CHUNK", 4 * 3 * 32 * 32)
-    assert torch.equal(degrade_array(array, **how), whole)  # type: ignore[arg-type]
+    whole = degrade(torch.tensor(array), resolution=8, image_size=32, downsample=method, upsample=method)
+    for values in (2**24, 4 * 3 * 32 * 32):  # all at once, then in chunks of four
+        monkeypatch.setattr(degradation, "VALUES_PER_CHUNK", values)
+        pictures = take_pictures(array, Camera(8, method), np.random.default_rng(0))  # type: ignore[arg-type]
+        assert torch.equal(enlarge_array(pictures, 32, method), whole)
+
+
+def flat(value: int, count: int = 4) -> np.ndarray:
+    return np.full((count, 3, 32, 32), value, dtype=np.uint8)
+
+
+def photographed(images: np.ndarray, seed: int = 0, **camera: Any) -> np.ndarray:
+    return take_pictures(images, Camera(8, **camera), np.random.default_rng(seed))
+
+
+def test_blur_leaves_flat_images_and_means_but_takes_contrast() -> None:
+    assert (photographed(flat(77), blur=2.0) == 77).all()
+    images = noise(2, 3, 32, 32).numpy()
+    spread = [photographed(images, blur=blur).std() for blur in (0.0, 0.5, 1.0, 3.0)]
+    assert spread == sorted(spread, reverse=True)
+    assert abs(photographed(images, blur=3.0).mean() - images.mean()) < 2
+    assert photographed(images, blur=16.0).shape == (2, 3, 8, 8)  # reaches further than the image
+
+
+def test_blur_of_a_line_by_hand() -> None:
+    # An edge of 0 and 200, one pixel wide each: after a Gaussian of deviation σ, the weight that the centre pixel of a
+    # line keeps is 1 / (1 + 2 e^(-1/2σ²) + 2 e^(-4/2σ²) + …).
+    line = np.zeros((1, 1, 8, 8), dtype=np.uint8)
+    line[..., 4] = 200
+    weights = np.exp(-(np.arange(-3, 4) ** 2) / 2)
+    blurred = take_pictures(line, Camera(8, "area", blur=1.0), np.random.default_rng(0))
+    assert blurred[0, 0, 0, 4] == round(200 * weights[3] / weights.sum())
+    assert blurred[0, 0, 0, 3] == round(200 * weights[2] / weights.sum())
+
+
+def test_noise_has_the_deviation_asked_for_and_belongs_to_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = flat(128, 60)
+    noisy = photographed(images, noise=10.0).astype(float) - 128
+    assert abs(noisy.std() - 10) < 0.3
+    assert abs(noisy.mean()) < 0.3
+    assert len(np.unique(noisy.reshape(60, -1), axis=0)) == 60
+    monkeypatch.setattr(degradation, "VALUES_PER_CHUNK", 7 * 3 * 32 * 32)
+    assert np.array_equal(photographed(images, noise=10.0).astype(float) - 128, noisy)
+    assert not np.array_equal(photographed(images, seed=1, noise=10.0).astype(float) - 128, noisy)
+
+
+def test_noise_is_cut_not_wrapped() -> None:
+    assert photographed(flat(255), noise=20.0).min() > 128
+    assert photographed(flat(0), noise=20.0).max() < 128
+
+
+def test_jpeg_loses_more_at_lower_quality_and_nothing_of_flat_images() -> None:
+    assert (photographed(flat(128), jpeg_quality=10) == 128).all()
+    images = noise(3, 3, 32, 32).numpy()
+    clean = photographed(images).astype(float)
+    lost = [np.abs(photographed(images, jpeg_quality=quality) - clean).mean() for quality in (95, 50, 10)]
+    assert 0 < lost[0] < lost[1] < lost[2]
+    grey = take_pictures(images[:, :1], Camera(8, jpeg_quality=50), np.random.default_rng(0))
+    assert grey.shape == (3, 1, 8, 8)
+
+
+def test_a_front_end_stands_between_the_way_down_and_the_way_back() -> None:
+    images = noise(2, 3, 32, 32)
+    doubled = degrade(
+        images,
+        resolution=8,
+        image_size=32,
+        downsample="area",
+        upsample="nearest",
+        restore=lambda small: 255 - small.repeat_interleave(2, -1).repeat_interleave(2, -2),
+    )
+    plain = degrade(images, resolution=8, image_size=32, downsample="area", upsample="nearest")
+    assert torch.equal(doubled, 255 - plain)
 
 
 def test_low_resolution_images_hold_less_detail() -> None:

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_tune.config import Camera, LowRes
-from dfd_tune.data.degradation import degrade_array
+from dfd_tune.data.degradation import degrade
 from dfd_tune.data.pairs import evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.data.views import ViewSpace
 
 CPU = torch.device("cpu")
 SPACE = ViewSpace(crop_padding=2, flip=True)
-LOW_RES = LowRes(Camera(4, "area"), "nearest")
 ALL = np.arange(30)
 
 
@@ -53,7 +51,16 @@ def pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def degraded(images: np.ndarray) -> np.ndarray:
-    return degrade_array(images, resolution=4, image_size=8, downsample="area", upsample="nearest").numpy()
+    how = {"resolution": 4, "image_size": 8, "downsample": "area", "upsample": "nearest"}
+    return degrade(torch.tensor(images), **how).numpy()
+
+
+def high(split: Split) -> torch.Tensor:
+    return torch.tensor(split.images)
+
+
+def low(split: Split) -> torch.Tensor:
+    return torch.tensor(degraded(split.images))
 
 
 def cut(images: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -67,10 +74,10 @@ def cut(images: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def test_both_sides_of_a_pair_get_the_same_view(dataset):
-    high = training_images(dataset, None, SPACE, 7, CPU)
-    low = training_images(dataset, LOW_RES, SPACE, 7, CPU)
+    highs = training_images(dataset, high(dataset.train), SPACE, 7, CPU)
+    lows = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
     for epoch in range(3):
-        (high_batch, high_labels), (low_batch, low_labels) = high.batch(epoch, ALL), low.batch(epoch, ALL)
+        (high_batch, high_labels), (low_batch, low_labels) = highs.batch(epoch, ALL), lows.batch(epoch, ALL)
         ids = SPACE.draw(7, epoch, ALL)
         assert np.array_equal(pixels(high_batch), cut(dataset.train.images, ids))
         assert np.array_equal(pixels(low_batch), cut(degraded(dataset.train.images), ids))
@@ -78,7 +85,7 @@ def test_both_sides_of_a_pair_get_the_same_view(dataset):
 
 
 def test_a_batch_holds_the_images_that_are_asked_for_in_their_order(dataset):
-    images = training_images(dataset, LOW_RES, SPACE, 7, CPU)
+    images = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
     whole, labels = images.batch(1, ALL)
     order = np.random.default_rng(0).permutation(ALL)
     for part in np.array_split(order, 4):
@@ -88,7 +95,7 @@ def test_a_batch_holds_the_images_that_are_asked_for_in_their_order(dataset):
 
 
 def test_epoch_and_augment_seed_decide_the_views(dataset):
-    one, same, other = (training_images(dataset, None, SPACE, seed, CPU) for seed in (7, 7, 8))
+    one, same, other = (training_images(dataset, high(dataset.train), SPACE, seed, CPU) for seed in (7, 7, 8))
     first = one.batch(0, ALL)[0]
     assert torch.equal(first, same.batch(0, ALL)[0])
     assert not torch.equal(first, one.batch(1, ALL)[0])
@@ -96,13 +103,13 @@ def test_epoch_and_augment_seed_decide_the_views(dataset):
 
 
 def test_without_crops_and_flips_every_epoch_sees_the_images(dataset):
-    images = training_images(dataset, None, ViewSpace(0, False), 0, CPU)
+    images = training_images(dataset, high(dataset.train), ViewSpace(0, False), 0, CPU)
     for epoch in (0, 5):
         assert np.array_equal(pixels(images.batch(epoch, ALL)[0]), dataset.train.images)
 
 
 def test_images_are_standardised_in_float32_with_black_padding(dataset):
-    images = training_images(dataset, None, SPACE, 0, CPU)
+    images = training_images(dataset, high(dataset.train), SPACE, 0, CPU)
     corner = images.views(np.array([0]), np.array([0]))  # top = left = 0: two rows and columns of padding
     assert corner.dtype == torch.float32
     # Black is (0 - mean) / std: -0.5/0.25, -0.25/0.5, -0.125/1.
@@ -112,8 +119,9 @@ def test_images_are_standardised_in_float32_with_black_padding(dataset):
 
 
 def test_evaluation_sees_a_split_as_it_is_and_in_order(dataset):
-    for low_res, expected in ((None, dataset.validation.images), (LOW_RES, degraded(dataset.validation.images))):
-        images = evaluation_images(dataset, dataset.validation, low_res, CPU)
+    held_out = dataset.validation
+    for side, expected in ((high(held_out), held_out.images), (low(held_out), degraded(held_out.images))):
+        images = evaluation_images(dataset, held_out, side, CPU)
         batches = images.batches(size=3)
         assert [len(labels) for _, labels in batches] == [3, 3, 1]
         assert np.array_equal(pixels(torch.cat([batch for batch, _ in batches])), expected)
@@ -121,7 +129,7 @@ def test_evaluation_sees_a_split_as_it_is_and_in_order(dataset):
 
 
 def test_training_images_are_a_copy_that_the_dataset_does_not_share(dataset):
-    images = training_images(dataset, None, ViewSpace(0, False), 0, CPU)
+    images = training_images(dataset, high(dataset.train), ViewSpace(0, False), 0, CPU)
     before = dataset.train.images.copy()
     images.padded.zero_()
     images.labels.zero_()

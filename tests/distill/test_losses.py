@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_tune.distill.losses import dfd_loss, distillation_loss, recognition_loss
+from dfd_tune.distill.losses import distillation_loss, joint_loss, recognition_loss
 
 # Squared distances of the two images: 1² + 2² = 5 and 2² + 3² = 13.
 STUDENT = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -20,6 +20,12 @@ LABELS = torch.tensor([1, 0])
 BY_HAND = {"sum": 4.5, "mean": 2.25}
 # (-ln 3/4 - ln 1/2) / 2 = (ln 4/3 + ln 2) / 2.
 CROSS_ENTROPY = (math.log(4 / 3) + math.log(2)) / 2
+
+
+def dfd_loss(logits, labels, student, teacher, *, lambda_: float, reduction: str):
+    """Eq. 4 with Eq. 1 in it."""
+    distilled = None if teacher is None else distillation_loss(student, teacher, reduction)
+    return joint_loss(logits, labels, distilled, lambda_)
 
 
 def random_batch(images: int = 5, dim: int = 7, classes: int = 4, seed: int = 0):

@@ -8,14 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny import CPU, bits, network, run, trial, without_times, workbench
+from tiny import bits, network, run, trial, without_times, workbench
 
 from dfd_tune.config import TrialConfig
-from dfd_tune.data.pairs import evaluation_images
-from dfd_tune.distill import student as students
 from dfd_tune.distill.networks import arrays_of
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, initial_student, save_result, student_file, train_student
+from dfd_tune.distill.testing import accuracy_on_test_images
 from dfd_tune.distill.training import evaluate
 from dfd_tune.distill.workbench import KEPT, BankPlan
 from dfd_tune.models.deployed import load_deployed
@@ -213,7 +212,7 @@ def test_a_workbench_keeps_a_bounded_number_of_things(store):
 
 def trained(bench, config):
     student, result = run(config, bench)
-    save_result(bench.store, student, result, config, bench.dataset)
+    save_result(student, result, config, bench)
     return student, result
 
 
@@ -251,7 +250,7 @@ def test_a_result_that_can_not_be_stored_leaves_nothing_behind(bench, config):
     student, result = run(config, bench)
     broken = dataclasses.replace(result, metrics=result.metrics | {"val_accuracy": float("nan")})
     with pytest.raises(ValueError, match="Out of range float"):
-        save_result(bench.store, student, broken, config, bench.dataset)
+        save_result(student, broken, config, bench)
     assert find_result(bench.store, result.key) is None
     assert list(bench.store.path("trials").iterdir()) == []
 
@@ -259,15 +258,14 @@ def test_a_result_that_can_not_be_stored_leaves_nothing_behind(bench, config):
 def test_the_test_accuracy_of_a_stored_student_is_that_of_the_student_on_low_resolution_test_images(bench):
     config = trial(resolution=2, epochs=1)
     student, result = run(config, bench)
-    dataset = bench.dataset
-    sides = [(dataset.test, config.low_res), (dataset.test, None), (dataset.validation, config.low_res)]
+    sides = [bench.test_images(config.low_res), bench.test_images(None), bench.validation_images(config.low_res)]
     expected, found = [], []
     for seed in range(5):
         student = network(seed=seed)  # untrained, so that the accuracies differ
-        expected.append([evaluate(student, evaluation_images(dataset, *side, CPU))[0] for side in sides])
+        expected.append([evaluate(student, side)[0] for side in sides])
         renamed = dataclasses.replace(result, key=f"{seed:016}")
-        save_result(bench.store, student, renamed, config, dataset)
-        found.append(students.accuracy_on_test_images(student_file(bench.store, renamed.key), config, dataset, CPU))
+        save_result(student, renamed, config, bench)
+        found.append(accuracy_on_test_images(student_file(bench.store, renamed.key), config, bench))
     tested, in_high_resolution, validated = map(list, zip(*expected, strict=True))
     assert found == tested
     assert found != in_high_resolution
@@ -288,7 +286,7 @@ def test_a_stored_student_takes_raw_images_and_says_what_the_trained_one_says(ba
 
     raw = torch.tensor(bench.dataset.test.images).permute(0, 2, 3, 1)
     probabilities = model(raw)
-    ((inputs, _),) = evaluation_images(bench.dataset, bench.dataset.test, config.low_res, CPU).batches()
+    ((inputs, _),) = bench.test_images(config.low_res).batches()
     with torch.no_grad():
         expected = torch.softmax(student.eval()(inputs), 1)
     torch.testing.assert_close(probabilities.detach(), expected, rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from two_processes import train_distilled, train_distributed
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.losses import dfd_loss
+from dfd_tune.distill.losses import distillation_loss, joint_loss
+from dfd_tune.distill.methods import Distillation
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import (
-    Distillation,
     DivergedError,
     batches,
     evaluate,
@@ -30,6 +31,10 @@ from dfd_tune.distill.training import (
 RECIPE = Recipe(
     epochs=2, batch_size=16, learning_rate=0.02, schedule="constant", momentum=0.9, weight_decay=5e-4, seed=0
 )
+
+
+def dfd(lambda_: float, reduction: str, source) -> Distillation:
+    return Distillation(lambda_, partial(distillation_loss, reduction=reduction), (source,))
 
 
 def recipe(**changes) -> Recipe:
@@ -192,7 +197,8 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
 
     plain = network()
     features = plain.features(inputs)
-    total = dfd_loss(plain.classifier(features), labels, features, target, lambda_=lambda_, reduction="sum").total
+    distilled = distillation_loss(features, target, "sum")
+    total = joint_loss(plain.classifier(features), labels, distilled, lambda_).total
     total.backward()
     expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
 
@@ -201,7 +207,7 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
     history = train(
         trained,
         images,
-        distillation=Distillation(lambda_, "sum", source),
+        distillation=dfd(lambda_, "sum", source),
         epochs=1,
         batch_size=40,
         momentum=0.0,
@@ -219,7 +225,7 @@ def test_every_epoch_sees_every_image_once_in_its_view_with_its_teacher_features
         seen.append((epoch, indices.tolist()))
         return torch.zeros(len(indices), 128)
 
-    train(network(), distillation=Distillation(1.0, "mean", source))
+    train(network(), distillation=dfd(1.0, "mean", source))
     assert seen == [(epoch, part.tolist()) for epoch in range(2) for part in batches(40, 16, 0, epoch)]
 
 
@@ -227,7 +233,7 @@ def test_losses_are_means_over_images_whatever_the_batches():
     # At a learning rate of nearly nothing the network stays the same, so the batch size can't matter.
     images, teacher = training(), network(seed=2).eval()
     target = teacher.features(images.batch(0, np.arange(40))[0]).detach()
-    distillation = Distillation(2.0, "mean", lambda epoch, indices: target[torch.from_numpy(indices)])
+    distillation = dfd(2.0, "mean", lambda epoch, indices: target[torch.from_numpy(indices)])
     runs = [
         train(network(), images, distillation=distillation, epochs=1, learning_rate=1e-30, batch_size=size)[0]
         for size in (40, 16, 3)
@@ -311,7 +317,7 @@ def test_a_loss_that_is_not_finite_ends_the_training():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_distillation_that_is_not_finite_ends_the_training(value):
-    distillation = Distillation(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 128), value))
+    distillation = dfd(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 128), value))
     with pytest.raises(DivergedError, match="epoch 1"):
         train(network(), distillation=distillation)
 

@@ -16,8 +16,9 @@ from tiny import CPU, network, trial, without_times, workbench
 
 from dfd_tune.config import Recipe
 from dfd_tune.distill.features import LiveFeatures
+from dfd_tune.distill.methods import Distillation, loss_of
 from dfd_tune.distill.process import Process, SingleProcess
-from dfd_tune.distill.training import Distillation, train_network
+from dfd_tune.distill.training import train_network
 from dfd_tune.store import Store
 
 _together: Any = None
@@ -87,7 +88,7 @@ def train_distilled(process: Process, root: Path, recipe: Recipe) -> dict[str, A
         bench.validation_images(config.low_res),
         recipe=recipe,
         process=process,
-        distillation=Distillation(config.lambda_, config.reduction, teacher),
+        distillation=Distillation(config.lambda_, loss_of(config), (teacher,)),
     )
     return {
         "history": without_times(history),

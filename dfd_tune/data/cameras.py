@@ -1,0 +1,69 @@
+"""A dataset's images as a camera sees them: made once, kept as files, memory-mapped by every process of a node.
+
+    low_res/<key>/  train.npy  validation.npy  test.npy  camera.json
+
+All trials, base networks and front ends of that camera read the same files, so noise and JPEG happen once. Not for:
+how a picture is taken (degradation.py), nor for enlarging it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dfd_tune.config import Camera
+from dfd_tune.data.degradation import take_pictures
+from dfd_tune.data.prepared import Dataset, Split
+from dfd_tune.store import Store, read_json, write_json
+
+SPLITS = ("train", "validation", "test")
+
+
+def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) -> np.ndarray:
+    """The images of a split as `camera` sees them: from the store, or taken now; damaged files are made anew.
+
+    Args:
+        store: where the files are kept.
+        dataset: whose images they are.
+        camera: how they come about.
+        split: train, validation or test.
+
+    Returns:
+        uint8 (N, C, r, r), memory-mapped, read-only.
+    """
+    key = camera.key(dataset.digest)
+    with store.lease(f"low_res-{key}"):
+        found = _open(store, key, dataset, camera, split)
+        if found is not None:
+            return found
+        store.discard("low_res", key)
+        store.clear_drafts("low_res", key)
+        with store.publish("low_res", key) as folder:
+            for number, name in enumerate(SPLITS):
+                # A generator of its own for each split: the noise of an image depends on its place there alone.
+                pictures = take_pictures(_split(dataset, name).images, camera, np.random.default_rng(number))
+                np.save(folder / f"{name}.npy", pictures)
+            write_json(folder / "camera.json", _identity(dataset, camera))
+        found = _open(store, key, dataset, camera, split)
+        assert found is not None, f"low_res/{key} was just written"
+        return found
+
+
+def _open(store: Store, key: str, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
+    folder = store.path("low_res", key)
+    try:
+        if read_json(folder / "camera.json") != _identity(dataset, camera):
+            return None
+        pictures = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError, AssertionError):
+        return None
+    shape = (len(_split(dataset, split)), dataset.channels, camera.resolution, camera.resolution)
+    return pictures if (pictures.dtype, pictures.shape) == (np.uint8, shape) else None
+
+
+def _identity(dataset: Dataset, camera: Camera) -> dict[str, object]:
+    return {"camera": camera.identity(), "dataset": dataset.digest}
+
+
+def _split(dataset: Dataset, name: str) -> Split:
+    found: Split = getattr(dataset, name)
+    return found

@@ -1,0 +1,305 @@
+"""Super-resolution front ends: trained once on the training pairs before the search, kept by key like a teacher.
+
+    frontends/<key>/  frontend.safetensors  frontend.json
+
+VDSR and ESPCN minimise the squared error; SRGAN does so for the first half of its epochs, then content and adversarial
+loss. Not for: the networks (models/super_resolution.py), or the student behind one (student.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dfd_tune.config import FrontendConfig, PretrainedConfig
+from dfd_tune.data.degradation import resize
+from dfd_tune.data.prepared import Dataset
+from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.networks import arrays_of, load_weights
+from dfd_tune.distill.training import DivergedError, batches
+from dfd_tune.models import Network
+from dfd_tune.models.super_resolution import FrontEnd, build_frontend, discriminator, seeded
+from dfd_tune.store import Store, read_json, write_json
+
+WEIGHTS_FILE, FACTS_FILE = "frontend.safetensors", "frontend.json"
+ADVERSARIAL_WEIGHT = 1e-3
+"""Ledig et al. 2017, Eq. 3."""
+VGG_SCALE = 1 / 12.75
+"""Ledig et al. 2017, section 3.2: VGG's features are scaled so that the loss is comparable to the squared error."""
+VGG19_FILE = "vgg19-dcbb9e9d.pth"
+"""Torchvision's weights, trained on ImageNet."""
+RESTORED_AT_ONCE = 1000
+"""Images; more would only take more memory."""
+SSIM_WINDOW = 7
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(restored, true), float (N, C, S, S) in 0..1 -> a scalar."""
+
+
+@dataclass(frozen=True)
+class TrainedFrontend:
+    """A frozen front end in evaluation mode, and what is known of it."""
+
+    key: str
+    config: FrontendConfig
+    network: FrontEnd
+    psnr: float
+    """In dB, of the validation images taken together."""
+    ssim: float
+    bicubic_psnr: float
+    """Of plain bicubic enlargement; likewise `bicubic_ssim`."""
+    bicubic_ssim: float
+    content: str | None
+    """Whose features SRGAN compared: "vgg19" or "teacher BACKBONE"; None for the others."""
+    history: list[dict[str, float]]
+
+    @torch.no_grad()
+    def restore(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, r, r) -> uint8 (N, C, 2r, 2r), on the device of the images."""
+        device = next(self.network.parameters()).device
+        parts = [self.network.restore(part.to(device)).to(images.device) for part in images.split(RESTORED_AT_ONCE)]
+        return torch.cat(parts)
+
+
+def find_frontend(store: Store, config: FrontendConfig, dataset: Dataset) -> TrainedFrontend | None:
+    """The front end from the store; None if it is not there, another one, or damaged."""
+    key = config.key(dataset.digest)
+    folder = store.path("frontends", key)
+    try:
+        facts = read_json(folder / FACTS_FILE)
+        if facts is None or (facts["config"], facts["dataset"]) != (config.identity(), dataset.digest):
+            return None
+        weights = load_file(folder / WEIGHTS_FILE)
+        if digest_arrays(weights) != facts["weights_digest"]:
+            return None
+        return _frozen(key, config, dataset, weights, facts)
+    except (OSError, ValueError, SafetensorError, KeyError, AssertionError):
+        return None
+
+
+def ensure_frontend(
+    store: Store,
+    config: FrontendConfig,
+    dataset: Dataset,
+    *,
+    low: tuple[np.ndarray, np.ndarray],
+    high: tuple[np.ndarray, np.ndarray],
+    content: Network | None,
+    device: torch.device,
+) -> tuple[TrainedFrontend, bool]:
+    """The front end from the store or, where it is not there, trained now; and whether it was trained now.
+
+    Two callers at once train it once: the second waits for the first. A damaged entry is trained anew.
+
+    Args:
+        store: where front ends are kept.
+        config: which one.
+        dataset: whose images they are.
+        low: training and validation images as the camera sees them, uint8 (N, C, r, r).
+        high: the same images at twice that side, uint8 (N, C, 2r, 2r).
+        content: the teacher, where `config.content` is one.
+        device: where it is trained.
+
+    Raises:
+        DivergedError: a loss was not finite.
+        FileNotFoundError: `config.content` asks for VGG-19, whose weights are not at hand.
+    """
+    key = config.key(dataset.digest)
+    with store.lease(f"frontend-{key}"):
+        found = find_frontend(store, config, dataset)
+        if found is not None:
+            return found, False
+        store.discard("frontends", key)
+        store.clear_drafts("frontends", key)
+        with seeded(config.seed):
+            network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
+            loss = _content_loss(store, config, dataset, content, device)
+            history = _train(network.to(device), config, low[0], high[0], loss, device)
+        network.cpu().eval()
+        weights = arrays_of(network)
+        facts = {
+            "config": config.identity(),
+            "dataset": dataset.digest,
+            "weights_digest": digest_arrays(weights),
+            "content": _content_name(config),
+            "history": history,
+            **_quality(network, low[1], high[1]),
+        }
+        with store.publish("frontends", key) as folder:
+            save_file(weights, folder / WEIGHTS_FILE)
+            write_json(folder / FACTS_FILE, facts)
+        return _frozen(key, config, dataset, weights, facts), True
+
+
+def vgg19_at_hand(store: Store) -> Path | None:
+    """The file of VGG-19's weights: in the store's downloads or torch's own cache; None if it is in neither."""
+    places = (store.path("downloads"), Path(torch.hub.get_dir()) / "checkpoints")
+    return next((place / VGG19_FILE for place in places if (place / VGG19_FILE).is_file()), None)
+
+
+def _frozen(
+    key: str, config: FrontendConfig, dataset: Dataset, weights: dict[str, np.ndarray], facts: dict[str, Any]
+) -> TrainedFrontend:
+    network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
+    load_weights(network, weights)
+    network.eval().requires_grad_(False)
+    names = ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim", "content", "history")
+    return TrainedFrontend(key, config, network, **{name: facts[name] for name in names})
+
+
+def _train(
+    network: FrontEnd,
+    config: FrontendConfig,
+    low: np.ndarray,
+    high: np.ndarray,
+    content: Loss | None,
+    device: torch.device,
+) -> list[dict[str, float]]:
+    """Train in place by Adam, whose rate falls along a cosine; returns each epoch's losses."""
+    inputs, targets = (torch.tensor(images).to(device) for images in (low, high))
+    steps = math.ceil(len(inputs) / config.batch_size)
+    alone = config.epochs if content is None else config.epochs // 2
+    optimizer, schedule = _adam(network, config, steps * config.epochs)
+    judge = None
+    history = []
+    network.train()
+    for epoch in range(config.epochs):
+        if content is not None and epoch == alone:
+            judge = _Adversary(config, inputs.shape[1], steps * (config.epochs - alone), device)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for batch in batches(len(inputs), config.batch_size, config.seed, epoch):
+            where = torch.from_numpy(batch).to(device)
+            restored, true = network(inputs[where].float() / 255), targets[where].float() / 255
+            if judge is None or content is None:
+                loss = F.mse_loss(restored, true)
+            else:
+                judge.learn(restored.detach(), true)
+                loss = content(restored, true) + ADVERSARIAL_WEIGHT * judge.displeasure(restored)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach().double() * len(batch)
+        mean = (total / len(inputs)).item()
+        if not math.isfinite(mean):
+            raise DivergedError(
+                f"The loss of the front end {config.kind} is not finite in epoch {epoch + 1}: frontend_learning_rate "
+                f"{config.learning_rate:g} is too high for it; lower it."
+            )
+        history.append({"epoch": epoch + 1, "loss": mean, "adversarial": float(judge is not None)})
+    return history
+
+
+def _adam(network: nn.Module, config: FrontendConfig, steps: int) -> tuple[torch.optim.Adam, Any]:
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+
+
+class _Adversary:
+    """SRGAN's discriminator with its optimiser: Ledig et al. 2017, Eq. 2 and 5."""
+
+    def __init__(self, config: FrontendConfig, channels: int, steps: int, device: torch.device):
+        with seeded(config.seed + 1):
+            self._network = discriminator(channels=channels, size=config.size).to(device)
+        self._optimizer, self._schedule = _adam(self._network, config, steps)
+
+    def learn(self, restored: Tensor, true: Tensor) -> None:
+        """One step towards telling restored images from true ones."""
+        loss = F.softplus(self._network(restored)).mean() + F.softplus(-self._network(true)).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+
+    def displeasure(self, restored: Tensor) -> Tensor:
+        """−log D(restored), averaged: what the generator lowers."""
+        return F.softplus(-self._network(restored)).mean()
+
+
+def _content_name(config: FrontendConfig) -> str | None:
+    if isinstance(config.content, PretrainedConfig):
+        return f"teacher {config.content.network.backbone}"
+    return config.content
+
+
+def _content_loss(
+    store: Store, config: FrontendConfig, dataset: Dataset, teacher: Network | None, device: torch.device
+) -> Loss | None:
+    """SRGAN's content loss, the squared error of features (Ledig et al. 2017, Eq. 5); None for the others."""
+    if config.content is None:
+        return None
+    if config.content == "vgg19":
+        file = vgg19_at_hand(store)
+        if file is None:
+            raise FileNotFoundError(f"{VGG19_FILE} is neither in the store's downloads nor in torch's cache")
+        features = _vgg22(file).to(device)
+        return lambda restored, true: F.mse_loss(features(restored), features(true))
+    assert teacher is not None, "the teacher comes before the front end"
+    looked_at: Network = teacher.to(device)
+    mean, std = (torch.tensor(values, device=device).reshape(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
+
+    def maps(images: Tensor) -> Tensor:
+        enlarged = F.interpolate(images, size=(dataset.image_size,) * 2, mode="bilinear", align_corners=False)
+        return looked_at.maps((enlarged - mean) / std, "middle")
+
+    return lambda restored, true: F.mse_loss(maps(restored), maps(true).detach())
+
+
+class _Vgg22(nn.Module):
+    """VGG-19 up to the second convolution before its second max-pool, for images in 0..1, grey or RGB.
+
+    Ledig et al. 2017, section 3.2: φ_2,2, with the statistics of ImageNet that torchvision's weights were trained with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 64), (64, 64), (64, 128), (128, 128)):
+            if len(layers) == 4:
+                layers.append(nn.MaxPool2d(2))
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        colours = images.expand(-1, 3, -1, -1)
+        maps: Tensor = self.features((colours - self.mean) / self.std)
+        return math.sqrt(VGG_SCALE) * maps
+
+
+def _vgg22(file: Path) -> _Vgg22:
+    network = _Vgg22()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    network.eval().requires_grad_(False)
+    return network
+
+
+@torch.no_grad()
+def _quality(network: FrontEnd, low: np.ndarray, high: np.ndarray) -> dict[str, float]:
+    """PSNR and SSIM of the network's and of bicubic enlargement's images, against the true ones."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    true = torch.tensor(high)
+    pictures = torch.tensor(low)
+    restored = torch.cat([network.restore(part) for part in pictures.split(RESTORED_AT_ONCE)])
+    bicubic = resize(pictures, true.shape[-1], "bicubic", antialias=False)
+    found = {}
+    for prefix, images in (("", restored), ("bicubic_", bicubic)):
+        ours, theirs = images.float(), true.float()
+        found[f"{prefix}psnr"] = peak_signal_noise_ratio(ours, theirs, data_range=255.0).item()
+        found[f"{prefix}ssim"] = structural_similarity_index_measure(
+            ours, theirs, gaussian_kernel=False, kernel_size=SSIM_WINDOW, data_range=255.0
+        ).item()
+    return found

@@ -1,0 +1,134 @@
+"""Distillation methods: which outputs of student and teacher each compares, by which loss, and through which adapter.
+
+    method    compares                          loss                      adapter of the student's side
+    dfd       features, the last layer          distillation_loss         linear, where the dimensions differ
+    kd        logits                            soft_target_loss
+    logits    logits                            distillation_loss
+    rdl       distances of pairs' features      pairwise_distance_loss
+    fitnets   maps of a middle layer            hint_loss                 1×1 convolution, always
+
+Adapters are trained with the student and thrown away after. With several teachers (You et al. 2017, "Learning from
+Multiple Teacher Networks", https://doi.org/10.1145/3097983.3098135) the loss is the mean of the losses to each. Where
+nothing is adapted, its gradient is that of the loss to the mean of the teachers' features, logits, distances or
+softened outputs, which these losses are linear or quadratic in. Not for: the losses' formulas (losses.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfd_tune.config import Method, TrialConfig
+from dfd_tune.distill.losses import (
+    distillation_loss,
+    hint_loss,
+    pairwise_distance_loss,
+    soft_target_loss,
+)
+from dfd_tune.models import Network
+
+Output = Literal["features", "logits", "maps"]
+
+COMPARED: dict[Method, Output] = {
+    "dfd": "features",
+    "kd": "logits",
+    "logits": "logits",
+    "rdl": "features",
+    "fitnets": "maps",
+}
+"""Which output each method compares."""
+
+FIRST_ADAPTER_SEED = 2_000_000
+"""Added to a student's seed, so that its adapters draw from a stream of their own."""
+
+
+class TargetSource(Protocol):
+    """Where a teacher's outputs come from: computed live, or read from a bank."""
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Outputs, float32 (B, …), for the views that the images `indices`, int64 (B,), get in `epoch`."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What makes a training run distil: what of the student is compared with what of its teachers, and its weight."""
+
+    lambda_: float
+    compare: Callable[[Tensor, Tensor], Tensor]
+    """(student's output, teacher's output) -> loss, a scalar."""
+    targets: tuple[TargetSource, ...]
+    """One for each teacher."""
+    output: Output = "features"
+    layer: str = ""
+    """Of `maps`: the student's layer."""
+    adapters: tuple[nn.Module, ...] = ()
+    """One for each teacher, applied to the student's output; none where nothing is adapted."""
+
+    def loss(self, adapted: Sequence[Tensor], epoch: int, indices: np.ndarray) -> Tensor:
+        """The mean over teachers of the loss, a scalar.
+
+        Args:
+            adapted: the student's output through the adapter of each teacher.
+            epoch: from 0.
+            indices: the images of the batch, int64 (B,).
+        """
+        losses = [
+            self.compare(ours, target(epoch, indices)) for ours, target in zip(adapted, self.targets, strict=True)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+@dataclass(frozen=True)
+class LogitTargets:
+    """A teacher's logits: its classifier on its features, wherever these come from."""
+
+    features: TargetSource
+    teacher: Network
+
+    @torch.no_grad()
+    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+        """Logits, float32 (B, K)."""
+        assert not self.teacher.training, "a teacher in training mode drops units"
+        logits: Tensor = self.teacher.classifier(self.features(epoch, indices))
+        return logits
+
+
+def loss_of(config: TrialConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of the trial's method, as a function of the student's and a teacher's output."""
+    if config.method == "kd":
+        return partial(soft_target_loss, temperature=config.temperature)
+    losses = {
+        "dfd": distillation_loss,
+        "logits": distillation_loss,
+        "rdl": pairwise_distance_loss,
+        "fitnets": hint_loss,
+    }
+    return partial(losses[config.method], reduction=config.reduction)
+
+
+def adapters_for(config: TrialConfig, student: Network, teachers: Sequence[Network]) -> tuple[nn.Module, ...]:
+    """What the student's output goes through before it is compared with each teacher's, on the CPU.
+
+    Their weights depend on the trial's seed and the teacher's place alone; the global random state is left as it is.
+    """
+    adapters: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        for place, teacher in enumerate(teachers):
+            torch.manual_seed(FIRST_ADAPTER_SEED + 100 * config.seed + place)
+            adapters.append(_adapter(config, student, teacher))
+    return tuple(adapters)
+
+
+def _adapter(config: TrialConfig, student: Network, teacher: Network) -> nn.Module:
+    if config.method == "fitnets":
+        layer = config.hint_layer
+        return nn.Conv2d(student.channels_of(layer), teacher.channels_of(layer), kernel_size=1)
+    if config.method == "dfd" and student.feature_dim != teacher.feature_dim:
+        return nn.Linear(student.feature_dim, teacher.feature_dim)
+    return nn.Identity()

@@ -1,0 +1,46 @@
+"""What the test images say of stored networks. Each question is asked once, when a search is concluded.
+
+Not for: choosing anything by the answer (report/cells.py says which trials are tested).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.distill.training import evaluate
+from dfd_tune.distill.workbench import Workbench
+from dfd_tune.models.deployed import load_deployed
+
+
+@torch.no_grad()
+def probabilities_on_test_images(file: Path, config: TrialConfig, bench: Workbench) -> tuple[np.ndarray, np.ndarray]:
+    """What a stored student makes of the low-resolution test images.
+
+    Args:
+        file: a finished trial's student.
+        config: of that trial; says what its low-resolution images are.
+        bench: the dataset's workbench, whose store holds the front end, if the trial has one.
+
+    Returns:
+        Class probabilities, float32 (N, K), and labels, int64 (N,).
+    """
+    network = load_deployed(file)[0].network.to(bench.device).eval()
+    images = bench.test_images(config.low_res)
+    parts = [torch.softmax(network(inputs).float(), dim=1).cpu().numpy() for inputs, _ in images.batches()]
+    return np.concatenate(parts), images.labels.cpu().numpy()
+
+
+def accuracy_on_test_images(file: Path, config: TrialConfig, bench: Workbench) -> float:
+    """Accuracy of a stored student on the low-resolution test images, a fraction; arguments as above."""
+    probabilities, labels = probabilities_on_test_images(file, config, bench)
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def network_test_accuracy(config: PretrainedConfig, bench: Workbench) -> float:
+    """Accuracy of a network from the store on the test images of the side it was trained on, a fraction: of a
+    teacher, the HR baseline."""
+    return evaluate(bench.pretrained(config).network, bench.test_images(config.low_res))[0]
