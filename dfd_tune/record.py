@@ -178,11 +178,15 @@ def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     return SearchRecord(**parts)
 
 
+SAID_BY_VALUE = ("backbone", "method", "student_start", "reduction")
+"""Settings whose value says what it is of."""
+
+
 def describe_point(config: Mapping[str, Any], explored: Iterable[str]) -> str:
     """The explored settings of a trial in a few words, as in "resnet18 λ=2 seed=1"."""
     words = []
     for name in explored:
         value = config[name]
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        words.append(text if isinstance(value, str) else f"{'λ' if name == 'lambda_' else name}={text}")
+        text = "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        words.append(text if name in SAID_BY_VALUE else f"{'λ' if name == 'lambda_' else name}={text}")
     return " ".join(words)

@@ -31,6 +31,8 @@ DIGITS: Settings = MappingProxyType(
         "batch_size": 64,
         "learning_rate": 0.05,
         "student_start": "scratch",
+        "frontend_size": 0.25,
+        "frontend_epochs": 20,
         "crop_padding": 1,
         "flip": False,  # a mirrored digit is no digit
         "validation_fraction": 0.2,
@@ -49,6 +51,7 @@ PAPER: Settings = MappingProxyType(
         # The paper gives neither the rate nor its schedule; this peak suits AlexNet, which has no batch norm, too.
         "learning_rate": 0.05,
         "student_start": "teacher",  # on reduced CIFAR-10 worth more than any λ: docs/results.md
+        "frontend_epochs": 100,
         "crop_padding": 4,
         "flip": True,
         "validation_fraction": 0.1,

@@ -261,6 +261,9 @@ class _Vgg22(nn.Module):
     Ledig et al. 2017, section 3.2: φ_2,2, with the statistics of ImageNet that torchvision's weights were trained with.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Super-resolution front ends: VDSR, ESPCN and SRGAN's generator and discriminator, each doubling the side of its images.
+"""Super-resolution front ends, each doubling the side of its images: VDSR, ESPCN, and SRGAN's two networks.
 
 Widths and depths are the published ones times one setting. Not for: their losses and training (distill/frontends.py).
 docs/models.md lists the layers.
@@ -70,8 +70,8 @@ def vdsr(*, channels: int, size: float) -> FrontEnd:
 def espcn(*, channels: int, size: float) -> FrontEnd:
     """Three convolutions at low resolution (5×5 of 64, 3×3 of 32, 3×3) and a sub-pixel shuffle.
 
-    Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
-    Network", section 2 and 3.2, https://arxiv.org/abs/1609.05158. `size` changes its widths alone.
+    Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
+    Neural Network", sections 2 and 3.2, https://arxiv.org/abs/1609.05158. `size` changes its widths alone.
     """
     first, second = scaled(64, size), scaled(32, size)
     return FrontEnd(

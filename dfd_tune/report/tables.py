@@ -1,6 +1,6 @@
-"""A search's results as a JSON object, CSV, Markdown or text.
+"""A search's trials: as a JSON object, as CSV, ranked; and what came out, in a few lines.
 
-Not for: figures (plots.py).
+Not for: comparisons of cells (layouts.py), or figures (figures/).
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
             }
             for trial in trials
         ],
+        "protocol": search.protocol,
+        "tested": search.tested,
+        "frontends": [dataclasses.asdict(frontend) for frontend in search.frontends],
+        "importances": search.importances,
         "best": None if best is None else dataclasses.asdict(best),
     }
 
@@ -93,19 +97,6 @@ def _mean(point: Point, metric: str) -> float:
     return statistics.fmean(trial.metrics[metric] for trial in point.trials)
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in aligned columns."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    return "".join(line.rstrip() + "\n" for line in lines)
-
-
 def conclusion(search: SearchRecord) -> list[str]:
     """What came out, in a few lines: the chosen student against plain training and the teacher."""
     best = search.best
@@ -143,4 +134,6 @@ def percent(fraction: float) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -49,7 +49,7 @@ def teach(
     done: dict[str, Record] = {}
     for configs in (teachers, [frontend.config for frontend in frontends], bases):
         done |= _round(configs, context, say)
-    records = [done[planned.key] for planned in (*networks, *frontends)]
+    records = [done[key] for key in (*(network.key for network in networks), *(front.key for front in frontends))]
     return (
         [record for record in records if isinstance(record, TeacherRecord)],
         [record for record in records if isinstance(record, FrontendRecord)],
