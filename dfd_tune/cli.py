@@ -179,7 +179,8 @@ def spaces(name: str | None) -> None:
 def results(name: str, form: str, store_path: str) -> None:
     """Show what the search NAME found, also while it runs."""
     from dfd_tune.record import load_search, load_trials
-    from dfd_tune.report.tables import conclusion, plain, ranking, results_object, trials_csv
+    from dfd_tune.report.formats import plain
+    from dfd_tune.report.tables import conclusion, ranking, results_object, trials_csv
     from dfd_tune.store import existing_store
 
     store = existing_store(store_path)
@@ -192,6 +193,37 @@ def results(name: str, form: str, store_path: str) -> None:
     else:
         click.echo(plain(*ranking(search, trials)))
         click.echo("\n".join(conclusion(search)))
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--output", default=None, help="Folder to write to.  [default: report in the first search's folder]")
+@click.option("--mlflow-uri", default=None, help="MLflow server or database.  [default: mlflow.db in the store]")
+@STORE_OPTION
+def report(names: tuple[str, ...], output: str | None, mlflow_uri: str | None, store_path: str) -> None:
+    """Write the report of one or several searches: a page, figures, and tables as Markdown, CSV and LaTeX.
+
+    Several searches share one report: Table 1 of `table1` on two datasets, say. A search that is not finished is
+    reported as far as it goes. Nothing is trained, and no test image is looked at anew.
+    """
+    from dfd_tune.record import REPORT_FOLDER, load_search
+    from dfd_tune.report.write import write_report
+    from dfd_tune.store import existing_store
+    from dfd_tune.tracking import upload_report
+
+    store = existing_store(store_path)
+    names = tuple(dict.fromkeys(names))
+    searches = _all_of(lambda name: load_search(store, name), names)
+    several = f"{REPORT_FOLDER}-{'+'.join(names)}"[:100] if len(names) > 1 else REPORT_FOLDER
+    folder = Path(output).expanduser().absolute() if output else store.path("searches", names[0], several)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output '{folder}' is a file; name a folder.")
+    files = write_report(store, searches, folder)
+    click.echo(f"Report: {files[0]}")
+    for search in searches:
+        complaint = upload_report(store, mlflow_uri, search, folder, files)
+        if complaint:
+            click.echo(complaint, err=True)
 
 
 @cli.command()
@@ -268,6 +300,19 @@ def datasets(name: str | None, data: str | None, assignments: tuple[str, ...], s
     )
 
 
+def _all_of(find: Any, names: tuple[str, ...]) -> list[Any]:
+    """What `find` gives for each name; the problems of all names are reported together."""
+    found: list[Any] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            found.append(find(name))
+        except UserError as error:
+            problems += error.problems
+    raise_all(problems)
+    return found
+
+
 def _request(
     space_name: str,
     dataset: str | None,
@@ -311,7 +356,7 @@ def _request(
 
 
 def _show_config(request: Any) -> None:
-    from dfd_tune.report.tables import plain
+    from dfd_tune.report.formats import plain
     from dfd_tune.settings import describe
 
     rows = [list(row) for row in describe(request)]
@@ -321,7 +366,8 @@ def _show_config(request: Any) -> None:
 def _show_outcome(outcome: Any, store_path: str, folder: Path) -> None:
     name = outcome.search.search
     store = "" if store_path == "./dfd_runs" else f" --store {shlex.quote(store_path)}"
-    click.echo(f"\nTables, λ curve and the best student: {folder}")
+    click.echo(f"\nReport: {folder / 'report' / 'report.html'}")
+    click.echo(f"Tables and the best student: {folder}")
     click.echo(f"MLflow: {outcome.tracking_uri}" + (f", model {outcome.model}" if outcome.model else ""))
     for complaint in outcome.complaints:
         click.echo(complaint, err=True)

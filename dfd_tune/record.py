@@ -105,9 +105,12 @@ class SearchRecord:
     explored: dict[str, Any]
     """The space's axes: setting -> values or range."""
     dataset: dict[str, Any]
-    """The DatasetConfig's settings, with digest, classes, channels, image_size and the splits' sizes."""
+    """The DatasetConfig's settings, with digest, classes, channels, image_size, the splits' sizes, and `prepared`, the
+    name of the folder in the store."""
     settings: dict[str, Any]
     """Settings that all trials share."""
+    dataset_settings: dict[str, Any] = field(default_factory=dict)
+    """The DatasetConfig as it was asked for: what is not set is None."""
     sampler: str
     num_trials: int
     seed: int

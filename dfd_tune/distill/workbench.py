@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +111,13 @@ class Workbench:
             content=content,
             device=process.device,
         )
+
+    def pictures(self, split: str, low_res: LowRes) -> np.ndarray:
+        """The images of a split as the camera or, where there is one, the front end gives them: uint8 (N, C, r, r)."""
+        pictures = camera_images(self.store, self.dataset, low_res.camera, split)
+        if low_res.frontend is None:
+            return pictures
+        return self.frontend(low_res.frontend).restore(torch.tensor(pictures)).numpy()
 
     def test_images(self, low_res: LowRes | None) -> EvaluationImages:
         """The test split at low resolution or, with None, at high resolution."""

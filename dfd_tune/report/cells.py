@@ -202,11 +202,8 @@ def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: S
     if best is None:
         return []
     home = next(point for point in points if best in point.trials)
-    if lambda_of(home) == 0:
-        plain, distilled = (home,), ()
-    else:
-        plain = tuple(point for point in points if lambda_of(point) == 0 and _plain_key(point) == _plain_key(home))
-        distilled = (home,)
+    twins = tuple(point for point in points if lambda_of(point) == 0 and _plain_key(point) == _plain_key(home))
+    plain, distilled = ((home,), twins[:0]) if lambda_of(home) == 0 else (twins, (home,))
     others = other_axes(search)
     setting = {axis: home.config[axis] for axis in others}
     return [_cell(search, describe_point(home.config, others) or home.config["backbone"], setting, plain, distilled)]

@@ -102,7 +102,9 @@ def table2(searches: Sequence[Found]) -> Table | None:
             kind = str(cell.config["frontend"])
             base = None if cell.base is None else tested_accuracy(search, cell.base)
             label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
-            rows.append((label, text_of(base), _against(search, cell, without), _quality(search, cell), paper.get(kind)))
+            rows.append(
+                (label, text_of(base), _against(search, cell, without), _quality(search, cell), paper.get(kind))
+            )
         for cell in cells:
             if cell.chosen is None:
                 continue
@@ -152,12 +154,22 @@ def cells_table(found: Found) -> Table:
                 distilled,
                 signed(result.difference),
                 _share(result.gap_recovered),
-                NOTHING if cell.teacher is None or cell.teacher.test_accuracy is None
+                NOTHING
+                if cell.teacher is None or cell.teacher.test_accuracy is None
                 else f"{100 * cell.teacher.test_accuracy:.2f}",
                 result.verdict,
             )
         )
-    header = ("cell", "base (λ = 0), %", "chosen λ", "distilled, %", "difference", "gap recovered", "HR baseline, %", "verdict")
+    header = (
+        "cell",
+        "base (λ = 0), %",
+        "chosen λ",
+        "distilled, %",
+        "difference",
+        "gap recovered",
+        "HR baseline, %",
+        "verdict",
+    )
     title = f"{search.search}: accuracy on test images of each cell's base network and chosen student"
     return Table(f"cells-{search.search}", title, caption_of(found), header, tuple(rows))
 
@@ -181,8 +193,9 @@ def frontends_table(found: Found) -> Table | None:
     )
     header = ("front end", "pixels", "PSNR, dB", "SSIM", "bicubic PSNR, dB", "bicubic SSIM", "content loss on")
     caption = (
-        f"{found.search.dataset['dataset']}: {found.search.dataset['validation_images']:,} validation images; PSNR of all "
-        f"images together, SSIM with a window of 7 pixels; widths and depths {records[0].size:g} times the published ones."
+        f"{found.search.dataset['dataset']}: {found.search.dataset['validation_images']:,} validation images; PSNR of "
+        "all images together, SSIM with a window of 7 pixels; widths and depths "
+        f"{records[0].size:g} times the published ones."
     )
     return Table(f"frontends-{found.search.search}", "Super-resolution front ends", caption, header, rows)
 

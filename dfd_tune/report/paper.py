@@ -1,4 +1,4 @@
-"""The paper's own numbers, to stand beside ours: Tables 1 and 2 of Zhu et al., top-1 accuracy in per cent, one run each.
+"""The paper's own numbers, to stand beside ours: Tables 1 and 2, top-1 accuracy in per cent, one run each.
 
 Zhu, Han, Zhang, Lin, Wang: "Low-resolution visual recognition via deep feature distillation". Not for: ours.
 """

@@ -29,8 +29,9 @@ from dfd_tune.record import (
     TrialRecord,
 )
 from dfd_tune.report.cells import trials_to_test
+from dfd_tune.report.formats import markdown
 from dfd_tune.report.points import best_trial
-from dfd_tune.report.tables import conclusion, markdown, ranking, trials_csv
+from dfd_tune.report.tables import conclusion, ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.importance import importances
 from dfd_tune.search.ledger import Ledger
@@ -43,8 +44,8 @@ def base_twin(config: TrialConfig) -> TrialConfig:
     return dataclasses.replace(config, lambda_=0.0)
 
 
-def conclude(ledger: Ledger, plan: Plan) -> list[Path]:
-    """Choose, test and keep the best students, and write the report; returns its files.
+def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
+    """Choose, test and keep the best students, and write tables and report; returns the files of each.
 
     The test images are looked at once: what an earlier launch of the search found is taken from the record.
     """
@@ -65,13 +66,14 @@ def conclude(ledger: Ledger, plan: Plan) -> list[Path]:
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials))
     report = write_report(store, [ledger.search], folder / REPORT_FOLDER)
-    return [folder / "ranking.md", folder / "trials.csv", *report]
+    return [folder / "ranking.md", folder / "trials.csv"], report
 
 
-def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path]) -> str | None:
-    """Send the summary and the best student to MLflow; returns the registered model's address."""
+def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Sequence[Path]) -> str | None:
+    """Send summary, report and the best student to MLflow; returns the registered model's address."""
     search, trials = ledger.search, list(ledger.trials.values())
     tracker.log_summary(search, trials, files, _summary_metrics(search))
+    tracker.log_report(search, ledger.store.path("searches", search.search, REPORT_FOLDER), report)
     if search.best is None:
         return None
     file = ledger.store.path("searches", search.search, BEST_FOLDER, STUDENT_FILE)

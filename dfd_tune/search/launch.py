@@ -22,8 +22,9 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials, save_search
+from dfd_tune.report.formats import plain
 from dfd_tune.report.points import best_trial
-from dfd_tune.report.tables import conclusion, plain, ranking
+from dfd_tune.report.tables import conclusion, ranking
 from dfd_tune.search.conclude import base_twin, conclude, register
 from dfd_tune.search.driver import run_points, run_search
 from dfd_tune.search.ledger import Ledger
@@ -146,12 +147,12 @@ def _complete(plan: Plan, ledger: Ledger) -> bool:
 
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
-    files = conclude(ledger, plan)
+    files, report = conclude(ledger, plan)
     trials = list(ledger.trials.values())
     complaints = tracker.sync(ledger.search, trials)
     model = None
     try:
-        model = register(ledger, tracker, files)
+        model = register(ledger, tracker, files, report)
     except UserError as error:
         complaints += error.problems
     complaints += [line for line in tracker.close() if line not in complaints]
@@ -170,6 +171,7 @@ def _search_record(plan: Plan, name: str) -> SearchRecord:
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset=asdict(request.dataset) | _facts(dataset),
         settings=dict(request.settings),
+        dataset_settings=asdict(request.dataset),
         sampler=request.space.sampler,
         num_trials=plan.num_trials,
         seed=request.seed,

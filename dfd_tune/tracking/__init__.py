@@ -12,7 +12,7 @@ store are the truth (record.py); whatever MLflow misses can be written again fro
 """
 
 from dfd_tune.tracking.connection import resolve_address
-from dfd_tune.tracking.tracker import Tracker, open_tracker
+from dfd_tune.tracking.tracker import Tracker, open_tracker, upload_report
 from dfd_tune.tracking.ui import compare_url, serve_ui
 
-__all__ = ["Tracker", "compare_url", "open_tracker", "resolve_address", "serve_ui"]
+__all__ = ["Tracker", "compare_url", "open_tracker", "resolve_address", "serve_ui", "upload_report"]

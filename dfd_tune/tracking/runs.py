@@ -7,7 +7,7 @@ are (record.py), nor for threads and failures (tracker.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ class ExperimentRuns:
             known = self._create(_run_name(trial), tags, _start(trial, started_ms, now_ms))
             self._trials[trial.key] = known
         self._write_dataset(known, search)
-        params = {name: str(value) for name, value in trial.config.items()}
+        params = {name: str(value) for name, value in (_dataset_settings(search) | trial.config).items()}
         self._send(known, _new_epochs(trial, known, now_ms), params, tags)
         self._write_status(known, trial, now_ms)
 
@@ -108,6 +108,13 @@ class ExperimentRuns:
         self._client.set_terminated(known.id, "FINISHED", now_ms)
         known.status = "FINISHED"
         return known.id
+
+    def write_report(self, search: SearchRecord, folder: Path, files: Sequence[Path], now_ms: int) -> None:
+        """Upload a report's files, which lie in `folder`, to the summary, under `report`."""
+        run_id = self.summary_id(search, now_ms)
+        for file in files:
+            inside = Path("report") / file.relative_to(folder).parent
+            self._client.log_artifact(run_id, str(file), inside.as_posix())
 
     def summary_id(self, search: SearchRecord, now_ms: int) -> str:
         """The run id of the summary, which is made if there is none."""
@@ -185,6 +192,11 @@ def _known(run: Run) -> _Known:
         metrics=dict(run.data.metrics),
         has_dataset=bool(inputs),
     )
+
+
+def _dataset_settings(search: SearchRecord) -> dict[str, Any]:
+    """The settings of DatasetConfig; what the search's record calls `data` may be a private path, and stays there."""
+    return {name: value for name, value in search.dataset_settings.items() if name != "data"}
 
 
 def _run_name(trial: TrialRecord) -> str:

@@ -65,6 +65,24 @@ def open_tracker(store: Store, uri: str | None, *, clock: Callable[[], float] = 
     return Tracker(connect(store, address), address, artifacts, clock)
 
 
+def upload_report(
+    store: Store, uri: str | None, search: SearchRecord, folder: Path, files: Sequence[Path]
+) -> str | None:
+    """Upload a report to the summary run of a search; returns what MLflow had against it, None if nothing.
+
+    The report lies in the store in any case, so a refusal is no error.
+    """
+    try:
+        tracker = open_tracker(store, uri)
+        try:
+            tracker.log_report(search, folder, files)
+        finally:
+            tracker.close()
+    except UserError as error:
+        return str(error)
+    return None
+
+
 class Tracker:
     """One writer to one MLflow. Make it with `open_tracker`; `close` it at the end.
 
@@ -125,6 +143,15 @@ class Tracker:
         with self._one_writer, refusals_as_user_errors(self.address, "did not take the search's summary"):
             runs = self._runs_of(search.search)
             return runs.write_summary(search, list(files), {**counted, **metrics}, tags or {}, self._now_ms())
+
+    def log_report(self, search: SearchRecord, folder: Path, files: Sequence[Path]) -> None:
+        """Upload a report's files, which lie in `folder`.
+
+        Raises:
+            UserError: MLflow did not take them.
+        """
+        with self._one_writer, refusals_as_user_errors(self.address, "did not take the report"):
+            self._runs_of(search.search).write_report(search, folder, files, self._now_ms())
 
     def register_best(
         self,

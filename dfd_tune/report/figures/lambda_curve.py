@@ -1,6 +1,6 @@
-"""Figures of a search, drawn with matplotlib without a display.
+"""Accuracy against λ, the paper's Figure 2: one curve a cell.
 
-Not for: what belongs into a curve (curves.py), nor for tables (tables.py).
+Not for: what belongs into a curve (report/cells.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
-from dfd_tune.report.curves import Curve, best_curves, curves_of, lambda_of, other_axes
+from dfd_tune.report.cells import Cell, Interval, best_curves, curves_of, lambda_of, other_axes, tested_accuracy
+from dfd_tune.report.figures.style import COLOURS, MARKERS, plain_axes, save
 from dfd_tune.report.points import Point, points_of
 from dfd_tune.space import Axis, Choice, Range, axis_from_json
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, told apart by colour-blind readers: https://jfly.uni-koeln.de/color/
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
 MOST_CURVES = 9
 """More can't be told apart in one figure; the best are drawn."""
 
@@ -42,10 +40,26 @@ class _Canvas:
     curves: int
     listed: bool
     """Whether λ comes from a list, so that the points of a curve may be joined."""
+    search: SearchRecord
+
+    def height(self, point: Point) -> Interval | None:
+        """Accuracy of a point: on validation images or, under the protocol `paper`, on test images."""
+        if self.search.protocol == "paper" and self.search.tested:
+            return tested_accuracy(self.search, point)
+        return Interval(point.val_accuracy, point.half_width, len(point.trials))
+
+    def teacher(self, curve: Cell) -> float | None:
+        """The HR baseline of a curve, on the same images."""
+        if curve.teacher is None:
+            return None
+        on_test = self.search.protocol == "paper" and self.search.tested
+        return curve.teacher.test_accuracy if on_test else curve.teacher.val_accuracy
 
 
 def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
-    """Validation accuracy against λ, one curve for each combination of the other listed axes.
+    """Accuracy against λ, one curve for each combination of the other listed axes.
+
+    On validation images; under the protocol `paper` on test images, once the search is concluded.
 
     A list of λ gives evenly spaced places, a range its own scale; λ = 0 has open markers and, unless the range
     starts there, stands apart at the left. Plain training (λ = 0) and the teacher on high-resolution images are
@@ -57,30 +71,22 @@ def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pa
     points = points_of(trials)
     if "lambda_" not in search.explored or len(points) < 2:
         return []
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    curves = curves_of(search, points)
+    curves = curves_of(search, trials)
     shown = best_curves(curves, MOST_CURVES)
     styles = _styles(search, shown)
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-    canvas = _canvas(figure, axis_from_json(search.explored["lambda_"]), points, len(shown))
+    canvas = _canvas(figure, search, points, len(shown))
     for number, (curve, style) in enumerate(zip(shown, styles, strict=True)):
         _draw_points(canvas, curve, style, number - (len(shown) - 1) / 2)
     has_base_lines = _draw_levels(canvas, shown, styles)
-    _label(canvas.axes, search, points, left_out=len(curves) - len(shown))
-    _legend(figure, shown, styles, has_base_lines)
-    files = []
-    for kind in ("png", "svg"):
-        file = folder / f"lambda_curve.{kind}"
-        draft = file.with_name(f".{file.name}")
-        with rc_context({"svg.hashsalt": search.search}):  # equal records give equal files
-            figure.savefig(draft, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-        files.append(draft.replace(file))
-    return files
+    _label(canvas, points, left_out=len(curves) - len(shown))
+    _legend(canvas, figure, shown, styles, has_base_lines)
+    return save(figure, folder, "lambda_curve", search.search)
 
 
-def _styles(search: SearchRecord, curves: Sequence[Curve]) -> list[Style]:
+def _styles(search: SearchRecord, curves: Sequence[Cell]) -> list[Style]:
     """A colour and a marker for each curve. Of many, the colour tells the first axis, the marker the others."""
     if len(curves) <= len(COLOURS):
         return list(zip(COLOURS, MARKERS, strict=True))[: len(curves)]
@@ -94,8 +100,9 @@ def _styles(search: SearchRecord, curves: Sequence[Curve]) -> list[Style]:
     return [(COLOURS[number % size], MARKERS[(number + number // size) % size]) for number in range(len(curves))]
 
 
-def _canvas(figure: Figure, axis: Axis, points: Sequence[Point], curves: int) -> _Canvas:
+def _canvas(figure: Figure, search: SearchRecord, points: Sequence[Point], curves: int) -> _Canvas:
     """Axes with the scale of λ, yet without curves."""
+    axis = axis_from_json(search.explored["lambda_"])
     axes = figure.add_subplot()
     place, ticks = _scale(axis, points)
     texts = [f"{tick:g}" if tick else "0\n(plain)" for tick in ticks]
@@ -107,7 +114,7 @@ def _canvas(figure: Figure, axis: Axis, points: Sequence[Point], curves: int) ->
     axes.set_xlim(first - 0.5, last + 0.5)
     if apart and first == 0:  # λ = 0 is no point of the scale
         axes.axvline(0.5, color="gray", linewidth=0.6, zorder=1)
-    return _Canvas(axes, place, last + 0.5, curves, listed)
+    return _Canvas(axes, place, last + 0.5, curves, listed, search)
 
 
 def _scale(axis: Axis, points: Sequence[Point]) -> tuple[Callable[[float], float], list[float]]:
@@ -137,17 +144,18 @@ def _ticks(axis: Range) -> list[float]:
     return [axis.low, *(tick for tick in ticks if axis.low < tick < axis.high), axis.high]
 
 
-def _draw_points(canvas: _Canvas, curve: Curve, style: Style, number: float) -> None:
+def _draw_points(canvas: _Canvas, curve: Cell, style: Style, number: float) -> None:
     """Points and intervals of a curve; `number`, counted from the middle curve, keeps it beside the others."""
     colour, marker = style
     shift = min(0.14, 0.7 / canvas.curves) * number if canvas.listed else 0.0
     for points, filled in ((curve.distilled, True), (curve.plain, False)):
-        if not points:
+        heights = [(point, height) for point in points if (height := canvas.height(point)) is not None]
+        if not heights:
             continue
         canvas.axes.errorbar(
-            [canvas.place(lambda_of(point)) + shift for point in points],
-            [100 * point.val_accuracy for point in points],
-            yerr=[100 * (math.nan if point.half_width is None else point.half_width) for point in points],
+            [canvas.place(lambda_of(point)) + shift for point, _ in heights],
+            [100 * height.mean for _, height in heights],
+            yerr=[100 * (math.nan if height.half is None else height.half) for _, height in heights],
             color=colour,
             marker=marker,
             markersize=7,
@@ -162,7 +170,7 @@ def _draw_points(canvas: _Canvas, curve: Curve, style: Style, number: float) -> 
         )
 
 
-def _draw_levels(canvas: _Canvas, curves: Sequence[Curve], styles: Sequence[Style]) -> bool:
+def _draw_levels(canvas: _Canvas, curves: Sequence[Cell], styles: Sequence[Style]) -> bool:
     """Level lines of plain training and of teachers, each once; returns whether plain training has any.
 
     Where they would be many, plain training has none: the lines could not be told apart.
@@ -171,10 +179,12 @@ def _draw_levels(canvas: _Canvas, curves: Sequence[Curve], styles: Sequence[Styl
     bases = sum(len(curve.plain) == 1 for curve in curves)
     lines = {}
     for curve, (colour, _) in zip(curves, styles, strict=True):
-        if len(curve.plain) == 1 and bases <= len(COLOURS):
-            lines[curve.plain[0].val_accuracy, colour] = (6.0, 0.0)
-        if curve.teacher is not None:
-            lines[curve.teacher, colour] = (1.5, -0.5)
+        base = None if curve.base is None else canvas.height(curve.base)
+        if base is not None and bases <= len(COLOURS):
+            lines[base.mean, colour] = (6.0, 0.0)
+        teacher = canvas.teacher(curve)
+        if teacher is not None:
+            lines[teacher, colour] = (1.5, -0.5)
     for (level, colour), (dash, start) in lines.items():
         # Each colour's dashes begin elsewhere, so that lines that lie on one another all show.
         pattern = (2 * dash * colours.index(colour) / len(colours), (dash, dash))
@@ -183,22 +193,26 @@ def _draw_levels(canvas: _Canvas, curves: Sequence[Curve], styles: Sequence[Styl
     return any(start == 0 for _, start in lines.values())
 
 
-def _label(axes: Axes, search: SearchRecord, points: Sequence[Point], left_out: int) -> None:
+def _label(canvas: _Canvas, points: Sequence[Point], left_out: int) -> None:
+    axes, search = canvas.axes, canvas.search
     facts, shared = search.dataset, search.settings
+    on_test = search.protocol == "paper" and bool(search.tested)
     axes.set_xlabel("λ, the weight of the distillation loss")
-    axes.set_ylabel("validation accuracy, %")
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel("TEST accuracy, %" if on_test else "validation accuracy, %")
+    plain_axes(axes)
     high, low = facts["image_size"], shared.get("resolution")
     sides = f" at {low}×{low} instead of {high}×{high} pixels" if low else ""
     seeds = sorted({len(point.trials) for point in points})
     few = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     parts = [
-        f"{facts['train_images']:,} training and {facts['validation_images']:,} validation images",
+        f"{facts['train_images']:,} training and "
+        + (f"{facts['test_images']:,} TEST images" if on_test else f"{facts['validation_images']:,} validation images"),
         *([f"{shared['epochs']} epochs"] if "epochs" in shared else []),
         "one seed" if seeds == [1] else f"{few} seeds a point, with the mean's 95 % interval",
     ]
     notes = ["λ is chosen on these validation images, not on test images"]
+    if on_test:
+        notes = ["every λ was tested: the best of them is chosen on test images, as the paper appears to do"]
     if left_out:
         notes.append(f"the best {MOST_CURVES} of {left_out + MOST_CURVES} curves")
     axes.set_title(f"{facts['dataset']}{sides}", loc="left", fontsize=11, pad=32)
@@ -206,7 +220,9 @@ def _label(axes: Axes, search: SearchRecord, points: Sequence[Point], left_out: 
     axes.annotate(text, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8)
 
 
-def _legend(figure: Figure, curves: Sequence[Curve], styles: Sequence[Style], has_base_lines: bool) -> None:
+def _legend(
+    canvas: _Canvas, figure: Figure, curves: Sequence[Cell], styles: Sequence[Style], has_base_lines: bool
+) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -217,6 +233,6 @@ def _legend(figure: Figure, curves: Sequence[Curve], styles: Sequence[Style], ha
         line = "--" if has_base_lines else ""
         label = "λ = 0: plain training"
         handles.append(Line2D([], [], color="gray", marker="o", markerfacecolor="white", linestyle=line, label=label))
-    if any(curve.teacher is not None for curve in curves):
+    if any(canvas.teacher(curve) is not None for curve in curves):
         handles.append(Line2D([], [], color="gray", linestyle=":", label="teacher on high-resolution images"))
     figure.legend(handles=handles, loc="outside lower center", fontsize=8, ncols=3, frameon=False)

@@ -1,0 +1,33 @@
+"""Which explored settings mattered, as bars.
+
+Not for: working that out (search/importance.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dfd_tune.record import SearchRecord
+from dfd_tune.report.figures.style import COLOURS, save
+
+
+def importances(search: SearchRecord, folder: Path) -> list[Path]:
+    """One bar a setting, most important first.
+
+    Returns:
+        The PNG and SVG files written; none if there are no importances.
+    """
+    if not search.importances:
+        return []
+    from matplotlib.figure import Figure
+
+    names = sorted(search.importances, key=lambda name: search.importances[name])
+    shares = [100 * search.importances[name] for name in names]
+    figure = Figure(figsize=(6.4, 0.9 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(["λ" if name == "lambda_" else name for name in names], shares, color=COLOURS[0])
+    axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=9)
+    axes.set_xlim(0, 1.15 * max(shares))
+    axes.set_xlabel("share of the variance of validation accuracy, % (fANOVA)")
+    axes.spines[["top", "right"]].set_visible(False)
+    return save(figure, folder, "importances", search.search)
