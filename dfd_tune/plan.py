@@ -85,7 +85,7 @@ def make_plan(request: Request, dataset: Dataset, *, bank_budget: int, vgg19_at_
         UserError: the request does not fit the dataset; all problems are named.
     """
     request = settle(request, image_size=dataset.image_size, vgg19_at_hand=vgg19_at_hand)
-    raise_all(_misfits(request, dataset))
+    raise_all([*_misfits(request, dataset), *_missing_weights(request, vgg19_at_hand)])
     trials: dict[str, TrialConfig] = {}
     if request.space.sampler == "grid":
         configs = [request.trial(point) for point in grid_points(request.explore) if request.allows(point)]
@@ -221,6 +221,17 @@ def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
         "frontend none."
         for resolution in _values(request, "resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
+    ]
+
+
+def _missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
+    """A sentence if SRGAN is to be trained with the features of a network that is not there."""
+    asked = "srgan" in _values(request, "frontend") and "vgg19" in _values(request, "frontend_content")
+    if not asked or vgg19_at_hand:
+        return []
+    return [
+        "frontend_content is vgg19, but its weights are not at hand: put torchvision's vgg19-dcbb9e9d.pth into the "
+        "folder `downloads` of the store, or set frontend_content=teacher."
     ]
 
 

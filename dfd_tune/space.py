@@ -25,7 +25,7 @@ import yaml
 
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
-from dfd_tune.rules import broken_rule, coerce, settings_of
+from dfd_tune.rules import broken_rule, coerce, settings_of, share_of_side
 
 Sampler = Literal["grid", "random", "tpe"]
 Protocol = Literal["validation", "paper"]
@@ -171,6 +171,11 @@ def _parse_range(name: str, value: dict[str, Any], sampler: str | None) -> tuple
         f"{name}: {end} is {'missing' if end not in value else repr(ends[end])}, but must be {rule}."
         for end in ends
         if (rule := broken_rule(TrialConfig, name, ends[end])) is not None
+    ]
+    problems += [
+        f"{name}: {end} is {value!r}, but a share of the image's side is no end of a range; give a list."
+        for end, value in ends.items()
+        if share_of_side(value) is not None
     ]
     log, step = value.get("log", False), coerce(TrialConfig, name, value.get("step"))
     if not isinstance(log, bool):

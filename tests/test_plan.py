@@ -126,7 +126,7 @@ def test_a_trial_that_starts_from_its_teacher_needs_it_without_looking_at_featur
 def test_each_resolution_has_a_base_network_but_all_share_a_teacher():
     plan = plan_for("lambda_grid", "backbone=[vgg16]", "student_start=base", "resolution=[2, 4]")
     assert sorted(network.config.role for network in plan.networks) == ["base", "base", "teacher"]
-    assert {network.config.low_res.resolution for network in plan.networks if network.config.low_res} == {2, 4}
+    assert {network.config.low_res.camera.resolution for network in plan.networks if network.config.low_res} == {2, 4}
     assert [network.bank for network in plan.networks if network.config.role == "base"] == [None, None]
 
 
@@ -229,10 +229,101 @@ def test_the_plan_says_what_will_happen():
         "digits: 100 training, 20 validation, 30 test images, 8×8×1, 2 classes",
         "24 trials (grid) over backbone, lambda_",
     ]
+    assert lines[2] == "Made once and shared: 3 teachers, 1 feature bank, 1 set of low-resolution images"
     key = digits_trial(backbone="resnet18").teacher().key(DIGITS.digest)
     # 230,400 bytes
-    assert lines[2] == f"teacher resnet18 {key}: features of 7 trials from a bank of 0.2 MB"
-    assert lines[3].endswith("looked at live by 7 trials")
+    assert lines[3] == f"teacher resnet18 {key}: features of 7 trials from a bank of 0.2 MB"
+    assert lines[4].endswith("looked at live by 7 trials")
     start = describe(plan_for("lambda_grid", "lambda_=[0]", "student_start=base", "backbone=[vgg16]"))
-    assert start[2].startswith("base vgg16 ")
-    assert start[2].endswith(": gives initial weights")
+    assert start[3].startswith("base vgg16 ")
+    assert start[3].endswith(": gives initial weights")
+
+
+def test_the_plan_says_when_a_choice_is_made_on_test_images():
+    assert not any("TEST" in line for line in describe(plan_for("lambda_grid")))
+    assert any("λ is chosen on TEST images" in line for line in describe(plan_for("lambda_grid", protocol="paper")))
+
+
+def test_table_1_shares_teachers_and_images_between_its_cells():
+    plan = plan_for("table1")
+    # 2 resolutions × 3 backbones × 4 λ × 3 seeds.
+    assert plan.num_trials == 72
+    assert plan.cameras == 2
+    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 2 * 3 * 3)] * 3
+    assert "Made once and shared: 3 teachers, 3 feature banks, 2 sets of low-resolution images" in describe(plan)
+    started = plan_for("table1", "student_start=base")
+    assert [network.config.role for network in started.networks] == ["teacher"] * 3 + ["base"] * 6
+
+
+def test_table_2_trains_each_front_end_once():
+    plan = plan_for("table2")
+    # 4 λ without a front end, λ = 0 behind each of three; 3 seeds.
+    assert plan.num_trials == (4 + 3) * 3
+    assert [(frontend.config.kind, frontend.trials) for frontend in plan.frontends] == [
+        ("vdsr", 3),
+        ("espcn", 3),
+        ("srgan", 3),
+    ]
+    (teacher,) = plan.networks
+    contents = {frontend.config.kind: frontend.config.content for frontend in plan.frontends}
+    assert contents == {"vdsr": None, "espcn": None, "srgan": teacher.config}
+    assert plan.cameras == 1
+    with_vgg = make_plan(request_for("table2"), DIGITS, bank_budget=PLENTY, vgg19_at_hand=True)
+    assert [frontend.config.content for frontend in with_vgg.frontends] == [None, None, "vgg19"]
+
+
+def test_srgan_alone_needs_a_teacher_for_its_content_loss():
+    plan = plan_for("table2", "frontend=srgan", "lambda_=[0]")
+    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 0)]
+    assert describe(plan)[3].endswith("gives initial weights or a content loss")
+
+
+def test_plain_training_is_one_trial_for_all_methods():
+    plan = plan_for("methods", "seed=[0]")
+    assert plan.num_trials == 1 + 5 * 3
+    (teacher,) = plan.networks
+    assert teacher.trials == 5 * 3
+
+
+def test_hints_alone_fill_no_bank_as_it_holds_no_maps():
+    plan = plan_for("methods", "method=[fitnets]")
+    assert plan.banks == {}
+    assert [network.trials for network in plan.networks] == [3 * 3]
+
+
+def test_several_teachers_are_trained_and_banked_each():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "teachers=[alexnet, vgg16]")
+    assert sorted(network.config.network.backbone for network in plan.networks) == ["alexnet", "vgg16"]
+    assert [network.trials for network in plan.networks] == [7, 7]
+    assert len(plan.banks) == 2
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problem"),
+    [
+        (
+            ["method=fitnets", "hint_layer=stage9"],
+            "Unknown hint_layer of resnet18 'stage9'. Did you mean 'stage4'? Known: middle, stage1",
+        ),
+        (["frontend=vdsr", "resolution=5"], "frontend vdsr at resolution 5 gives 10 pixels, but the images have 8;"),
+        (["frontend_content=vgg19", "frontend=srgan"], "frontend_content is vgg19, but its weights are not at hand"),
+    ],
+)
+def test_what_the_networks_cannot_do_is_refused(assignments, problem):
+    (found,) = refusals("lambda_grid", "backbone=[resnet18]", *assignments)
+    assert found.startswith(problem), found
+
+
+def test_a_hint_layer_must_be_one_of_every_teacher_and_student():
+    problems = refusals(
+        "lambda_grid", "backbone=[resnet18]", "method=fitnets", "hint_layer=stage2", "teachers=[vgg16, resnet18]"
+    )
+    assert [problem.split("'")[0] for problem in problems] == ["Unknown hint_layer of vgg16 "]
+
+
+def test_conditions_may_leave_nothing(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("explore: {lambda_: [0, 1], seed: [0, 1]}\nonly: [{lambda_: 0}]")
+    assert plan_for(file).num_trials == 2
+    (problem,) = refusals(file, "lambda_=1")
+    assert problem.startswith("`only` of the space leaves no point of the grid")

@@ -4,8 +4,8 @@ from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.recipes import DIGITS, PAPER
 from dfd_tune.errors import UserError
 from dfd_tune.rules import settings_of
-from dfd_tune.settings import describe, resolve_dataset
-from dfd_tune.space import Choice, Range
+from dfd_tune.settings import describe, resolve_dataset, settle
+from dfd_tune.space import Choice, Range, grid_points
 from tests.samples import request_for
 
 SPACE = """
@@ -57,7 +57,8 @@ def test_every_value_says_where_it_comes_from(space):
     assert rows["teacher_epochs"] == ("7", "as the student's")
     assert rows["learning_rate"] == ("{0.1, 0.2}", "explored by space mine")
     assert rows["lambda_"] == ("{0, 5}", "--set")
-    assert set(rows) == {*settings_of(TrialConfig), *settings_of(DatasetConfig)}
+    assert rows["protocol"] == ("validation", "default")
+    assert set(rows) == {"protocol", *settings_of(TrialConfig), *settings_of(DatasetConfig)}
 
 
 def test_an_axis_stands_above_the_recipe(space):
@@ -82,6 +83,66 @@ def test_a_set_list_replaces_an_axis_or_makes_one(space):
         "seed": Choice((1, 2, 3)),
     }
     assert "seed" not in request.settings
+
+
+def test_several_teachers_may_be_set_as_a_list(space):
+    assert request_for(space, "teachers=[alexnet, vgg16]").settings["teachers"] == "alexnet+vgg16"
+    assert request_for(space, "teachers=alexnet+vgg16").settings["teachers"] == "alexnet+vgg16"
+    axis = request_for(space, "teachers=[[alexnet, vgg16], [vgg16]]").explore["teachers"]
+    assert axis == Choice(("alexnet+vgg16", "vgg16"))
+
+
+def test_a_share_of_the_side_is_settled_by_the_images():
+    request = request_for("table1")
+    assert request.explore["resolution"] == Choice(("1/4", "1/2"))
+    for side in (8, 32):
+        settled = settle(request, image_size=side, vgg19_at_hand=False)
+        assert settled.explore["resolution"] == Choice((side // 4, side // 2))
+    fixed = request_for("table1", "resolution=1/8")
+    assert settle(fixed, image_size=32, vgg19_at_hand=False).settings["resolution"] == 4
+
+
+@pytest.mark.parametrize(
+    ("resolution", "side", "start"),
+    [
+        ("[1/4, 1/2]", 9, ["resolution is 1/4 of the image's side, but of 9 pixels", "resolution is 1/2 of the"]),
+        ("1/8", 8, ["resolution is 1/8 of the image's side, but of 8 pixels that is no whole number of at least 2"]),
+        ("[1/2, 4]", 8, ["resolution names a value twice: 4, 4; leave one out."]),
+    ],
+)
+def test_a_share_that_does_not_fit_the_images_is_refused(resolution, side, start):
+    with pytest.raises(UserError) as caught:
+        settle(request_for("table1", f"resolution={resolution}"), image_size=side, vgg19_at_hand=False)
+    assert len(caught.value.problems) == len(start)
+    assert all(found.startswith(text) for found, text in zip(caught.value.problems, start, strict=True))
+
+
+def test_conditions_are_settled_with_the_axes(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("explore: {resolution: [1/4, 1/2], lambda_: [0, 1]}\nonly: [{resolution: 1/2}, {lambda_: 0}]")
+    request = settle(request_for(file), image_size=32, vgg19_at_hand=False)
+    points = [point for point in grid_points(request.explore) if request.allows(point)]
+    assert [(point["resolution"], point["lambda_"]) for point in points] == [(8, 0), (16, 0), (16, 1)]
+    # A condition also holds of an axis that --set has fixed.
+    fixed = settle(request_for(file, "resolution=8"), image_size=32, vgg19_at_hand=False)
+    assert [point for point in grid_points(fixed.explore) if fixed.allows(point)] == [{"lambda_": 0.0}]
+
+
+@pytest.mark.parametrize(("at_hand", "content"), [(True, "vgg19"), (False, "teacher")])
+def test_whose_features_srgan_compares_depends_on_what_is_at_hand(at_hand, content):
+    settled = settle(request_for("table2"), image_size=8, vgg19_at_hand=at_hand)
+    assert settled.settings["frontend_content"] == content
+    told = settle(request_for("table2", "frontend_content=teacher"), image_size=8, vgg19_at_hand=at_hand)
+    assert told.settings["frontend_content"] == "teacher"
+
+
+def test_the_protocol_is_the_spaces_unless_given(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("protocol: paper\nexplore: {lambda_: [0]}")
+    assert request_for(file).protocol == "paper"
+    assert request_for(file, protocol="validation").protocol == "validation"
+    assert origin_of(request_for(file))["protocol"] == ("paper", "space mine")
+    assert origin_of(request_for("lambda_grid", protocol="paper"))["protocol"] == ("paper", "--protocol")
 
 
 def test_the_last_of_two_assignments_counts(space):

@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 
-from dfd_tune.config import TrialConfig
+from dfd_tune.config import Method, Resampling, TrialConfig
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
-from dfd_tune.settings import resolve
-from dfd_tune.space import Choice, Range, axis_from_json, grid_points, parse_axis, read_space, shipped_spaces
+from dfd_tune.settings import resolve, settle
+from dfd_tune.space import Choice, Range, axis_from_json, grid_points, meets, parse_axis, read_space, shipped_spaces
 
 SAMPLED = "sampler: tpe\ntrials: 3\n"
 
@@ -34,8 +36,13 @@ def refusals(read, tmp_path):
     return problems
 
 
-def test_three_spaces_are_shipped():
-    assert set(shipped_spaces()) == {"lambda_grid", "random_all", "tpe_all"}
+SHIPPED = {"degradations", "lambda_grid", "methods", "random_all", "table1", "table2", "tpe_all"}
+SIDES = {"digits": 8, "cifar10": 32, "svhn": 32, "parquet": 32, "folder": 32}
+"""Of images that the recipes are made for, in pixels."""
+
+
+def test_seven_spaces_are_shipped():
+    assert set(shipped_spaces()) == SHIPPED
 
 
 @pytest.mark.parametrize("dataset", SOURCES)
@@ -44,11 +51,13 @@ def test_every_shipped_space_makes_trials_on_every_dataset(name, dataset):
     space = read_space(name)
     assert space.name == name
     assert space.description
-    request = resolve(space, dataset=dataset, data=None, recipe=SOURCES[dataset].recipe)
-    point = {key: axis.values[-1] if isinstance(axis, Choice) else axis.high for key, axis in request.explore.items()}
+    asked = resolve(space, dataset=dataset, data=None, recipe=SOURCES[dataset].recipe)
+    request = settle(asked, image_size=SIDES[dataset], vgg19_at_hand=False)
+    point = {key: axis.values[0] if isinstance(axis, Choice) else axis.high for key, axis in request.explore.items()}
     trial = request.trial(point)
     assert isinstance(trial, TrialConfig)
-    assert trial.resolution == SOURCES[dataset].recipe["resolution"]
+    # Table 1's first resolution is a quarter of the side: the paper's 8×8 of 32×32.
+    assert trial.resolution == (SIDES[dataset] // 4 if name == "table1" else SOURCES[dataset].recipe["resolution"])
     assert request.dataset.dataset == dataset
 
 
@@ -61,6 +70,53 @@ def test_the_grid_is_that_of_the_papers_figure():
     assert points[0] == {"backbone": "resnet18", "lambda_": 0.0}
     assert points[1] == {"backbone": "resnet18", "lambda_": 0.1}  # the last axis runs fastest
     assert points[-1] == {"backbone": "alexnet", "lambda_": 10.0}
+
+
+def points_of(name):
+    """The points of a shipped grid that are run, on 32×32 images."""
+    asked = resolve(read_space(name), dataset="cifar10", data=None, recipe=SOURCES["cifar10"].recipe)
+    request = settle(asked, image_size=32, vgg19_at_hand=False)
+    return [request.trial(point) for point in grid_points(request.explore) if request.allows(point)]
+
+
+def test_table_1_has_the_papers_cells_of_a_dataset():
+    trials = points_of("table1")
+    cells = {(trial.resolution, trial.backbone) for trial in trials}
+    assert cells == {(side, backbone) for side in (8, 16) for backbone in ("alexnet", "vgg16", "resnet18")}
+    for cell in cells:
+        mine = [trial for trial in trials if (trial.resolution, trial.backbone) == cell]
+        plain = {trial.seed for trial in mine if trial.lambda_ == 0}
+        assert len(plain) >= 3
+        assert all({trial.seed for trial in mine if trial.lambda_ == lambda_} == plain for lambda_ in (0.5, 2, 5))
+
+
+def test_table_2_has_the_papers_six_rows():
+    trials = points_of("table2")
+    assert {(trial.backbone, trial.resolution) for trial in trials} == {("resnet18", 8)}
+    # The HR baseline is the teacher. Plain training behind nothing and each front end; DFD without one.
+    assert {trial.frontend for trial in trials if trial.lambda_ == 0} == {"none", "vdsr", "espcn", "srgan"}
+    assert {trial.frontend for trial in trials if trial.lambda_ > 0} == {"none"}
+
+
+def test_the_methods_space_has_every_method():
+    assert {trial.method for trial in points_of("methods") if trial.lambda_ > 0} == set(get_args(Method))
+
+
+def test_the_degradations_change_one_thing_at_a_time():
+    clean = ("bicubic", 0.0, 0.0, None)
+    cameras = {(trial.downsample, trial.blur, trial.noise, trial.jpeg_quality) for trial in points_of("degradations")}
+    assert clean in cameras
+    for camera in cameras:
+        assert sum(ours != plain for ours, plain in zip(camera, clean, strict=True)) <= 1
+    assert {downsample for downsample, *_ in cameras} == set(get_args(Resampling))
+
+
+def test_on_photographs_every_grid_is_the_papers_protocol():
+    for name in ("lambda_grid", "table1", "table2", "methods", "degradations"):
+        for trial in points_of(name):
+            assert (trial.epochs, trial.batch_size) == (100, 128)
+            assert (trial.momentum, trial.weight_decay) == (0.9, 5e-4)
+            assert (trial.flip, trial.crop_padding, trial.width) == (True, 4, 1.0)
 
 
 def test_random_search_is_a_yardstick_for_tpe():
@@ -89,6 +145,31 @@ def test_a_space_of_ones_own(read):
     assert space.settings == {"epochs": 3, "weight_decay": 0.0001, "image_size": 16}
     assert isinstance(space.explore["batch_size"].low, int)
     assert isinstance(space.explore["width"].low, float)
+
+
+def test_a_share_of_the_side_and_names_of_teachers_may_be_listed(read):
+    space = read("explore: {resolution: [1/4, 4], teachers: [own, [alexnet, vgg16], resnet18+vgg16]}")
+    assert space.explore == {
+        "resolution": Choice(("1/4", 4)),
+        "teachers": Choice(("own", "alexnet+vgg16", "resnet18+vgg16")),
+    }
+
+
+def test_conditions_pick_points_of_a_grid(read):
+    space = read(
+        "explore: {frontend: [none, vdsr], lambda_: [0, 1, 2], jpeg_quality: [none, 50]}\n"
+        "only:\n  - {lambda_: 0}\n  - {frontend: none, lambda_: [1, 2], jpeg_quality: none}\n"
+    )
+    kept = [point for point in grid_points(space.explore) if meets(point, space.only)]
+    # λ = 0 behind both, with and without JPEG: 4 points; and λ = 1, 2 of the clean image: 2.
+    assert len(kept) == 6
+    assert {(point["frontend"], point["jpeg_quality"]) for point in kept if point["lambda_"]} == {("none", None)}
+    assert all(meets(point, ()) for point in grid_points(space.explore))
+
+
+def test_a_space_may_ask_for_the_papers_protocol(read):
+    assert read(ONE).protocol == "validation"
+    assert read(ONE + "protocol: paper").protocol == "paper"
 
 
 def test_a_sampler_is_a_grid_unless_said(read):
@@ -226,6 +307,30 @@ ONE = "explore: {lambda_: [1]}\n"
         ),
         (SAMPLED + "explore: {flip: {low: 0, high: 1}}", "FILE, line 3: flip has a range, but takes no numbers"),
         ("explore: {lambda_: {low: 1, high: 2}}", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
+        (
+            SAMPLED + "explore: {resolution: {low: 1/4, high: 8}}",
+            "FILE, line 3: resolution: low is '1/4', but a share of the image's side is no end of a range",
+        ),
+        (
+            "explore: {resolution: [1/1]}",
+            "FILE, line 1: resolution has the value '1/1', but each must be a whole number",
+        ),
+        (
+            "explore: {teachers: [[vgg16, vgg]]}",
+            "FILE, line 1: teachers has the value 'vgg16+vgg', but each must be own",
+        ),
+        (
+            "explore: {frontend: [fsrcnn]}",
+            "FILE, line 1: frontend has the value 'fsrcnn', but each must be one of none",
+        ),
+        # Conditions and protocol.
+        (ONE + "only: {lambda_: 0}", "FILE, line 2: only must be a list of mappings, as in [{backbone: vgg16}"),
+        (ONE + "only: []", "FILE, line 2: only must be a list of mappings"),
+        (ONE + "only: [{}]", "FILE, line 2: only must be a list of mappings"),
+        (ONE + "only: [{width: 1}]", "FILE, line 2: only names width, which is not explored; name one of lambda_."),
+        (ONE + "only: [{lambda_: 3}]", "FILE, line 2: only gives lambda_ the value 3.0, which is not on its list."),
+        (SAMPLED + ONE + "only: [{lambda_: 1}]", "FILE, line 4: only picks points of a grid, but the sampler is tpe"),
+        (ONE + "protocol: papers", "FILE, line 2: Unknown protocol 'papers'. Did you mean 'paper'?"),
         # What goes together.
         ("trials: 3\n" + ONE, "FILE, line 1: trials is for the samplers random and tpe; a grid runs each point."),
         ("sampler: tpe\n" + ONE, "FILE: trials is missing, but sampler tpe needs a whole number from 1 to 100000."),

@@ -35,7 +35,8 @@ WEIGHTS_FILE, FACTS_FILE = "frontend.safetensors", "frontend.json"
 ADVERSARIAL_WEIGHT = 1e-3
 """Ledig et al. 2017, Eq. 3."""
 VGG_SCALE = 1 / 12.75
-"""Ledig et al. 2017, section 3.2: VGG's features are scaled so that the loss is comparable to the squared error."""
+"""Ledig et al. 2017, section 3.2: VGG's maps are scaled so that their squared error is comparable to that of pixels; it
+becomes 0.006 of itself."""
 VGG19_FILE = "vgg19-dcbb9e9d.pth"
 """Torchvision's weights, trained on ImageNet."""
 RESTORED_AT_ONCE = 1000
@@ -278,7 +279,7 @@ class _Vgg22(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         colours = images.expand(-1, 3, -1, -1)
         maps: Tensor = self.features((colours - self.mean) / self.std)
-        return math.sqrt(VGG_SCALE) * maps
+        return VGG_SCALE * maps
 
 
 def _vgg22(file: Path) -> _Vgg22:

@@ -120,7 +120,8 @@ def adapters_for(config: TrialConfig, student: Network, teachers: Sequence[Netwo
     adapters: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         for place, teacher in enumerate(teachers):
-            torch.manual_seed(FIRST_ADAPTER_SEED + 100 * config.seed + place)
+            # The CPU's generator alone: torch.manual_seed would seed the caller's GPU as well.
+            torch.default_generator.manual_seed(FIRST_ADAPTER_SEED + 100 * config.seed + place)
             adapters.append(_adapter(config, student, teacher))
     return tuple(adapters)
 

@@ -113,6 +113,8 @@ def _check_frontend(frontend: Any) -> None:
         rule = broken_rule(TrialConfig, name, value)
         if rule is not None:
             raise ValueError(f"{name} is {value!r}, but must be {rule}")
+    if frontend["kind"] == "none":
+        raise ValueError("frontend is 'none', which has no size; a card without a front end leaves it out")
 
 
 def _are_numbers(values: tuple[Any, ...], count: int) -> bool:

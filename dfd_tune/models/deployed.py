@@ -104,11 +104,11 @@ def save_student(
         TypeError, ValueError: the card's extras hold what JSON can't.
     """
     final = Path(path)
-    # Contiguous, as safetensors refuses the channels-last weights of training on CUDA.
     assert (frontend is None) == (card.frontend is None)
     state = network.state_dict()
     if frontend is not None:
         state |= {FRONTEND_PREFIX + name: tensor for name, tensor in frontend.state_dict().items()}
+    # Contiguous, as safetensors refuses the channels-last weights of training on CUDA.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = safetensors.torch.save(weights, metadata={"format": "pt", CARD_KEY: card.to_json()})
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -187,5 +187,5 @@ def build_frontend(kind: str, *, channels: int, size: float, seed: int) -> Front
 def seeded(seed: int) -> Iterator[None]:
     """A block on the CPU whose random numbers begin with `seed`, and which leaves the caller's as they were."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed would seed the caller's GPU
         yield

@@ -1,4 +1,4 @@
-"""Eq. 1 to 4: by hand, against plain loops over numbers, and by their analytic gradients."""
+"""Eq. 1 to 4 and the losses of related methods: by hand, against plain loops over numbers, by analytic gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_tune.distill.losses import distillation_loss, joint_loss, recognition_loss
+from dfd_tune.distill.losses import (
+    distillation_loss,
+    hint_loss,
+    joint_loss,
+    pairwise_distance_loss,
+    recognition_loss,
+    soft_target_loss,
+)
 
 # Squared distances of the two images: 1² + 2² = 5 and 2² + 3² = 13.
 STUDENT = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -132,3 +139,206 @@ def test_half_precision_is_summed_in_float32():
     assert loss.item() == pytest.approx(0.5e7, rel=1e-6)
     logits = np.log([[1, 3]]).astype(np.float32)
     assert recognition_loss(torch.from_numpy(logits).bfloat16(), torch.tensor([1])).dtype == torch.float32
+
+
+# Losses of related methods.
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradient(loss, student: torch.Tensor, *rest) -> torch.Tensor:
+    """Of `loss(student, ...)` with regard to `student`."""
+    variable = student.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(variable, *rest), variable)
+    return found
+
+
+def test_logits_are_regressed_as_features_are():
+    # Differences 1, -2, 0 and 3, 0, 4: squares 5 and 25; ½ · (5 + 25) / 2 = 7.5, and by `mean` a third of it.
+    student, teacher = torch.tensor([[2.0, 0.0, 1.0], [3.0, 1.0, 4.0]]), torch.tensor([[1.0, 2.0, 1.0], [0.0, 1.0, 0.0]])
+    assert distillation_loss(student, teacher, "sum").item() == 7.5
+    assert distillation_loss(student, teacher, "mean").item() == 2.5
+
+
+def test_soft_targets_by_hand():
+    # At T = 2 the student's logits ±ln 3 become ±½ ln 3, so probabilities 3/4 and 1/4; the teacher's are 1/2 and 1/2.
+    # T² · (½ ln(½ / ¾) + ½ ln(½ / ¼)) = 4 · ½ ln(4/3) for the first image, 0 for the second, which agrees.
+    student = torch.tensor([[math.log(3), -math.log(3)], [7.0, 1.0]])
+    teacher = torch.tensor([[5.0, 5.0], [6.0, 0.0]])
+    assert soft_target_loss(student, teacher, 2.0).item() == pytest.approx(math.log(4 / 3), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
+def test_soft_targets_against_plain_arithmetic(temperature):
+    student, teacher = 3 * noise(5, 4), 3 * noise(5, 4, seed=1)
+
+    def softened(row):
+        powers = [math.exp(logit / temperature) for logit in row]
+        return [power / sum(powers) for power in powers]
+
+    total = 0.0
+    for ours, theirs in zip(student.tolist(), teacher.tolist(), strict=True):
+        for p, q in zip(softened(theirs), softened(ours), strict=True):
+            total += p * math.log(p / q)
+    expected = temperature**2 * total / 5
+    assert soft_target_loss(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_gradient_of_soft_targets_is_the_difference_of_the_softened_outputs(temperature):
+    student, teacher = 3 * noise(5, 4), 3 * noise(5, 4, seed=1)
+    # d/dz_s of T² · KL / B: T · (softmax(z_s / T) − softmax(z_t / T)) / B.
+    expected = temperature * (torch.softmax(student / temperature, 1) - torch.softmax(teacher / temperature, 1)) / 5
+    found = gradient(soft_target_loss, student, teacher, temperature)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_at_high_temperature_soft_targets_are_regression_of_centred_logits():
+    # Hinton et al., Eq. 4: T · (e^(z_s/T)/Σ − e^(z_t/T)/Σ) → (z_s − z_t) / K for logits of mean 0, which is the
+    # gradient of ½‖z_s − z_t‖² / K; what is left falls as 1/T. Without T² it would vanish.
+    student, teacher = noise(5, 4), noise(5, 4, seed=1)
+    student, teacher = (logits - logits.mean(1, keepdim=True) for logits in (student, teacher))
+    limit = gradient(distillation_loss, student, teacher, "mean")
+    errors = [
+        (gradient(soft_target_loss, student, teacher, temperature) - limit).abs().max().item()
+        for temperature in (5.0, 50.0)
+    ]
+    assert errors[1] < 0.02 * limit.abs().max().item()
+    assert errors[1] == pytest.approx(errors[0] / 10, rel=0.3)
+
+
+def test_soft_targets_do_not_see_a_constant_added_to_all_logits():
+    student, teacher = noise(5, 4), noise(5, 4, seed=1)
+    shifted = soft_target_loss(student + 3, teacher - 2, 4.0)
+    assert shifted.item() == pytest.approx(soft_target_loss(student, teacher, 4.0).item(), rel=1e-4)
+    assert distillation_loss(student + 3, teacher - 2, "mean") > 1 + distillation_loss(student, teacher, "mean")
+
+
+# Two images, one map of 2 × 2 each. The teacher's map of 4 × 4 has the block means 1, 2, 3, 6.
+HINT_STUDENT = torch.tensor([[[[1.0, 0.0], [3.0, 3.0]]], [[[1.0, 2.0], [3.0, 6.0]]]])
+HINT_TEACHER = torch.tensor(
+    [[[[0.0, 2.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 0.0, 8.0], [2.0, 4.0, 8.0, 8.0]]]]
+).expand(2, 1, 4, 4)
+
+
+def test_hints_by_hand_with_the_teachers_maps_averaged_to_the_students_side():
+    # Differences of the first image: 0, -2, 0, -3, squared 13; the second has none. ½ · (13 + 0) / 2, and a quarter.
+    assert hint_loss(HINT_STUDENT, HINT_TEACHER, "sum").item() == pytest.approx(3.25, rel=1e-6)
+    assert hint_loss(HINT_STUDENT, HINT_TEACHER, "mean").item() == pytest.approx(3.25 / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (2, 4), (3, 6), (4, 2)], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_hints_against_plain_loops(reduction, sides):
+    ours, theirs = sides
+    student, teacher = noise(2, 3, ours, ours), noise(2, 3, theirs, theirs, seed=1)
+
+    def target(image, channel, y, x):
+        """The mean over the places of the teacher's map that lie under (y, x) of the student's."""
+        if theirs < ours:
+            return teacher[image, channel, y * theirs // ours, x * theirs // ours].item()
+        part = theirs // ours
+        block = teacher[image, channel, y * part : (y + 1) * part, x * part : (x + 1) * part]
+        return sum(block.flatten().tolist()) / part**2
+
+    total = 0.0
+    for image, channel, y, x in np.ndindex(*student.shape):
+        total += (student[image, channel, y, x].item() - target(image, channel, y, x)) ** 2
+    expected = total / 2 / 2 / (student[0].numel() if reduction == "mean" else 1)
+    assert hint_loss(student, teacher, reduction).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_gradient_of_hints_is_the_analytic_one(reduction):
+    student, teacher = noise(2, 3, 2, 2), noise(2, 3, 4, 4, seed=1)
+    pooled = teacher.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-1, -3))
+    expected = (student - pooled) / 2 / (12 if reduction == "mean" else 1)
+    torch.testing.assert_close(gradient(hint_loss, student, teacher, reduction), expected)
+
+
+# Squared distances of the pairs (0, 1), (0, 2), (1, 2): 25, 4, 13 in the plane, and 1, 9, 4 on a line.
+IN_THE_PLANE = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]]) + torch.tensor([1.0, -1.0])
+ON_A_LINE = torch.tensor([[0.0], [1.0], [3.0]])
+
+
+def test_distances_of_pairs_by_hand():
+    # ½ · (24² + 5² + 9²) / 3 = 682 / 6. By `mean`, the plane's are halved: 12.5 − 1, 2 − 9, 6.5 − 4, squared
+    # 132.25 + 49 + 6.25 = 187.5, of which a sixth.
+    assert pairwise_distance_loss(IN_THE_PLANE, ON_A_LINE, "sum").item() == pytest.approx(682 / 6, rel=1e-6)
+    assert pairwise_distance_loss(IN_THE_PLANE, ON_A_LINE, "mean").item() == pytest.approx(187.5 / 6, rel=1e-6)
+
+
+@pytest.mark.parametrize("dims", [(7, 7), (3, 5)], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_distances_of_pairs_against_plain_loops(reduction, dims):
+    student, teacher = noise(6, dims[0]), noise(6, dims[1], seed=1)
+
+    def distance(rows, first, second):
+        squares = [(a - b) ** 2 for a, b in zip(rows[first].tolist(), rows[second].tolist(), strict=True)]
+        return sum(squares) / (len(squares) if reduction == "mean" else 1)
+
+    pairs = [(first, second) for first in range(6) for second in range(first)]
+    total = sum((distance(student, *pair) - distance(teacher, *pair)) ** 2 for pair in pairs)
+    expected = total / 2 / len(pairs)
+    assert pairwise_distance_loss(student, teacher, reduction).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_gradient_of_distances_is_the_analytic_one(reduction):
+    student, teacher = noise(6, 3), noise(6, 5, seed=1)
+    parts = (3, 5) if reduction == "mean" else (1, 1)
+    ours, theirs = (torch.cdist(rows, rows) ** 2 / part for rows, part in zip((student, teacher), parts, strict=True))
+    # d/df_a of ½ Σ (d_s − d_t)² / P: Σ_b (d_s(a, b) − d_t(a, b)) · 2 (f_a − f_b) / P, of 15 pairs; by `mean` over D.
+    towards = student[:, None] - student[None]
+    expected = ((ours - theirs)[..., None] * 2 * towards).sum(1) / 15 / parts[0]
+    found = gradient(pairwise_distance_loss, student, teacher, reduction)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_distances_do_not_see_where_features_lie_or_how_they_are_turned():
+    student, teacher = noise(6, 4), noise(6, 4, seed=1)
+    turn, _ = torch.linalg.qr(noise(4, 4, seed=2))
+    loss = pairwise_distance_loss(student, teacher, "sum").item()
+    for moved in (student @ turn, student + torch.tensor([1.0, -2.0, 0.5, 0.0]), (student - 1) @ turn):
+        assert pairwise_distance_loss(moved, teacher, "sum").item() == pytest.approx(loss, rel=1e-4)
+    assert pairwise_distance_loss(2 * student, teacher, "sum").item() != pytest.approx(loss, rel=0.1)
+    assert pairwise_distance_loss(teacher @ turn, teacher, "sum").item() < 1e-8 * loss
+
+
+RELATED = {
+    "regressed logits": lambda student, teacher: distillation_loss(student, teacher, "mean"),
+    "soft targets": lambda student, teacher: soft_target_loss(student, teacher, 4.0),
+    "hints": lambda student, teacher: hint_loss(student[..., None, None], teacher[..., None, None], "mean"),
+    "distances": lambda student, teacher: pairwise_distance_loss(student, teacher, "mean"),
+}
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_no_gradient_flows_into_the_teacher_and_nothing_is_lost_in_half_precision(name):
+    student, teacher = (noise(4, 6, seed=seed).requires_grad_() for seed in (0, 1))
+    loss = RELATED[name](student, teacher)
+    loss.backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
+    halves = [tensor.detach().to(torch.bfloat16) for tensor in (student, teacher)]
+    in_half = RELATED[name](*halves)
+    assert in_half.dtype == torch.float32
+    assert in_half.item() == pytest.approx(RELATED[name](*(half.float() for half in halves)).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_the_gradient_is_the_slope_of_the_loss(name):
+    student, teacher, way = noise(4, 6), noise(4, 6, seed=1), noise(4, 6, seed=2)
+    slope = (gradient(RELATED[name], student, teacher) * way).sum().item()
+    # Of a symmetric difference, whose error is of the order of step²; the losses' own rounding is 1e-7 / step.
+    step = 0.01
+    ahead, behind = (RELATED[name](student + sign * step * way, teacher).item() for sign in (1, -1))
+    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=5e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_equal_outputs_cost_nothing_by_any_method(name):
+    outputs = noise(4, 6)
+    assert RELATED[name](outputs, outputs.clone()).item() == pytest.approx(0, abs=1e-10)

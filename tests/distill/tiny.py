@@ -95,6 +95,15 @@ def workbench(store: Store, banks: dict[str, BankPlan] | None = None) -> Workben
     return Workbench(store, "tiny", banks or {}, CPU)
 
 
+def prepared(store: Store, *configs: TrialConfig, banks: dict[str, BankPlan] | None = None) -> Workbench:
+    """A workbench whose store holds every network that the trials need."""
+    bench = workbench(store, banks)
+    for config in configs:
+        for needed in config.pretrained():
+            bench.prepare(needed, SingleProcess())
+    return bench
+
+
 def network(seed: int = 0, backbone: str = "alexnet", dropout: float = 0.0) -> Network:
     """An untrained network for the tiny dataset."""
     return build_network(

@@ -14,9 +14,9 @@ import torch
 import torch.distributed
 from tiny import CPU, network, trial, without_times, workbench
 
-from dfd_tune.config import Recipe
-from dfd_tune.distill.features import LiveFeatures
-from dfd_tune.distill.methods import Distillation, loss_of
+from dfd_tune.config import Method, Recipe
+from dfd_tune.distill.features import LiveFeatures, LiveMaps
+from dfd_tune.distill.methods import COMPARED, Distillation, adapters_for, loss_of
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.store import Store
@@ -68,30 +68,42 @@ def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
     return trained, found.weights_digest
 
 
-def train_distributed(rank: int, root: Path, meeting: Path, recipe: Recipe) -> dict[str, Any]:
+def train_distributed(rank: int, root: Path, meeting: Path, *arguments: Any) -> dict[str, Any]:
     """`train_distilled` as one of two ranks, which meet by the file `meeting`."""
     torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=2)
     try:
-        return train_distilled(Rank(rank), root, recipe)
+        return train_distilled(Rank(rank), root, *arguments)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def train_distilled(process: Process, root: Path, recipe: Recipe) -> dict[str, Any]:
-    """Train a student of an untrained teacher; plain values, for they may come from another process."""
-    bench, config = workbench(Store(root)), trial(lambda_=2.0)
+def train_distilled(
+    process: Process, root: Path, recipe: Recipe, method: Method = "dfd", backbone: str = "alexnet"
+) -> dict[str, Any]:
+    """Train an AlexNet by an untrained teacher; plain values, for they may come from another process."""
+    bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
     student = network(seed=1)
-    teacher = LiveFeatures(network(seed=2).eval().requires_grad_(False), bench.images_for(config.teacher()))
+    teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
+    live = LiveFeatures(teacher, bench.images_for(config.teacher()))
+    adapters = adapters_for(config, student, [teacher])
     history = train_network(
         student,
         bench.images_for(config),
         bench.validation_images(config.low_res),
         recipe=recipe,
         process=process,
-        distillation=Distillation(config.lambda_, loss_of(config), (teacher,)),
+        distillation=Distillation(
+            config.lambda_,
+            loss_of(config),
+            (LiveMaps(live, config.hint_layer) if method == "fitnets" else live,),
+            output=COMPARED[method],
+            layer=config.hint_layer,
+            adapters=adapters,
+        ),
     )
+    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0]})
     return {
         "history": without_times(history),
         "reported": without_times(process.reported),
-        "weights": {name: tensor.numpy() for name, tensor in student.state_dict().items()},
+        "weights": {name: tensor.numpy() for name, tensor in trained.state_dict().items()},
     }

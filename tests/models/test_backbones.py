@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfd_tune.errors import UserError
-from dfd_tune.models import BACKBONES, Network, build_network
+from dfd_tune.models import BACKBONES, HINT_LAYERS, Network, build_network, layer_problem
 
 NAMES = tuple(BACKBONES)
 SIZES = (8, 9, 16, 28, 32, 33, 64)
@@ -200,3 +200,67 @@ def test_unknown_backbones_and_impossible_inputs_are_refused_together() -> None:
     with pytest.raises(UserError) as caught:
         network("resnet18", channels=4, image_size=65)
     assert len(caught.value.problems) == 2
+
+
+# Channels at width 1/8, and sides for images of 8 pixels: AlexNet halves after conv1 and conv2; VGG-16 pools after its
+# third block and those behind it; ResNet-18 halves at the entrance of stages 2 to 4.
+MAPS = {
+    ("alexnet", "conv1"): (8, 8),
+    ("alexnet", "conv2"): (24, 4),
+    ("alexnet", "conv3"): (48, 2),
+    ("alexnet", "conv4"): (32, 2),
+    ("alexnet", "conv5"): (32, 2),
+    ("vgg16", "block1"): (8, 8),
+    ("vgg16", "block2"): (16, 8),
+    ("vgg16", "block3"): (32, 8),
+    ("vgg16", "block4"): (64, 4),
+    ("vgg16", "block5"): (64, 2),
+    ("resnet18", "stem"): (8, 8),
+    ("resnet18", "stage1"): (8, 8),
+    ("resnet18", "stage2"): (16, 4),
+    ("resnet18", "stage3"): (32, 2),
+    ("resnet18", "stage4"): (64, 1),
+}
+MIDDLES = {"alexnet": "conv3", "vgg16": "block3", "resnet18": "stage2"}
+
+
+def test_every_layer_is_counted_above() -> None:
+    assert set(MAPS) == {(backbone, layer) for backbone in NAMES for layer in HINT_LAYERS[backbone]}
+
+
+@pytest.mark.parametrize(("backbone", "layer"), MAPS)
+def test_maps_of_a_layer_are_seen_on_the_way_to_the_features(backbone: str, layer: str) -> None:
+    channels, side = MAPS[backbone, layer]
+    model = network(backbone).eval()
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = model.maps(images, layer)
+        features, same = model.features_and_maps(images, layer)
+        assert torch.equal(features, model.features(images))
+    assert maps.shape == (2, channels, side, side)
+    assert model.channels_of(layer) == channels
+    assert torch.equal(same, maps)
+    assert (maps >= 0).all()  # after the layer's ReLU
+    assert (maps == 0).any()
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_middle_is_a_name_of_one_layer(backbone: str) -> None:
+    model = network(backbone).eval()
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(model.maps(images, "middle"), model.maps(images, MIDDLES[backbone]))
+    assert model.channels_of("middle") == MAPS[backbone, MIDDLES[backbone]][0]
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_layers_of_other_backbones_are_no_layers_and_the_own_ones_are_named(backbone: str) -> None:
+    assert layer_problem(backbone, "middle") is None
+    others = [layer for other in NAMES if other != backbone for layer in HINT_LAYERS[other]]
+    for layer in HINT_LAYERS[backbone]:
+        assert layer_problem(backbone, layer) is None
+    for layer in (*others, "features", ""):
+        problem = layer_problem(backbone, layer)
+        assert problem is not None
+        assert problem.startswith(f"Unknown hint_layer of {backbone} '{layer}'.")
+        assert all(name in problem for name in ("middle", *HINT_LAYERS[backbone]))

@@ -12,11 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfd_tune.data.degradation import RESAMPLERS, degrade, normalise
+from dfd_tune.data.degradation import RESAMPLERS, degrade, enlarge, normalise, resize
 from dfd_tune.errors import UserError
 from dfd_tune.models import Network, build_network
 from dfd_tune.models.card import ModelCard, card_from_json
 from dfd_tune.models.deployed import CARD_KEY, Deployed, load_deployed, save_student
+from dfd_tune.models.super_resolution import FRONT_ENDS, FrontEnd, build_frontend
 
 CARD = ModelCard(
     backbone="vgg16",
@@ -46,7 +47,18 @@ def student(card: ModelCard = CARD) -> Network:
     )
 
 
-def deployed(**changes: Any) -> Deployed:
+def frontend(kind: str, channels: int = 3, size: float = 0.1) -> FrontEnd:
+    """A front end in evaluation mode that does not only enlarge, as an untrained VDSR does."""
+    made = build_frontend(kind, channels=channels, size=size, seed=1).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for tensor in made.state_dict().values():
+            if tensor.is_floating_point():  # running statistics too
+                tensor += 0.05 * torch.rand(tensor.shape, generator=generator)
+    return made
+
+
+def deployed(front: FrontEnd | None = None, **changes: Any) -> Deployed:
     card = dataclasses.replace(CARD, **changes)
     return Deployed(
         student(card),
@@ -56,6 +68,7 @@ def deployed(**changes: Any) -> Deployed:
         image_size=card.image_size,
         downsample=card.downsample,
         upsample=card.upsample,
+        frontend=front,
     )
 
 
@@ -88,6 +101,36 @@ def test_the_exported_model_equals_the_eager_one_at_any_size(method: str) -> Non
         for shape in [(1, 8, 8), (5, 100, 70), (3, 32, 32), (2, 16, 5)]:
             images = photos(*shape)
             torch.testing.assert_close(exported(images), model(images), rtol=1e-6, atol=1e-7)
+
+
+# 5 pixels become 10 and are enlarged to 16; 8 become 16 and stay; 12 become 24 and shrink.
+@pytest.mark.parametrize("resolution", [5, 8, 12])
+@pytest.mark.parametrize("kind", tuple(FRONT_ENDS))
+def test_a_student_looks_through_its_front_end(kind: str, resolution: int) -> None:
+    front = frontend(kind)
+    model, plain = deployed(front, resolution=resolution), deployed(resolution=resolution)
+    images = photos(4, 32, 32)
+    small = resize(images.permute(0, 3, 1, 2).contiguous(), resolution, "bicubic")
+    with torch.no_grad():
+        restored = enlarge(front.restore(small), 16, "bilinear")
+        expected = torch.softmax(model.network(normalise(restored, CARD.mean, CARD.std)), dim=1)
+        probabilities = model(images)
+        torch.testing.assert_close(probabilities, expected)
+        assert (probabilities - plain(images)).abs().max() > 1e-4
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", tuple(FRONT_ENDS))
+def test_the_exported_model_holds_its_front_end(kind: str) -> None:
+    model = deployed(frontend(kind))
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(model, (photos(2, 20, 24),), dynamic_shapes=({0: auto, 1: auto, 2: auto},))
+    exported, plain = program.module(), deployed()
+    with torch.no_grad():
+        for shape in [(1, 8, 8), (5, 50, 35), (2, 16, 5)]:
+            images = photos(*shape)
+            torch.testing.assert_close(exported(images), model(images), rtol=1e-6, atol=1e-7)
+            assert (exported(images) - plain(images)).abs().max() > 1e-4
 
 
 def test_grey_images_have_one_channel() -> None:
@@ -132,6 +175,41 @@ def test_a_saved_student_comes_back_as_it_was(tmp_path: Path, channels_last: boo
     )
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected(images))
+
+
+@pytest.mark.parametrize("kind", tuple(FRONT_ENDS))
+def test_a_front_end_is_saved_with_its_student(tmp_path: Path, kind: str) -> None:
+    front, network = frontend(kind), student()
+    card = dataclasses.replace(CARD, frontend={"kind": kind, "size": 0.1})
+    file = tmp_path / "student.safetensors"
+    save_student(file, network, card, front)
+    model, found = load_deployed(file)
+    assert found == card
+    assert model.frontend is not None
+    assert not model.frontend.training
+    for made, kept in ((front, model.frontend), (network, model.network)):
+        assert made.state_dict().keys() == kept.state_dict().keys()
+        assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in made.state_dict().items())
+    images = photos(3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), deployed(front)(images))
+
+
+def test_a_file_whose_front_end_is_not_that_of_its_card_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "student.safetensors"
+    state = student().state_dict()
+    front = {f"frontend.{name}": tensor for name, tensor in frontend("espcn").state_dict().items()}
+
+    def written(weights: dict[str, Tensor], named: object) -> Path:
+        card = json.dumps(json.loads(CARD.to_json()) | {"frontend": named})
+        safetensors.torch.save_file(weights, file, metadata={CARD_KEY: card})
+        return file
+
+    load_deployed(written(state | front, {"kind": "espcn", "size": 0.1}))
+    assert "weights of a front end that its card does not name" in refusal(written(state | front, None))
+    assert "weights don't fit the espcn" in refusal(written(state, {"kind": "espcn", "size": 0.1}))
+    assert "weights don't fit the espcn" in refusal(written(state | front, {"kind": "espcn", "size": 0.5}))
+    assert "weights don't fit the vdsr" in refusal(written(state | front, {"kind": "vdsr", "size": 0.1}))
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +269,11 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
         ({"std": [0.2, 0.0, 0.3]}, "must be above 0"),
         ({"upsample": "magic"}, "upsample is 'magic'"),
         ({"extras": 3}, "extras must be an object"),
+        ({"frontend": "vdsr"}, "frontend must be an object with kind and size"),
+        ({"frontend": {"kind": "vdsr"}}, "frontend must be an object with kind and size"),
+        ({"frontend": {"kind": "vdrs", "size": 1}}, "frontend is 'vdrs', but must be one of"),
+        ({"frontend": {"kind": "none", "size": 1}}, "frontend is 'none'"),
+        ({"frontend": {"kind": "vdsr", "size": 1e9}}, "frontend_size is 1000000000.0, but must be a number"),
         ({"colour": "red"}, "it has colour, which this version does not know"),
     ],
 )

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from dfd_tune.plan import make_plan
-from dfd_tune.search.driver import _distributions, _sampler
+from dfd_tune.search.driver import distributions, _sampler
 from dfd_tune.space import Choice, Range
 from tests.report.searches import make_request, make_trial
 from tests.samples import tiny_dataset
@@ -59,19 +59,19 @@ def test_the_same_seed_proposes_the_same_points_and_more_trials_propose_others()
     assert first_proposal([]) != first_proposal([trial_at(plan, 1.0)])
 
 
-def test_distributions_are_those_of_the_axes():
+def testdistributions_are_those_of_the_axes():
     explore = {
         "epochs": Range(1, 9, step=2),
         "learning_rate": Range(0.01, 1.0, log=True),
         "backbone": Choice(("vgg16",)),
     }
-    whole, real, listed = _distributions(explore, []).values()
+    whole, real, listed = distributions(explore, []).values()
     assert (whole.low, whole.high, whole.step, whole.log) == (1, 9, 2, False)
     assert (real.low, real.high, real.step, real.log) == (0.01, 1.0, None, True)
     assert listed.choices == ("vgg16",)
     # Given points, exactly their values: also a λ of 0, which lies outside a log range.
     points = [{"epochs": 3, "learning_rate": 0.0, "backbone": "vgg16"}]
-    assert [distribution.choices for distribution in _distributions(explore, points).values()] == [
+    assert [distribution.choices for distribution in distributions(explore, points).values()] == [
         (3,),
         (0.0,),
         ("vgg16",),

@@ -1,0 +1,388 @@
+"""Distillation methods: adapters, several teachers, and trials that compare what each method says it compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tiny import bits, fresh_store, network, prepared, run, trial, without_times, workbench
+from torch import nn
+from two_processes import train_distilled, train_distributed
+
+from dfd_tune.config import Recipe
+from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
+from dfd_tune.distill.losses import (
+    distillation_loss,
+    hint_loss,
+    joint_loss,
+    pairwise_distance_loss,
+    soft_target_loss,
+)
+from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, adapters_for, loss_of
+from dfd_tune.distill.process import SingleProcess
+from dfd_tune.distill.student import find_result, save_result, student_file
+from dfd_tune.distill.training import train_network
+from dfd_tune.distill.workbench import BankPlan
+from dfd_tune.models import BACKBONES, HINT_LAYERS
+
+METHODS = tuple(COMPARED)
+ALL = np.arange(40)
+HALF_ULP = 2.0**-11
+STILL = {"learning_rate": 1e-30, "epochs": 1, "batch_size": 40, "weight_decay": 0.0, "momentum": 0.0}
+"""A single step that leaves the weights as they are, so that the loss that is reported can be computed again."""
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A workbench, without banks, whose store holds a teacher of each backbone."""
+    store = fresh_store(tmp_path_factory.mktemp("taught"))
+    return prepared(store, *(trial(backbone=backbone) for backbone in BACKBONES))
+
+
+def constant(outputs: torch.Tensor):
+    """A teacher that says the same in every epoch."""
+    return lambda epoch, indices: outputs[torch.from_numpy(indices)]
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Adapters.
+
+
+def kinds(adapters) -> list[type[nn.Module]]:
+    return [type(adapter) for adapter in adapters]
+
+
+def test_dfd_projects_the_students_features_where_the_dimensions_differ_alone():
+    # 1024 / 8 = 128 features of AlexNet, 512 / 8 = 64 of ResNet-18.
+    alexnet, resnet18 = network(), network(backbone="resnet18")
+    same, projected = adapters_for(trial(), alexnet, [network(seed=1), resnet18])
+    assert kinds([same, projected]) == [nn.Identity, nn.Linear]
+    assert (projected.in_features, projected.out_features) == (128, 64)
+    assert kinds(adapters_for(trial(backbone="resnet18"), resnet18, [network(backbone="vgg16")])) == [nn.Identity]
+
+
+@pytest.mark.parametrize("method", ["kd", "logits", "rdl"])
+def test_methods_whose_outputs_always_fit_adapt_nothing(method):
+    adapters = adapters_for(trial(method=method), network(), [network(backbone="resnet18"), network()])
+    assert kinds(adapters) == [nn.Identity, nn.Identity]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), itertools.product(BACKBONES, BACKBONES))
+def test_fitnets_regresses_every_teachers_maps_by_a_convolution_of_single_places(ours, theirs):
+    student, teacher = network(backbone=ours), network(backbone=theirs)
+    (regressor,) = adapters_for(trial(method="fitnets"), student, [teacher])
+    assert isinstance(regressor, nn.Conv2d)
+    assert regressor.kernel_size == (1, 1)
+    inputs = noise(2, 1, 8, 8)
+    with torch.no_grad():
+        maps = student.eval().maps(inputs, "middle")
+        assert regressor(maps).shape == (2, teacher.channels_of("middle"), *maps.shape[2:])
+
+
+@pytest.mark.parametrize("method", ["dfd", "fitnets"])
+def test_adapters_depend_on_seed_and_place_alone_and_leave_random_state_alone(method, monkeypatch):
+    student, teacher, small = network(), network(backbone="resnet18"), network(seed=5, backbone="vgg16")
+
+    def weights(seed=3, teachers=(teacher, teacher), **settings):
+        return [bits(one) for one in adapters_for(trial(method=method, seed=seed, **settings), student, teachers)]
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    # A GPU's generators are part of the global state as well.
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU was seeded"))
+    first = weights()
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.undo()
+    torch.manual_seed(2)
+    assert weights(lambda_=9.0, learning_rate=0.5, resolution=2) == first
+    assert weights(teachers=(small, teacher))[1] == first[1]
+    assert weights(teachers=(teacher,)) == first[:1]
+    different = [*first, *weights(seed=4)]
+    assert not any(one["weight"] == other["weight"] for one, other in itertools.combinations(different, 2))
+
+
+def test_an_adapter_takes_the_students_step_against_the_gradient(taught):
+    config = trial(teachers="resnet18", **STILL | {"learning_rate": 0.02})
+    images, student = taught.images_for(config), network()
+    (adapter,) = adapters_for(config, student, [network(backbone="resnet18")])
+    target = noise(40, 64)
+    inputs, labels = images.batch(0, ALL)
+    features = student.features(inputs)
+    distilled = distillation_loss(adapter(features), target, "mean")
+    joint_loss(student.classifier(features), labels, distilled, 3.0).total.backward()
+    expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in adapter.named_parameters()}
+    start = bits(adapter)
+
+    trained = network()
+    (adapter,) = adapters_for(config, trained, [network(backbone="resnet18")])
+    train_network(
+        trained,
+        images,
+        taught.validation_images(config.low_res),
+        recipe=config.recipe,
+        process=SingleProcess(),
+        distillation=Distillation(3.0, loss_of(config), (constant(target),), adapters=(adapter,)),
+    )
+    assert bits(adapter) != start
+    for name, weight in adapter.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-5, atol=1e-7)
+
+
+# Several teachers.
+
+
+def test_the_loss_to_several_teachers_is_the_mean_of_the_losses():
+    ours = noise(40, 6)
+    theirs = [noise(40, 6, seed=seed) for seed in (1, 2, 3)]
+    distillation = Distillation(1.0, loss_of(trial()), tuple(map(constant, theirs)))
+    found = distillation.loss([ours] * 3, 0, ALL).item()
+    each = [distillation_loss(ours, outputs, "mean").item() for outputs in theirs]
+    assert found == pytest.approx(sum(each) / 3, rel=1e-6)
+    alone = Distillation(1.0, loss_of(trial()), (constant(theirs[0]),))
+    assert alone.loss([ours], 0, ALL).item() == each[0]
+
+
+def test_every_teacher_is_compared_with_its_own_adapters_output_for_the_images_of_the_batch():
+    theirs = [noise(40, 6, seed=seed) for seed in (1, 2)]
+    distillation = Distillation(1.0, loss_of(trial()), tuple(map(constant, theirs)))
+    batch = np.array([7, 3, 39])
+    adapted = [outputs[[7, 3, 39]] for outputs in theirs]
+    assert distillation.loss(adapted, 0, batch).item() == 0
+    assert distillation.loss(adapted[::-1], 0, batch).item() > 0.1
+
+
+def averaged_softly(theirs, temperature):
+    """Logits whose softened outputs are the mean of the softened outputs."""
+    return temperature * torch.stack([torch.softmax(logits / temperature, 1) for logits in theirs]).mean(0).log()
+
+
+def mean_of(theirs, temperature):
+    return torch.stack(theirs).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "average"), [("dfd", mean_of), ("logits", mean_of), ("kd", averaged_softly)], ids=lambda value: str(value)
+)
+def test_the_gradient_to_several_teachers_is_that_to_their_average(method, average):
+    config = trial(method=method)
+    start, theirs = noise(40, 6), [2 * noise(40, 6, seed=seed) for seed in (1, 2, 3)]
+
+    def outcome(targets):
+        ours = start.clone().requires_grad_()
+        sources = tuple(map(constant, targets))
+        loss = Distillation(1.0, loss_of(config), sources).loss([ours] * len(targets), 0, ALL)
+        loss.backward()
+        return loss.item(), ours.grad
+
+    (loss, gradient), (at_average, expected) = outcome(theirs), outcome([average(theirs, config.temperature)])
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+    assert gradient.abs().max() > 1e-4
+    # The losses differ by how far the teachers are apart, which the student can't change.
+    assert loss > 1.05 * at_average
+
+
+def test_the_gradient_of_distances_to_several_teachers_is_that_to_their_mean_distances():
+    theirs = [noise(6, 4, seed=1), noise(6, 3, seed=2)]
+    ours, same = (noise(6, 5).requires_grad_() for _ in range(2))
+    compare = loss_of(trial(method="rdl", reduction="sum"))
+    Distillation(1.0, compare, tuple(map(constant, theirs))).loss([ours, ours], 0, np.arange(6)).backward()
+    mean = sum(torch.cdist(rows, rows) ** 2 for rows in theirs) / 2
+    pairs = torch.triu(torch.ones(6, 6), 1).bool()
+    distances = (same[:, None] - same[None]).square().sum(-1)
+    (0.5 * (distances - mean)[pairs].square().mean()).backward()
+    torch.testing.assert_close(ours.grad, same.grad, rtol=1e-4, atol=1e-4)
+
+
+# What teachers say.
+
+
+def test_maps_of_a_teacher_are_those_of_its_layer_for_the_views_of_the_epoch(taught):
+    config = trial(method="fitnets")
+    live = taught.live(config.teacher())
+    batch = np.array([5, 0, 38])
+    for epoch in range(2):
+        inputs, _ = taught.images_for(config.teacher()).batch(epoch, batch)
+        with torch.no_grad():
+            expected = live.teacher.features[:8](inputs)  # conv3 and its ReLU, AlexNet's middle
+        found = LiveMaps(live, "middle")(epoch, batch)
+        torch.testing.assert_close(found, expected)
+        assert torch.equal(found, LiveMaps(live, "conv3")(epoch, batch))
+        assert found.shape == (3, 48, 2, 2)
+        assert not found.requires_grad
+
+
+def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
+    config = trial()
+    teacher = network(seed=1, dropout=0.5)
+    live = LiveFeatures(teacher.train(), taught.images_for(config.teacher()))
+    for target in (live, LiveMaps(live, "middle"), LogitTargets(constant(noise(40, 128)), teacher)):
+        with pytest.raises(AssertionError, match="training mode"):
+            target(0, ALL)
+        teacher.eval()
+        target(0, ALL)
+        teacher.train()
+
+
+@pytest.mark.parametrize("layout", ["views", "epochs"])
+def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught):
+    live = taught.live(trial().teacher())
+    identity = bank_identity(layout, live.images, live.teacher, weights="w" * 16, dataset="d" * 16, epochs=2)
+    bank = open_bank(fill_bank(store, identity, live), identity, live)
+    for epoch in range(2):
+        kept, fresh = (LogitTargets(source, live.teacher)(epoch, ALL) for source in (bank, live))
+        # A feature that is off by 2⁻¹¹ of itself moves a logit by its weight times that.
+        bound = HALF_ULP * live(epoch, ALL).abs() @ live.teacher.classifier.weight.abs().T
+        assert ((kept - fresh).abs() <= bound + 1e-5).all()
+        inputs, _ = live.images.batch(epoch, ALL)
+        with torch.no_grad():
+            torch.testing.assert_close(fresh, live.teacher(inputs), rtol=1e-5, atol=1e-5)
+        assert fresh.std() > 100 * bound.mean()
+
+
+# Whole trials.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trial_of_every_method_trains_from_end_to_end(method, taught):
+    config = trial(method=method)
+    student, result = run(config, taught)
+    save_result(student, result, config, taught)
+    assert result.key == config.key(taught.dataset.digest)
+    assert find_result(taught.store, result.key) == result
+    assert result.teacher == config.teacher().key(taught.dataset.digest)
+    for metrics in result.history:
+        assert math.isfinite(metrics["loss"])
+        assert metrics["distillation"] > 0
+        assert metrics["loss"] == pytest.approx(metrics["cross_entropy"] + metrics["distillation"], rel=1e-5)
+    plain, _ = run(dataclasses.replace(config, lambda_=0.0), taught)
+    assert bits(plain) != bits(student)
+    # The adapters are gone: what is stored is the student, no more.
+    assert load_file(student_file(taught.store, result.key)).keys() == network().state_dict().keys()
+
+
+def expected_loss(config, bench) -> float:
+    """The distillation loss of the untrained student, from its and its teachers' outputs, method by method."""
+    student = network(seed=config.seed, backbone=config.backbone)
+    inputs, _ = bench.images_for(config).batch(0, ALL)
+    teachers = [bench.pretrained(guide).network for guide in config.guides()]
+    adapters = adapters_for(config, student, teachers)
+    losses = []
+    with torch.no_grad():
+        for guide, teacher, adapter in zip(config.guides(), teachers, adapters, strict=True):
+            high, _ = bench.images_for(guide).batch(0, ALL)
+            if config.method == "dfd":
+                losses.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
+            elif config.method == "logits":
+                losses.append(distillation_loss(student(inputs), teacher(high), "mean"))
+            elif config.method == "kd":
+                losses.append(soft_target_loss(student(inputs), teacher(high), config.temperature))
+            elif config.method == "rdl":
+                losses.append(pairwise_distance_loss(student.features(inputs), teacher.features(high), "mean"))
+            else:
+                maps = adapter(student.maps(inputs, config.hint_layer))
+                losses.append(hint_loss(maps, teacher.maps(high, config.hint_layer), "mean"))
+    return sum(loss.item() for loss in losses) / len(losses)
+
+
+@pytest.mark.parametrize("teachers", ["own", "resnet18", "alexnet+resnet18"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_that_is_reported_is_that_of_the_outputs_of_student_and_teachers(method, teachers, taught):
+    # AlexNet without dropout says the same in training as in evaluation mode.
+    config = trial(method=method, teachers=teachers, temperature=3.0, **STILL)
+    _, result = run(config, taught)
+    assert result.history[0]["distillation"] == pytest.approx(expected_loss(config, taught), rel=1e-4)
+
+
+def test_methods_and_teachers_give_trials_of_their_own(taught):
+    configs = [trial(method=name, teachers=names, epochs=1) for name in METHODS for names in ("own", "alexnet+vgg16")]
+    results = [run(config, taught)[1] for config in configs]
+    assert len({result.key for result in results}) == len(configs)
+    assert len({result.history[0]["distillation"] for result in results}) == len(configs)
+
+
+def test_a_trial_of_several_teachers_of_other_dimensions_is_equal_bit_by_bit_and_names_the_first(taught):
+    config = trial(teachers="alexnet+resnet18", seed=2)
+    student, result = run(config, taught)
+    assert result.teacher == trial().teacher().key(taught.dataset.digest)
+    assert student.state_dict().keys() == network().state_dict().keys()
+    torch.manual_seed(9)
+    again, same = run(dataclasses.replace(config, teachers="resnet18+alexnet"), taught)
+    assert same.key == result.key
+    assert without_times(same.history) == without_times(result.history)
+    assert bits(again) == bits(student)
+    other, _ = run(dataclasses.replace(config, teachers="resnet18"), taught)
+    assert bits(other) != bits(student)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_changes_its_teachers(method, taught):
+    config = trial(method=method, teachers="alexnet+resnet18", epochs=1)
+    teachers = [taught.pretrained(guide).network for guide in config.guides()]
+    before = [bits(teacher) for teacher in teachers]
+    run(config, taught)
+    for guide, teacher, weights in zip(config.guides(), teachers, before, strict=True):
+        assert taught.pretrained(guide).network is teacher
+        assert bits(teacher) == weights
+        assert not any(module.training for module in teacher.modules())
+        assert all(not weight.requires_grad and weight.grad is None for weight in teacher.parameters())
+
+
+@pytest.mark.parametrize("method", ["kd", "logits", "rdl"])
+def test_a_student_of_banks_learns_what_a_student_of_live_teachers_learns(method, taught):
+    config = trial(method=method, teachers="alexnet+resnet18")
+    keys = [guide.key(taught.dataset.digest) for guide in config.guides()]
+    banked = prepared(taught.store, config, banks={key: BankPlan("epochs", config.epochs) for key in keys})
+    assert all(isinstance(banked.features(guide), BankedFeatures) for guide in config.guides())
+    (_, live), (_, kept) = run(config, taught), run(config, banked)
+    assert kept.key == live.key
+    for ours, theirs in zip(without_times(kept.history), without_times(live.history), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3)
+
+
+def test_fitnets_looks_at_maps_even_where_there_is_a_bank(taught):
+    config = trial(method="fitnets", epochs=1)
+    banked = workbench(taught.store, {config.teacher().key(taught.dataset.digest): BankPlan("epochs", 1)})
+    # The bank that it is told of need not be there.
+    assert without_times(run(config, banked)[1].history) == without_times(run(config, taught)[1].history)
+
+
+@pytest.mark.parametrize(("backbone", "layer"), [(name, layer) for name, layers in HINT_LAYERS.items() for layer in layers])
+def test_fitnets_trains_at_every_layer_of_every_backbone(backbone, layer, taught):
+    config = trial(method="fitnets", backbone=backbone, hint_layer=layer, epochs=1)
+    _, result = run(config, taught)
+    assert math.isfinite(result.history[0]["loss"])
+    assert result.history[0]["distillation"] > 0
+
+
+def test_hints_bring_the_students_maps_nearer_to_the_teachers(taught):
+    config = trial(method="fitnets", teachers="resnet18", epochs=8, lambda_=20.0, batch_size=8)
+    _, result = run(config, taught)
+    assert result.history[-1]["distillation"] < 0.8 * result.history[0]["distillation"]
+
+
+# Two processes.
+
+
+@pytest.mark.parametrize("method", ["dfd", "fitnets"])
+def test_two_processes_train_adapters_as_one_does(method, two_processes, store, tmp_path):
+    recipe = Recipe(
+        epochs=2, batch_size=14, learning_rate=0.02, schedule="constant", momentum=0.9, weight_decay=5e-4, seed=0
+    )
+    how = (recipe, method, "resnet18")
+    alone = train_distilled(SingleProcess(), store.root, *how)
+    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", *how)
+    for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert "adapter.weight" in alone["weights"]
+    for rank in ranks:
+        for name, weights in rank["weights"].items():
+            np.testing.assert_array_equal(weights, ranks[0]["weights"][name])
+            np.testing.assert_allclose(weights, alone["weights"][name], rtol=1e-4, atol=1e-5)
