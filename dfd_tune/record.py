@@ -181,8 +181,10 @@ def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     return SearchRecord(**parts)
 
 
-SAID_BY_VALUE = ("backbone", "method", "student_start", "reduction")
+SAID_BY_VALUE = ("backbone", "method", "student_start", "reduction", "downsample")
 """Settings whose value says what it is of."""
+SAID_IF_THERE = ("blur", "noise", "jpeg_quality")
+"""Settings that go without saying where they are 0 or none."""
 
 
 def describe_point(config: Mapping[str, Any], explored: Iterable[str]) -> str:
@@ -190,6 +192,8 @@ def describe_point(config: Mapping[str, Any], explored: Iterable[str]) -> str:
     words = []
     for name in explored:
         value = config[name]
+        if name in SAID_IF_THERE and not value:
+            continue
         text = "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         words.append(text if name in SAID_BY_VALUE else f"{'λ' if name == 'lambda_' else name}={text}")
     return " ".join(words)

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 LAUNCH = ("launch", "--space", "lambda_grid")
 
@@ -39,6 +41,18 @@ def refusals(process, count=1):
         ((*LAUNCH, "--store", "s3://bucket"), "must be a folder"),
         ((*LAUNCH, "--trials", "3"), "a grid runs each point"),
         ((*LAUNCH, "--colour"), "No such option"),
+        ((*LAUNCH, "--protocol", "papers"), "'papers' is not one of 'validation', 'paper'"),
+        ((*LAUNCH, "--set", "method=kdd"), "did you mean kd?"),
+        ((*LAUNCH, "--set", "frontend=vdsrr"), "did you mean vdsr?"),
+        ((*LAUNCH, "--set", "frontend=vdsr", "--set", "resolution=5"), "take a resolution of at most 4"),
+        ((*LAUNCH, "--set", "resolution=1/3"), "of 8 pixels that is no whole number of at least 2"),
+        (
+            (*LAUNCH, "--set", "backbone=vgg16", "--set", "method=fitnets", "--set", "hint_layer=block7"),
+            "Unknown hint_layer of vgg16 'block7'. Did you mean",
+        ),
+        ((*LAUNCH, "--set", "teachers=[vgg]"), "--set: "),
+        ((*LAUNCH, "--set", "jpeg_quality=0"), "jpeg_quality is 0, but must be a whole number at least 1"),
+        (("report",), "Missing argument"),
         (("launch",), "Missing option '--space'"),
         (("lanch",), "Did you mean 'launch'?"),
         (("spaces", "nothing"), "Unknown space 'nothing'"),
@@ -102,11 +116,30 @@ def test_an_mlflow_address_that_refuses(run_cli, tmp_path, address):
     assert not list((tmp_path / "store").glob("searches/*"))
 
 
+def test_a_mat_file_that_is_no_svhn(run_cli, tmp_path):
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        (tmp_path / name).write_bytes(b"MATLAB? No.")
+    arguments = (*LAUNCH, "--dataset", "svhn", "--data", tmp_path, "--store", tmp_path / "store")
+    assert f"'{tmp_path / 'train_32x32.mat'}' can't be read as a file of SVHN" in refusals(run_cli(*arguments))
+    assert not list((tmp_path / "store").glob("datasets/*"))
+
+
+def test_svhn_labels_out_of_range(run_cli, tmp_path):
+    pixels = np.zeros((32, 32, 3, 20), dtype=np.uint8)
+    labels = np.arange(20, dtype=np.uint8).reshape(-1, 1) % 12
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        savemat(tmp_path / name, {"X": pixels, "y": labels})
+    arguments = (*LAUNCH, "--dataset", "svhn", "--data", tmp_path, "--store", tmp_path / "store")
+    assert "its labels must be 1 to 10, where 10 means 0, but there are 0, 11" in refusals(run_cli(*arguments))
+
+
 def test_results_of_no_search(run_cli, tmp_path):
     assert "There is no store at" in refusals(run_cli("results", "x", "--store", tmp_path / "none"))
     assert "Unknown search 'x'" in refusals(run_cli("results", "x", "--store", tmp_path))
     assert "Unknown search '../x'" in refusals(run_cli("results", "../x", "--store", tmp_path))
     assert "Unknown search 'x'" in refusals(run_cli("ui", "x", "--store", tmp_path))
+    assert "There is no store at" in refusals(run_cli("report", "x", "--store", tmp_path / "none"))
+    assert "Unknown search 'x'" in refusals(run_cli("report", "x", "y", "x", "--store", tmp_path), count=2)
 
 
 def test_predict_without_a_model(run_cli, tmp_path):
@@ -148,7 +181,7 @@ def test_help_imports_nothing_heavy():
 
 def test_spaces_and_datasets_are_listed(run_cli, tmp_path):
     spaces = run_cli("spaces").stdout
-    assert all(name in spaces for name in ("lambda_grid", "tpe_all", "random_all"))
+    assert all(name in spaces for name in ("lambda_grid", "table1", "table2", "methods", "degradations", "tpe_all"))
     assert "explore:" in run_cli("spaces", "tpe_all").stdout
     datasets = run_cli("datasets").stdout
     assert all(name in datasets for name in ("digits", "cifar10", "svhn", "parquet", "folder"))

@@ -129,3 +129,10 @@ def test_a_point_in_a_few_words():
     assert describe_point(config, ["backbone", "lambda_", "seed"]) == "vgg16 λ=2 seed=1"
     assert describe_point(config, ["learning_rate", "flip"]) == "learning_rate=0.01235 flip=True"
     assert describe_point(config, []) == ""
+
+
+def test_what_a_camera_does_not_do_goes_without_saying():
+    camera = ["downsample", "blur", "noise", "jpeg_quality"]
+    assert describe_point(dataclasses.asdict(digits_trial()), camera) == "bicubic"
+    noisy = digits_trial(downsample="area", noise=10.0, jpeg_quality=50)
+    assert describe_point(dataclasses.asdict(noisy), camera) == "area noise=10 jpeg_quality=50"

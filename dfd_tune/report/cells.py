@@ -77,7 +77,8 @@ class Comparison:
     difference: Interval | None
     """Distilled − base, over pairs of the same seed."""
     gap_recovered: float | None
-    """(distilled − base) / (HR baseline − base); None where the HR baseline is not above the base."""
+    """(distilled − base) / (HR baseline − base), over the same pairs; None where the HR baseline is not above the
+    base."""
     verdict: Verdict
 
 
@@ -150,7 +151,7 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
         return Comparison(means[0], means[1], None, None, "nothing to compare")
     difference = _interval(pairs)
     high = cell.teacher.test_accuracy if cell.teacher is not None else None
-    plain = statistics.fmean(base.values())
+    plain = statistics.fmean(base[seed] for seed in distilled if seed in base)
     gap = None if high is None or high <= plain else difference.mean / (high - plain)
     return Comparison(means[0], means[1], difference, gap, verdict_of(difference))
 
@@ -198,10 +199,9 @@ def _cell(
 
 
 def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> list[Cell]:
-    best = best_trial(trials)
-    if best is None:
+    home = _best_point(search, trials, points)
+    if home is None:
         return []
-    home = next(point for point in points if best in point.trials)
     twins = tuple(point for point in points if lambda_of(point) == 0 and _plain_key(point) == _plain_key(home))
     plain, distilled = ((home,), twins[:0]) if lambda_of(home) == 0 else (twins, (home,))
     others = other_axes(search)
@@ -209,11 +209,23 @@ def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: S
     return [_cell(search, describe_point(home.config, others) or home.config["backbone"], setting, plain, distilled)]
 
 
+def _best_point(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> Point | None:
+    """The point around which a sampled search has its cell; by test images where λ is chosen by these."""
+    best = best_trial(trials)
+    tested = _best_tested(search, points) if search.protocol == "paper" else None
+    return tested or next((point for point in points if best in point.trials), None)
+
+
 def _chosen(search: SearchRecord, distilled: Sequence[Point]) -> Point | None:
     if search.protocol == "paper":
-        tested = [(found.mean, point) for point in distilled if (found := tested_accuracy(search, point)) is not None]
-        return max(tested, key=lambda pair: pair[0])[1] if tested else None
+        return _best_tested(search, distilled)
     return max(distilled, key=lambda point: (point.val_accuracy, -point.val_loss), default=None)
+
+
+def _best_tested(search: SearchRecord, points: Sequence[Point]) -> Point | None:
+    """The point of the best mean accuracy on test images; None if none is tested."""
+    tested = [(found.mean, point) for point in points if (found := tested_accuracy(search, point)) is not None]
+    return max(tested, key=lambda pair: pair[0])[1] if tested else None
 
 
 def _tested(search: SearchRecord, point: Point | None) -> dict[int, float] | None:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord
+from dfd_tune.report.captions import PER_CELL, caption_of, marked
 from dfd_tune.report.cells import Cell, Interval, cells_of, compare, lambda_of, tested_accuracy
 from dfd_tune.report.formats import Table
-from dfd_tune.report.paper import BACKBONES, DATASETS, TABLE_1, TABLE_2, is_table_2, title_of
+from dfd_tune.report.paper import BACKBONES, DATASETS, FRONTENDS, TABLE_1, TABLE_2, is_table_2, title_of
 
 NOTHING = "–"
 
@@ -29,137 +30,173 @@ class Found:
         """The cells that have at least one point."""
         return cells_of(self.search, self.trials)
 
+    @property
+    def caption(self) -> str:
+        """What its numbers are of, and what a verdict is not, where there are several."""
+        return " ".join([caption_of(self.search, self.trials), *([PER_CELL] if len(self.cells) > 1 else [])])
+
 
 def tables_of(searches: Sequence[Found]) -> list[Table]:
     """Every table that there is something to say in."""
-    tables = [table1(searches), table2(searches)]
+    tables = [table1(searches)]
+    behind = [found for found in searches if "frontend" in found.search.explored]
+    tables += [table2(found, "" if len(behind) == 1 else found.search.search) for found in behind]
     for found in searches:
         tables += [cells_table(found), frontends_table(found)]
     return [table for table in tables if table is not None]
 
 
+Column = tuple[str, int, str]
+"""Of Table 1: dataset, resolution, and the search's name where another search has that column already."""
+
+
 def table1(searches: Sequence[Found]) -> Table | None:
     """The paper's Table 1: backbones by dataset and resolution, base network and DFD; ours, and the paper's beside it.
 
-    Of each search, the cells that differ in backbone and resolution alone. None unless some search has at least two of
-    these, or more than one search is given.
+    Of each search, the cells of DFD without front end that differ in backbone and resolution alone. None unless there
+    are at least two of these.
     """
-    columns: dict[tuple[str, int], dict[str, tuple[Found, Cell]]] = {}
+    columns: dict[Column, dict[str, tuple[Found, Cell]]] = {}
     for found in searches:
-        for cell in _plainest(found, {"backbone", "resolution"}):
-            column = (str(found.search.dataset["dataset"]), int(cell.config["resolution"]))
-            columns.setdefault(column, {}).setdefault(cell.config["backbone"], (found, cell))
+        for cell in _plainest(found, {"backbone", "resolution"}, {"method": "dfd", "frontend": "none"}):
+            dataset, resolution = str(found.search.dataset["dataset"]), int(cell.config["resolution"])
+            column: Column = (dataset, resolution, "")
+            if cell.config["backbone"] in columns.get(column, {}):
+                column = (dataset, resolution, found.search.search)
+            columns.setdefault(column, {})[cell.config["backbone"]] = (found, cell)
     if sum(len(cells) for cells in columns.values()) < 2:
         return None
-    order = sorted(columns, key=lambda column: (*_rank(column[0], DATASETS), column[1]))
+    order = sorted(columns, key=lambda column: (*_rank(column[0], DATASETS), *column[1:]))
+    backbones = sorted({name for cells in columns.values() for name in cells}, key=lambda name: _rank(name, BACKBONES))
     rows = []
-    for backbone in sorted({name for cells in columns.values() for name in cells}, key=lambda n: _rank(n, BACKBONES)):
+    for backbone in backbones:
         entries = [_table1_entries(columns[column].get(backbone), column, backbone) for column in order]
         for number, label in enumerate(TABLE_1_ROWS):
             rows.append((f"{title_of(backbone)} {label}", *(entry[number] for entry in entries)))
-    header = ("accuracy on test images, %", *(f"{title_of(name)} {side}×{side}" for name, side in order))
-    caption = " ".join(caption_of(found) for found in searches)
-    if any(name in DATASETS for name, _ in order):
-        caption += " In brackets: the paper's number, one run."
-    return Table("table1", "Table 1: base network and DFD", caption, header, tuple(rows))
+    used = list({id(found): found for cells in columns.values() for found, _ in cells.values()}.values())
+    captions = [caption_of(found.search, found.trials) for found in used]
+    if any((*column[:2], backbone) in TABLE_1 for column in order for backbone in columns[column]):
+        captions.append("In brackets: the paper's number, one run.")
+    header = ("accuracy on test images, %", *(_column_title(column, columns[column]) for column in order))
+    return Table("table1", "Table 1: base network and DFD", " ".join([*captions, PER_CELL]), header, tuple(rows))
 
 
-TABLE_1_ROWS = ("base (λ = 0)", "DFD", "DFD − base", "gap recovered", "verdict")
+TABLE_1_ROWS = ("HR baseline", "base (λ = 0)", "DFD", "DFD − base", "gap recovered", "verdict")
 
 
-def _table1_entries(entry: tuple[Found, Cell] | None, column: tuple[str, int], backbone: str) -> tuple[str, ...]:
+def _column_title(column: Column, cells: Mapping[str, tuple[Found, Cell]]) -> str:
+    dataset, side, search = column
+    title = " ".join(filter(None, [title_of(dataset), f"{side}×{side}", search and f"({search})"]))
+    on_test = next((found.search for found, _ in cells.values() if found.search.protocol == "paper"), None)
+    return title if on_test is None else marked(title, on_test)
+
+
+def _table1_entries(entry: tuple[Found, Cell] | None, column: Column, backbone: str) -> tuple[str, ...]:
     """What stands in the rows of `TABLE_1_ROWS` for one backbone in one column."""
     if entry is None:
         return (NOTHING,) * len(TABLE_1_ROWS)
     found, cell = entry
     result = compare(found.search, cell)
-    paper = TABLE_1.get((*column, backbone))
-    base, dfd = (_beside(text, paper[number] if paper else None) for number, text in enumerate(_pair(result)))
-    chosen = f", λ = {lambda_of(cell.chosen):g}" if cell.chosen is not None and result.distilled is not None else ""
+    paper = TABLE_1.get((*column[:2], backbone))
+    base, dfd = (
+        _beside(text_of(ours), paper[number] if paper else None)
+        for number, ours in enumerate((result.base, result.distilled))
+    )
+    chosen = f", λ = {lambda_of(cell.chosen):.4g}" if cell.chosen is not None and result.distilled is not None else ""
     difference = signed(result.difference)
     if paper and result.difference is not None:
         difference += f" ({paper[1] - paper[0]:+.2f})".replace("-", "−")
-    return (base, dfd + chosen, difference, _share(result.gap_recovered), result.verdict)
+    high = _high_resolution(cell.teacher)
+    return (high, base, dfd + chosen, difference, _share(result.gap_recovered), result.verdict)
 
 
-def table2(searches: Sequence[Found]) -> Table | None:
-    """The paper's Table 2: HR and LR baseline, each super-resolution front end, DFD. None where no front end was."""
-    found = next((found for found in searches if "frontend" in found.search.explored), None)
-    if found is None:
-        return None
-    search = found.search
-    rows = []
-    for cells in _by(_plainest(found, {"frontend", "backbone", "resolution"}), ("backbone", "resolution")).values():
-        config = cells[0].config
-        resolution, backbone = int(config["resolution"]), str(config["backbone"])
-        paper = TABLE_2 if is_table_2(str(search.dataset["dataset"]), resolution, backbone) else {}
-        name = f"{title_of(backbone)} at {resolution}×{resolution}"
-        teacher = next((cell.teacher for cell in cells if cell.teacher is not None), None)
-        if teacher is not None and teacher.test_accuracy is not None:
-            rows.append((f"HR baseline, {name}", f"{100 * teacher.test_accuracy:.2f}", "", "", paper.get("high_res")))
-        without = next((cell for cell in cells if cell.config["frontend"] == "none"), None)
-        for cell in cells:
-            kind = str(cell.config["frontend"])
-            base = None if cell.base is None else tested_accuracy(search, cell.base)
-            label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
-            rows.append(
-                (label, text_of(base), _against(search, cell, without), _quality(search, cell), paper.get(kind))
-            )
-        for cell in cells:
-            if cell.chosen is None:
-                continue
-            result = compare(search, cell)
-            kind = "" if cell.config["frontend"] == "none" else f" behind {str(cell.config['frontend']).upper()}"
-            label = f"DFD{kind}, λ = {lambda_of(cell.chosen):g}, {name}"
-            gain = f"{signed(result.difference)} {result.verdict}"
-            rows.append((label, text_of(result.distilled), gain, "", paper.get("dfd") if not kind else None))
+def table2(found: Found, name: str = "") -> Table | None:
+    """The paper's Table 2: HR and LR baseline, each super-resolution front end, DFD. None where nothing has finished.
+
+    Args:
+        found: a search that explored front ends.
+        name: tells the table from those of other searches; empty if it is the only one.
+    """
+    rows: list[tuple[str, ...]] = []
+    cells = _plainest(found, {"frontend", "backbone", "resolution"}, {"method": "dfd"})
+    for group in _by(cells, ("backbone", "resolution")).values():
+        rows += _table2_rows(found.search, group)
     if not rows:
         return None
-    header = ("", "accuracy on test images, %", "− LR baseline", "PSNR / SSIM (bicubic)", "paper")
-    texts = tuple((*row[:4], NOTHING if row[4] is None else f"{row[4]:.2f}") for row in rows)
-    return Table("table2", "Table 2: super-resolution front ends and DFD", caption_of(found), header, texts)
+    header = ("", "accuracy on test images, %", "− LR baseline", "verdict", "PSNR, dB / SSIM", "paper")
+    title = f"Table 2{name and f' of {name}'}: super-resolution front ends and DFD"
+    caption = (
+        f"{found.caption} PSNR and SSIM are of validation images; those of the LR baseline, of bicubic enlargement."
+    )
+    return Table(f"table2{name and f'-{name}'}", marked(title, found.search), caption, header, tuple(rows))
 
 
-def _against(search: SearchRecord, cell: Cell, without: Cell | None) -> str:
-    """Plain training behind a front end against plain training without, over pairs of the same seed."""
-    if without is None or cell is without or without.base is None or cell.base is None:
-        return ""
-    behind = Cell(cell.name, cell.setting, (without.base,), (), cell.base, cell.teacher)
+def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """The rows of one backbone at one resolution, in the paper's order."""
+    backbone, resolution = str(cells[0].config["backbone"]), int(cells[0].config["resolution"])
+    paper = TABLE_2 if is_table_2(str(search.dataset["dataset"]), resolution, backbone) else {}
+    name = f"{title_of(backbone)} at {resolution}×{resolution}"
+    by_frontend = {str(cell.config["frontend"]): cell for cell in cells}
+    plain = by_frontend.get("none")
+    ordered = {kind: by_frontend[kind] for kind in FRONTENDS if kind in by_frontend}
+    teacher = next((cell.teacher for cell in cells if cell.teacher is not None), None)
+    rows: list[tuple[str, ...]] = [
+        (f"HR baseline, {title_of(backbone)}", _high_resolution(teacher), "", "", "", _paper(paper, "high_res"))
+    ]
+    for kind, cell in ordered.items():
+        base = None if cell.base is None else tested_accuracy(search, cell.base)
+        label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
+        difference = ("", "") if cell is plain else _against(search, cell, plain)
+        rows.append((label, text_of(base), *difference, _quality(search, kind, resolution), _paper(paper, kind)))
+    for kind, cell in ordered.items():
+        if cell.chosen is None:
+            continue
+        result = compare(search, cell)
+        behind = "" if kind == "none" else f" behind {kind.upper()}"
+        label = f"DFD{behind}, λ = {lambda_of(cell.chosen):.4g}, {name}"
+        printed = NOTHING if behind else _paper(paper, "dfd")
+        rows.append((label, text_of(result.distilled), signed(result.difference), result.verdict, "", printed))
+    return rows
+
+
+def _against(search: SearchRecord, cell: Cell, plain: Cell | None) -> tuple[str, str]:
+    """Difference and verdict of plain training behind a front end against plain training without, over seeds."""
+    if plain is None or plain.base is None or cell.base is None:
+        return NOTHING, "nothing to compare"
+    behind = Cell(cell.name, cell.setting, (plain.base,), (), cell.base, cell.teacher)
     result = compare(search, behind)
-    return f"{signed(result.difference)} {result.verdict}"
+    return signed(result.difference), result.verdict
 
 
-def _quality(search: SearchRecord, cell: Cell) -> str:
-    kind, resolution = cell.config["frontend"], cell.config["resolution"]
-    for record in search.frontends:
-        if (record.kind, record.resolution) == (kind, resolution):
-            return (
-                f"{record.psnr:.2f} dB / {record.ssim:.3f} ({record.bicubic_psnr:.2f} dB / {record.bicubic_ssim:.3f})"
-            )
-    return ""
+def _quality(search: SearchRecord, kind: str, resolution: int) -> str:
+    """PSNR and SSIM of a front end's images or, where there is none, of bicubic enlargement to the same side."""
+    records = [record for record in search.frontends if record.resolution == resolution]
+    if kind == "none":
+        return f"{records[0].bicubic_psnr:.2f} / {records[0].bicubic_ssim:.3f}" if records else ""
+    found: FrontendRecord | None = next((record for record in records if record.kind == kind), None)
+    return "" if found is None else f"{found.psnr:.2f} / {found.ssim:.3f}"
 
 
-def cells_table(found: Found) -> Table:
-    """A row a cell: base network, chosen λ, DFD, paired difference, gap recovered, verdict."""
+def cells_table(found: Found) -> Table | None:
+    """A row a cell: base network, chosen λ, student, paired difference, gap recovered, verdict. None without cells."""
     search = found.search
     rows = []
     for cell in found.cells:
         result = compare(search, cell)
-        base, distilled = _pair(result)
         rows.append(
             (
                 cell.name,
-                base,
+                text_of(result.base),
                 NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}",
-                distilled,
+                text_of(result.distilled),
                 signed(result.difference),
                 _share(result.gap_recovered),
-                NOTHING
-                if cell.teacher is None or cell.teacher.test_accuracy is None
-                else f"{100 * cell.teacher.test_accuracy:.2f}",
+                _high_resolution(cell.teacher),
                 result.verdict,
             )
         )
+    if not rows:
+        return None
     header = (
         "cell",
         "base (λ = 0), %",
@@ -170,8 +207,8 @@ def cells_table(found: Found) -> Table:
         "HR baseline, %",
         "verdict",
     )
-    title = f"{search.search}: accuracy on test images of each cell's base network and chosen student"
-    return Table(f"cells-{search.search}", title, caption_of(found), header, tuple(rows))
+    title = marked(f"{search.search}: accuracy on test images of each cell's base network and chosen student", search)
+    return Table(f"cells-{search.search}", title, found.caption, header, tuple(rows))
 
 
 def frontends_table(found: Found) -> Table | None:
@@ -197,46 +234,8 @@ def frontends_table(found: Found) -> Table | None:
         "all images together, SSIM with a window of 7 pixels; widths and depths "
         f"{records[0].size:g} times the published ones."
     )
-    return Table(f"frontends-{found.search.search}", "Super-resolution front ends", caption, header, rows)
-
-
-def caption_of(found: Found) -> str:
-    """What the numbers of a search are of, in sentences."""
-    search = found.search
-    facts = search.dataset
-    epochs = sorted({trial.config["epochs"] for trial in found.trials}) or [search.settings.get("epochs", 0)]
-    seeds = sorted({trial.config["seed"] for trial in found.trials if trial.status == "FINISHED"})
-    many = f"{len(seeds)} seeds, ± is the 95 % interval of the mean" if len(seeds) > 1 else "one seed, so no intervals"
-    parts = [
-        f"{facts['dataset']}: {facts['train_images']:,} training, {facts['validation_images']:,} validation and "
-        f"{facts['test_images']:,} test images of {facts['image_size']}×{facts['image_size']} pixels; "
-        f"{' to '.join(f'{count}' for count in dict.fromkeys((epochs[0], epochs[-1])))} epochs; {many}.",
-        chosen_by(search),
-    ]
-    missing = missing_of(found)
-    return " ".join([*parts, missing] if missing else parts)
-
-
-def chosen_by(search: SearchRecord) -> str:
-    """By which images λ was chosen, as a sentence."""
-    if search.protocol == "paper":
-        return "λ was chosen on TEST images, as the paper appears to do: no honest estimate."
-    return "λ was chosen on validation images."
-
-
-def missing_of(found: Found) -> str:
-    """What an unfinished search lacks, as a sentence; empty if nothing."""
-    search = found.search
-    statuses = [trial.status for trial in found.trials]
-    finished = statuses.count("FINISHED")
-    lines = []
-    if finished < search.num_trials:
-        others = {status: statuses.count(status) for status in ("RUNNING", "FAILED", "KILLED") if status in statuses}
-        more = "".join(f", {count} {status}" for status, count in others.items())
-        lines.append(f"Unfinished: {finished} of {search.num_trials} trials have a result{more}.")
-    if not search.tested:
-        lines.append("Test images are looked at when the search is concluded, so there are no test accuracies yet.")
-    return " ".join(lines)
+    title = f"{found.search.search}: super-resolution front ends"
+    return Table(f"frontends-{found.search.search}", title, caption, header, rows)
 
 
 def text_of(interval: Interval | None) -> str:
@@ -255,8 +254,13 @@ def signed(interval: Interval | None) -> str:
     return f"{100 * interval.mean:+.2f}{half}".replace("-", "−")
 
 
-def _pair(result: Any) -> tuple[str, str]:
-    return text_of(result.base), text_of(result.distilled)
+def _high_resolution(teacher: TeacherRecord | None) -> str:
+    """The HR baseline: a teacher's accuracy on high-resolution test images, in per cent."""
+    return NOTHING if teacher is None or teacher.test_accuracy is None else f"{100 * teacher.test_accuracy:.2f}"
+
+
+def _paper(numbers: Mapping[str, float], row: str) -> str:
+    return f"{numbers[row]:.2f}" if row in numbers else NOTHING
 
 
 def _beside(ours: str, paper: float | None) -> str:
@@ -271,13 +275,17 @@ def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
     return (order.index(name), "") if name in order else (len(order), name)
 
 
-def _plainest(found: Found, free: set[str]) -> list[Cell]:
-    """The cells that differ in `free` alone: those whose other axes have the values of the first cell."""
-    cells = found.cells
-    if not cells:
-        return []
-    fixed = {name: value for name, value in cells[0].setting.items() if name not in free}
-    return [cell for cell in cells if all(cell.setting.get(name) == value for name, value in fixed.items())]
+def _plainest(found: Found, free: set[str], needed: Mapping[str, str]) -> list[Cell]:
+    """Of the cells that have the settings `needed`, those that differ in `free` alone: those whose other axes have the
+    values of the first such cell."""
+    # A λ = 0 point serves the cells of all methods, so what an axis decides is read from the cell, not from a point.
+    cells = [
+        cell
+        for cell in found.cells
+        if all(cell.setting.get(name, cell.config[name]) == value for name, value in needed.items())
+    ]
+    fixed = {name: value for name, value in cells[0].setting.items() if name not in free} if cells else {}
+    return [cell for cell in cells if all(cell.setting[name] == value for name, value in fixed.items())]
 
 
 def _by(cells: Sequence[Cell], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Cell]]:

@@ -9,6 +9,8 @@ DATASETS = ("cifar10", "svhn")
 """In the order of the paper's columns; each at 8×8 and at 16×16."""
 BACKBONES = ("alexnet", "vgg16", "resnet18")
 """In the order of the paper's rows."""
+FRONTENDS = ("none", "vdsr", "espcn", "srgan")
+"""In the order of Table 2."""
 TITLES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "resnet18": "ResNet-18", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 
 TABLE_1: dict[tuple[str, int, str], tuple[float, float]] = {

@@ -125,6 +125,11 @@ def conclusion(search: SearchRecord) -> list[str]:
             f"One test image is {100 / search.dataset['test_images']:.2f} points; gains of a few images are within "
             f"the noise of one seed.{advice}"
         )
+    if search.protocol == "paper":
+        lines.append(
+            "Protocol `paper`: the report's tables and figures choose λ on TEST images instead; their numbers are no "
+            "honest estimate."
+        )
     return lines
 
 

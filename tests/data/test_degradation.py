@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
+from torch.nn import functional as F
 
 from dfd_tune.config import Camera, Resampling
 from dfd_tune.data import degradation
@@ -134,6 +138,30 @@ def test_blur_leaves_flat_images_and_means_but_takes_contrast() -> None:
     assert photographed(images, blur=16.0).shape == (2, 3, 8, 8)  # reaches further than the image
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_camera_without_blur_noise_and_jpeg_only_resizes(method: Resampling) -> None:
+    images = noise(5, 3, 32, 32)
+    random = np.random.default_rng(0)
+    pictures = take_pictures(images.numpy(), Camera(8, method, blur=0.0, noise=0.0, jpeg_quality=None), random)
+    assert torch.equal(torch.tensor(pictures), resize(images, 8, method))
+    # Nor does it draw a number.
+    assert random.bit_generator.state == np.random.default_rng(0).bit_generator.state
+
+
+@pytest.mark.parametrize("deviation", [0.7, 1.5, 3.0])
+def test_blur_widens_a_dot_to_its_deviation(deviation: float) -> None:
+    dot = torch.zeros(1, 1, 31, 31)
+    dot[..., 15, 15] = 1000
+    blurred = degradation._blurred(dot, deviation)[0, 0].double()
+    assert blurred.sum().item() == pytest.approx(1000, rel=1e-5)
+    places = torch.arange(31, dtype=torch.float64) - 15
+    for direction in (0, 1):
+        spread = (blurred.sum(direction) * places**2).sum() / blurred.sum()
+        # Cut at three deviations, a Gaussian has 0.986 of its deviation left.
+        assert 0.97 * deviation < spread.sqrt() < 1.01 * deviation
+    assert torch.equal(blurred, blurred.T)
+
+
 def test_blur_of_a_line_by_hand() -> None:
     # An edge of 0 and 200, one pixel wide each: after a Gaussian of deviation σ, the weight that the centre pixel of a
     # line keeps is 1 / (1 + 2 e^(-1/2σ²) + 2 e^(-4/2σ²) + …).
@@ -169,6 +197,40 @@ def test_jpeg_loses_more_at_lower_quality_and_nothing_of_flat_images() -> None:
     assert 0 < lost[0] < lost[1] < lost[2]
     grey = take_pictures(images[:, :1], Camera(8, jpeg_quality=50), np.random.default_rng(0))
     assert grey.shape == (3, 1, 8, 8)
+
+
+def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    """uint8 (C, H, W), written and read by Pillow."""
+    file = io.BytesIO()
+    Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
+    pixels = np.array(Image.open(file))
+    return pixels[None] if len(picture) == 1 else pixels.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("quality", [1, 30, 100])
+def test_jpeg_is_pillows(quality: int, channels: int) -> None:
+    images = noise(3, channels, 32, 32).numpy()
+    clean, compressed = photographed(images), photographed(images, jpeg_quality=quality)
+    assert np.array_equal(compressed, np.stack([through_jpeg(picture, quality) for picture in clean]))
+    assert not np.array_equal(compressed, clean)
+
+
+def test_a_camera_blurs_then_shrinks_then_adds_noise_then_rounds_then_compresses() -> None:
+    images = noise(3, 3, 32, 32).numpy()
+    camera: dict[str, Any] = {"downsample": "bilinear", "blur": 1.5, "noise": 12.0, "jpeg_quality": 60}
+    blurred = images.astype(np.float64)
+    for axis in (-1, -2):  # three deviations are 4.5 pixels, so 5; edges are mirrored
+        blurred = gaussian_filter1d(blurred, 1.5, axis=axis, mode="mirror", radius=5)
+    small = F.interpolate(torch.tensor(blurred), size=(8, 8), mode="bilinear", antialias=True).numpy()
+    noisy = small + 12 * np.random.default_rng(0).standard_normal(small.shape, dtype=np.float32)
+    rounded = np.rint(noisy).clip(0, 255).astype(np.uint8)
+    without_jpeg = photographed(images, **camera | {"jpeg_quality": None})
+    # Float32 may round a value near a half the other way.
+    assert np.abs(without_jpeg.astype(int) - rounded).max() <= 1
+    assert (without_jpeg != rounded).mean() < 0.01
+    expected = np.stack([through_jpeg(picture, 60) for picture in without_jpeg])
+    assert np.array_equal(photographed(images, **camera), expected)
 
 
 def test_a_front_end_stands_between_the_way_down_and_the_way_back() -> None:

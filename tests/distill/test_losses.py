@@ -157,7 +157,10 @@ def gradient(loss, student: torch.Tensor, *rest) -> torch.Tensor:
 
 def test_logits_are_regressed_as_features_are():
     # Differences 1, -2, 0 and 3, 0, 4: squares 5 and 25; ½ · (5 + 25) / 2 = 7.5, and by `mean` a third of it.
-    student, teacher = torch.tensor([[2.0, 0.0, 1.0], [3.0, 1.0, 4.0]]), torch.tensor([[1.0, 2.0, 1.0], [0.0, 1.0, 0.0]])
+    student, teacher = (
+        torch.tensor([[2.0, 0.0, 1.0], [3.0, 1.0, 4.0]]),
+        torch.tensor([[1.0, 2.0, 1.0], [0.0, 1.0, 0.0]]),
+    )
     assert distillation_loss(student, teacher, "sum").item() == 7.5
     assert distillation_loss(student, teacher, "mean").item() == 2.5
 

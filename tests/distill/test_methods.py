@@ -169,7 +169,9 @@ def mean_of(theirs, temperature):
 
 
 @pytest.mark.parametrize(
-    ("method", "average"), [("dfd", mean_of), ("logits", mean_of), ("kd", averaged_softly)], ids=lambda value: str(value)
+    ("method", "average"),
+    [("dfd", mean_of), ("logits", mean_of), ("kd", averaged_softly)],
+    ids=lambda value: str(value),
 )
 def test_the_gradient_to_several_teachers_is_that_to_their_average(method, average):
     config = trial(method=method)
@@ -354,7 +356,9 @@ def test_fitnets_looks_at_maps_even_where_there_is_a_bank(taught):
     assert without_times(run(config, banked)[1].history) == without_times(run(config, taught)[1].history)
 
 
-@pytest.mark.parametrize(("backbone", "layer"), [(name, layer) for name, layers in HINT_LAYERS.items() for layer in layers])
+@pytest.mark.parametrize(
+    ("backbone", "layer"), [(name, layer) for name, layers in HINT_LAYERS.items() for layer in layers]
+)
 def test_fitnets_trains_at_every_layer_of_every_backbone(backbone, layer, taught):
     config = trial(method="fitnets", backbone=backbone, hint_layer=layer, epochs=1)
     _, result = run(config, taught)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import torch.distributed
-from tiny import CPU, network, trial, without_times, workbench
+from tiny import CPU, bits, network, trial, without_times, workbench
 
-from dfd_tune.config import Method, Recipe
+from dfd_tune.config import FrontendConfig, Method, Recipe
 from dfd_tune.distill.features import LiveFeatures, LiveMaps
 from dfd_tune.distill.methods import COMPARED, Distillation, adapters_for, loss_of
 from dfd_tune.distill.process import Process, SingleProcess
@@ -66,6 +66,12 @@ def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
     """Whether this process trained the teacher, and the digest of the teacher it got."""
     found, trained, _ = workbench(Store(root)).prepare(trial(teacher_epochs=3).teacher(), SingleProcess())
     return trained, found.weights_digest
+
+
+def prepare_frontend(_number: int, root: Path, config: FrontendConfig) -> tuple[bool, dict[str, bytes]]:
+    """Whether this process trained the front end, and the weights of the one it got."""
+    found, trained = workbench(Store(root)).prepare_frontend(config, SingleProcess())
+    return trained, bits(found.network)
 
 
 def train_distributed(rank: int, root: Path, meeting: Path, *arguments: Any) -> dict[str, Any]:

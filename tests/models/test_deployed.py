@@ -122,10 +122,10 @@ def test_a_student_looks_through_its_front_end(kind: str, resolution: int) -> No
 
 @pytest.mark.parametrize("kind", tuple(FRONT_ENDS))
 def test_the_exported_model_holds_its_front_end(kind: str) -> None:
-    model = deployed(frontend(kind))
+    model = deployed(frontend(kind), backbone="alexnet")
     auto = torch.export.Dim.AUTO
     program = torch.export.export(model, (photos(2, 20, 24),), dynamic_shapes=({0: auto, 1: auto, 2: auto},))
-    exported, plain = program.module(), deployed()
+    exported, plain = program.module(), deployed(backbone="alexnet")
     with torch.no_grad():
         for shape in [(1, 8, 8), (5, 50, 35), (2, 16, 5)]:
             images = photos(*shape)

@@ -165,5 +165,7 @@ def test_what_leaves_the_range_of_bytes_is_cut_not_wrapped(kind: str, shift: flo
 
 
 def test_unknown_front_ends_are_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(UserError, match=r"Unknown front end 'vdrs'\. Did you mean 'vdsr'\? Known: espcn, srgan, vdsr\."):
+    with pytest.raises(
+        UserError, match=r"Unknown front end 'vdrs'\. Did you mean 'vdsr'\? Known: espcn, srgan, vdsr\."
+    ):
         frontend("vdrs")

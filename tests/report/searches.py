@@ -1,30 +1,52 @@
 """Searches with made-up results, for the tests of reports: real configurations, numbers chosen by the test."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dfd_tune.data.recipes import DIGITS
+from dfd_tune.data.recipes import DIGITS, PAPER, SVHN
 from dfd_tune.record import SearchRecord, TeacherRecord, TrialRecord
 from dfd_tune.settings import Request, resolve
 from dfd_tune.space import SearchSpace, grid_points, parse_axis
 
 DIGEST = "0123456789abcdef"
+RECIPES = {"digits": DIGITS, "cifar10": PAPER, "svhn": SVHN}
+FACTS = {
+    "digits": {"image_size": 8, "train_images": 1149, "validation_images": 288, "test_images": 360, "channels": 1},
+    "cifar10": {
+        "image_size": 32,
+        "train_images": 45000,
+        "validation_images": 5000,
+        "test_images": 10000,
+        "channels": 3,
+    },
+    "svhn": {"image_size": 32, "train_images": 65932, "validation_images": 7325, "test_images": 26032, "channels": 3},
+}
 
 
-def make_request(explore: Mapping[str, Any], sampler: Any = "grid", trials: int | None = None) -> Request:
-    """The digits' recipe, and these axes as they would stand in a YAML file."""
+def make_request(
+    explore: Mapping[str, Any], sampler: Any = "grid", trials: int | None = None, *, dataset: str = "digits"
+) -> Request:
+    """The dataset's recipe, and these axes as they would stand in a YAML file."""
     axes = {}
     for name, value in explore.items():
         axis, problems = parse_axis(name, value, sampler)
         assert not problems
         axes[name] = axis
-    return resolve(SearchSpace("made_up", "", sampler, axes, {}, trials), dataset="digits", data=None, recipe=DIGITS)
+    space = SearchSpace("made_up", "", sampler, axes, {}, trials)
+    return resolve(space, dataset=dataset, data=None, recipe=RECIPES[dataset])
 
 
 def make_trial(
-    request: Request, point: Mapping[str, Any], accuracy: float, *, val_loss: float = 0.5, status: Any = "FINISHED"
+    request: Request,
+    point: Mapping[str, Any],
+    accuracy: float,
+    *,
+    val_loss: float = 0.5,
+    status: Any = "FINISHED",
+    history: Sequence[float] = (),
 ) -> TrialRecord:
+    """A trial with this validation accuracy; `history` gives that of each epoch."""
     config = request.trial(point)
     metrics = {
         "epoch": 20.0,
@@ -40,13 +62,25 @@ def make_trial(
         config=dataclasses.asdict(config),
         teacher=config.teacher().key(DIGEST) if config.needs_teacher else None,
         metrics=metrics if status == "FINISHED" else {},
+        history=[{"epoch": float(epoch), "val_accuracy": value} for epoch, value in enumerate(history, 1)],
         error="Traceback: boom" if status == "FAILED" else None,
     )
 
 
-def grid_trials(request: Request, accuracy: Callable[[Mapping[str, Any]], float]) -> list[TrialRecord]:
-    """A finished trial at each point of a grid, with the accuracy that the test wants there."""
-    return [make_trial(request, point, accuracy(point)) for point in grid_points(request.explore)]
+def grid_trials(
+    request: Request,
+    accuracy: Callable[[Mapping[str, Any]], float],
+    history: Callable[[Mapping[str, Any]], Sequence[float]] = lambda point: (),
+) -> list[TrialRecord]:
+    """A finished trial at each point of a grid, with the accuracy that the test wants there.
+
+    Points that differ in what cannot matter are one trial, that of the first, as in a search.
+    """
+    trials: dict[str, TrialRecord] = {}
+    for point in grid_points(request.explore):
+        trial = make_trial(request, point, accuracy(point), history=history(point))
+        trials.setdefault(trial.key, trial)
+    return list(trials.values())
 
 
 def make_search(request: Request, teachers: Mapping[str, float], **changes: Any) -> SearchRecord:
@@ -62,17 +96,16 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         )
         for backbone, accuracy in teachers.items()
     ]
+    name = request.dataset.dataset
     record = SearchRecord(
-        search="made_up-digits",
+        search=f"made_up-{name}",
         space="made_up",
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset={
-            "dataset": "digits",
+            "dataset": name,
             "digest": DIGEST,
-            "image_size": 8,
-            "train_images": 1149,
-            "validation_images": 288,
-            "test_images": 360,
+            "classes": [f"class {number}" for number in range(10)],
+            **FACTS[name],
         },
         settings=dict(request.settings),
         sampler=request.space.sampler,
@@ -82,6 +115,14 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         teachers=records,
     )
     return dataclasses.replace(record, **changes)
+
+
+def with_tests(
+    search: SearchRecord, trials: Sequence[TrialRecord], accuracy: Callable[[Mapping[str, Any]], float]
+) -> SearchRecord:
+    """The search, concluded: every finished trial tested, with the accuracy that the test wants there."""
+    tested = {trial.key: accuracy(trial.config) for trial in trials if trial.status == "FINISHED"}
+    return dataclasses.replace(search, tested=tested, num_trials=len(trials))
 
 
 def _first_point(request: Request) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dfd_tune.record import BestRecord
-from dfd_tune.report.tables import conclusion, markdown, percent, plain, ranking, results_object, trials_csv
+from dfd_tune.report.tables import conclusion, percent, ranking, results_object, trials_csv
 from tests.report.searches import DIGEST, grid_trials, make_request, make_search, make_trial
 
 REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
@@ -68,7 +68,8 @@ def test_csv_comes_back(trials):
     assert [row["key"] for row in rows] == [trial.key for trial in [*trials, failed]]
     for row, trial in zip(rows, trials, strict=False):
         assert row["status"] == "FINISHED"
-        assert {name: row[name] for name in trial.config} == {name: str(value) for name, value in trial.config.items()}
+        written = {name: "" if value is None else str(value) for name, value in trial.config.items()}
+        assert {name: row[name] for name in trial.config} == written
         assert {name: float(row[name]) for name in trial.metrics} == trial.metrics
     assert rows[-1]["status"] == "FAILED"
     assert rows[-1]["val_accuracy"] == ""
@@ -110,13 +111,6 @@ def test_the_ranking_of_seeds_has_means_and_intervals():
     assert rows == [["1", "1", "91.00 % ± 2.48", "3", "98.00 %", "22"]]
 
 
-def test_tables_keep_their_columns():
-    header, rows = ["a", "long"], [["1", "x"], ["22", ""]]
-    assert plain(header, rows) == "a   long\n1   x\n22\n"
-    assert markdown(header, rows) == "| a | long |\n| --- | --- |\n| 1 | x |\n| 22 |  |\n"
-    assert plain(header, []) == "a  long\n"
-
-
 def test_the_gap_recovered_by_hand(search):
     first, second, third = conclusion(search)
     assert first.startswith("Best student, chosen on validation images: vgg16 with λ = 1, validation accuracy 95.00 %")
@@ -155,6 +149,21 @@ def test_seeds_are_advised_where_there_are_none(search):
     assert conclusion(search)[-1].endswith("Explore `seed` to have intervals.")
     seeded = dataclasses.replace(search, explored={**search.explored, "seed": [0, 1]})
     assert "Explore `seed`" not in conclusion(seeded)[-1]
+
+
+def test_under_the_papers_protocol_the_conclusion_says_what_chose(search):
+    honest = conclusion(search)
+    assert not any("TEST" in line for line in honest)
+    *same, last = conclusion(dataclasses.replace(search, protocol="paper"))
+    assert same == honest
+    assert "chosen on validation images" in same[0]
+    assert last.startswith("Protocol `paper`: the report's tables and figures choose λ on TEST images")
+
+
+def test_results_say_by_which_images_lambda_was_chosen_and_what_was_tested(search, trials):
+    tested = {trials[0].key: 0.9}
+    found = results_object(dataclasses.replace(search, protocol="paper", tested=tested), trials)
+    assert (found["protocol"], found["tested"], found["frontends"], found["importances"]) == ("paper", tested, [], {})
 
 
 def test_nothing_finished_is_said():

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from dfd_tune.plan import make_plan
-from dfd_tune.search.driver import distributions, _sampler
+from dfd_tune.search.driver import _sampler, distributions
 from dfd_tune.space import Choice, Range
 from tests.report.searches import make_request, make_trial
 from tests.samples import tiny_dataset

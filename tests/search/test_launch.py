@@ -72,7 +72,15 @@ def test_results_agree_with_mlflow_run_by_run(results, runs):
     for trial in results["trials"]:
         run = by_key[trial["key"]]
         assert run.info.status == "FINISHED"
-        assert run.data.params == {name: str(value) for name, value in trial["config"].items()}
+        of_images = ("dataset", "image_size", "train_images", "test_images", "validation_fraction")
+        assert run.data.params == {
+            name: str(value)
+            for name, value in (
+                trial["config"]
+                | dict.fromkeys(of_images)
+                | {"dataset": "digits", "train_images": 100, "test_images": 60, "validation_fraction": 0.2}
+            ).items()
+        }
         for name in ("val_accuracy", "loss", "cross_entropy", "distillation", "train_accuracy", "val_loss"):
             assert run.data.metrics[name] == pytest.approx(trial["metrics"][name])
         assert run.inputs.dataset_inputs[0].dataset.digest == results["dataset_facts"]["digest"]
@@ -85,14 +93,16 @@ def test_mlflow_has_every_epoch_and_one_summary(runs, client):
         assert [metric.step for metric in history] == [1, 2]
     (summary,) = [run for run in runs if run.data.tags["dfd.kind"] == "summary"]
     artifacts = {file.path for file in client.list_artifacts(summary.info.run_id)}
-    assert {"lambda_curve.png", "lambda_curve.svg", "ranking.md", "trials.csv"} <= artifacts
+    assert {"report", "ranking.md", "trials.csv"} <= artifacts
+    report = {file.path for file in client.list_artifacts(summary.info.run_id, "report")}
+    assert {"report/report.html", "report/lambda_curve.png", "report/table1.tex"} <= report
 
 
 def test_files_of_the_search(search):
     folder = search.store / "searches" / "tiny"
-    with Image.open(folder / "lambda_curve.png") as image:
+    with Image.open(folder / "report" / "lambda_curve.png") as image:
         assert min(image.size) > 300
-    ElementTree.parse(folder / "lambda_curve.svg")
+    ElementTree.parse(folder / "report" / "lambda_curve.svg")
     assert (folder / "best" / "student.safetensors").stat().st_size > 1000
     assert not [file for file in search.store.rglob(".*") if file.name != ".gitignore"]
 
@@ -225,6 +235,9 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, ru
     assert "KILLED" in statuses.values()
     assert not list(search.store.rglob(".tune"))
     assert set(statuses.values()) == {"FINISHED", "KILLED"}
+    report = run_cli("report", name, "--store", search.store, "--output", tmp_path / "report")
+    assert (report.returncode, report.stderr) == (0, "")
+    assert "Unfinished: 1 of 4 trials have a result" in (tmp_path / "report" / "report.html").read_text()
     client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
     runs = trial_runs(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
     assert {key: run.info.status for key, run in runs.items()} == {

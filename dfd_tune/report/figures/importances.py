@@ -5,13 +5,17 @@ Not for: working that out (search/importance.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from dfd_tune.record import SearchRecord
-from dfd_tune.report.figures.style import COLOURS, save
+from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.report.captions import facts_of
+from dfd_tune.report.figures.style import COLOURS, head, save
+
+TITLE = "What mattered"
 
 
-def importances(search: SearchRecord, folder: Path) -> list[Path]:
+def importances(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     """One bar a setting, most important first.
 
     Returns:
@@ -27,7 +31,10 @@ def importances(search: SearchRecord, folder: Path) -> list[Path]:
     axes = figure.subplots()
     bars = axes.barh(["λ" if name == "lambda_" else name for name in names], shares, color=COLOURS[0])
     axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=9)
-    axes.set_xlim(0, 1.15 * max(shares))
+    axes.set_xlim(0, 1.15 * (max(shares) or 1))
     axes.set_xlabel("share of the variance of validation accuracy, % (fANOVA)")
     axes.spines[["top", "right"]].set_visible(False)
+    finished = sum(trial.status == "FINISHED" for trial in trials)
+    notes = [facts_of(search, trials), f"From {finished} trials that {search.sampler} sampling chose; no test image."]
+    head(figure, f"{TITLE} among the explored settings", notes)
     return save(figure, folder, "importances", search.search)

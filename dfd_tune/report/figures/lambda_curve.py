@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
+from dfd_tune.report.captions import INTERVALS, facts_of, seeds_of
 from dfd_tune.report.cells import Cell, Interval, best_curves, curves_of, lambda_of, other_axes, tested_accuracy
-from dfd_tune.report.figures.style import COLOURS, MARKERS, plain_axes, save
+from dfd_tune.report.figures.style import COLOURS, MARKERS, head, literal, plain_axes, save, within_per_cent
 from dfd_tune.report.points import Point, points_of
 from dfd_tune.space import Axis, Choice, Range, axis_from_json
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = "Accuracy against λ"
 MOST_CURVES = 9
 """More can't be told apart in one figure; the best are drawn."""
 
@@ -44,7 +46,7 @@ class _Canvas:
 
     def height(self, point: Point) -> Interval | None:
         """Accuracy of a point: on validation images or, under the protocol `paper`, on test images."""
-        if self.search.protocol == "paper" and self.search.tested:
+        if is_on_test(self.search):
             return tested_accuracy(self.search, point)
         return Interval(point.val_accuracy, point.half_width, len(point.trials))
 
@@ -52,8 +54,12 @@ class _Canvas:
         """The HR baseline of a curve, on the same images."""
         if curve.teacher is None:
             return None
-        on_test = self.search.protocol == "paper" and self.search.tested
-        return curve.teacher.test_accuracy if on_test else curve.teacher.val_accuracy
+        return curve.teacher.test_accuracy if is_on_test(self.search) else curve.teacher.val_accuracy
+
+
+def is_on_test(search: SearchRecord) -> bool:
+    """Whether the figure is of test images: under the protocol `paper`, once the search is concluded."""
+    return search.protocol == "paper" and bool(search.tested)
 
 
 def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
@@ -76,13 +82,19 @@ def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pa
     curves = curves_of(search, trials)
     shown = best_curves(curves, MOST_CURVES)
     styles = _styles(search, shown)
-    figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     canvas = _canvas(figure, search, points, len(shown))
     for number, (curve, style) in enumerate(zip(shown, styles, strict=True)):
         _draw_points(canvas, curve, style, number - (len(shown) - 1) / 2)
     has_base_lines = _draw_levels(canvas, shown, styles)
-    _label(canvas, points, left_out=len(curves) - len(shown))
+    images = "TEST" if is_on_test(search) else "validation"
+    axes = canvas.axes
+    axes.set_xlabel("λ, the weight of the distillation loss")
+    axes.set_ylabel(f"{images} accuracy, %")
+    plain_axes(axes)
+    within_per_cent(axes)
     _legend(canvas, figure, shown, styles, has_base_lines)
+    head(figure, f"{TITLE}, on {images} images", _notes(search, trials, left_out=len(curves) - len(shown)))
     return save(figure, folder, "lambda_curve", search.search)
 
 
@@ -152,7 +164,7 @@ def _draw_points(canvas: _Canvas, curve: Cell, style: Style, number: float) -> N
         heights = [(point, height) for point in points if (height := canvas.height(point)) is not None]
         if not heights:
             continue
-        canvas.axes.errorbar(
+        drawn = canvas.axes.errorbar(
             [canvas.place(lambda_of(point)) + shift for point, _ in heights],
             [100 * height.mean for _, height in heights],
             yerr=[100 * (math.nan if height.half is None else height.half) for _, height in heights],
@@ -168,6 +180,7 @@ def _draw_points(canvas: _Canvas, curve: Cell, style: Style, number: float) -> N
             capsize=3,
             zorder=3,
         )
+        drawn.lines[0].set_clip_on(False)  # a marker at 100 % is whole
 
 
 def _draw_levels(canvas: _Canvas, curves: Sequence[Cell], styles: Sequence[Style]) -> bool:
@@ -193,31 +206,16 @@ def _draw_levels(canvas: _Canvas, curves: Sequence[Cell], styles: Sequence[Style
     return any(start == 0 for _, start in lines.values())
 
 
-def _label(canvas: _Canvas, points: Sequence[Point], left_out: int) -> None:
-    axes, search = canvas.axes, canvas.search
-    facts, shared = search.dataset, search.settings
-    on_test = search.protocol == "paper" and bool(search.tested)
-    axes.set_xlabel("λ, the weight of the distillation loss")
-    axes.set_ylabel("TEST accuracy, %" if on_test else "validation accuracy, %")
-    plain_axes(axes)
-    high, low = facts["image_size"], shared.get("resolution")
-    sides = f" at {low}×{low} instead of {high}×{high} pixels" if low else ""
-    seeds = sorted({len(point.trials) for point in points})
-    few = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    parts = [
-        f"{facts['train_images']:,} training and "
-        + (f"{facts['test_images']:,} TEST images" if on_test else f"{facts['validation_images']:,} validation images"),
-        *([f"{shared['epochs']} epochs"] if "epochs" in shared else []),
-        "one seed" if seeds == [1] else f"{few} seeds a point, with the mean's 95 % interval",
-    ]
-    notes = ["λ is chosen on these validation images, not on test images"]
-    if on_test:
-        notes = ["every λ was tested: the best of them is chosen on test images, as the paper appears to do"]
-    if left_out:
-        notes.append(f"the best {MOST_CURVES} of {left_out + MOST_CURVES} curves")
-    axes.set_title(f"{facts['dataset']}{sides}", loc="left", fontsize=11, pad=32)
-    text = ", ".join(parts) + "\n" + "; ".join(notes)
-    axes.annotate(text, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8)
+def _notes(search: SearchRecord, trials: Sequence[TrialRecord], left_out: int) -> list[str]:
+    bars = [f"Bars: {INTERVALS}."] if max(seeds_of(trials)) > 1 else []
+    if is_on_test(search):
+        chosen = "Every λ was tested: the best of them is chosen on TEST images, as the paper appears to do."
+    elif search.protocol == "paper":
+        chosen = "λ will be chosen on TEST images, which are looked at when the search is concluded."
+    else:
+        chosen = "λ is chosen on these validation images, not on test images."
+    some = [f"The best {MOST_CURVES} of {left_out + MOST_CURVES} curves."] if left_out else []
+    return [facts_of(search, trials), " ".join([*bars, chosen, *some])]
 
 
 def _legend(
@@ -226,7 +224,7 @@ def _legend(
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour, marker=marker, linestyle="", label=curve.name)
+        Line2D([], [], color=colour, marker=marker, linestyle="", label=literal(curve.name))
         for curve, (colour, marker) in zip(curves, styles, strict=True)
     ]
     if any(curve.plain for curve in curves):

@@ -9,51 +9,77 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.report.cells import cells_of, lambda_of
-from dfd_tune.report.figures.style import COLOURS, plain_axes, save
+from dfd_tune.report.captions import chosen_by, facts_of
+from dfd_tune.report.cells import Cell, cells_of, lambda_of
+from dfd_tune.report.figures.style import COLOURS, head, literal, plain_axes, save, within_per_cent
 from dfd_tune.report.points import Point
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Learning curves"
 MOST_PANELS = 12
+FEW_EPOCHS = 12
+"""So few are marked one by one."""
 
 
 def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     """A panel a cell: the mean over seeds by epoch, and the range from the worst seed to the best.
 
     Returns:
-        The PNG and SVG files written; none if no finished trial has a history.
+        The PNG and SVG files written; none if neither base network nor chosen student of any cell has a history.
     """
-    cells = [cell for cell in cells_of(search, trials) if any(_histories(point) for point in cell.points)]
-    cells = cells[:MOST_PANELS]
-    if not cells:
+    cells = [cell for cell in cells_of(search, trials) if any(_histories(point) for point in (cell.base, cell.chosen))]
+    shown = cells[:MOST_PANELS]
+    if not shown:
         return []
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    columns = min(3, len(cells))
-    rows = math.ceil(len(cells) / columns)
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.2 + 3.1 * columns, 0.9 + 2.5 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    for number, cell in enumerate(cells):
-        axes = panels[number // columns][number % columns]
-        for point, colour, style in ((cell.base, COLOURS[6], "--"), (cell.chosen, COLOURS[0], "-")):
-            if point is None or not (histories := _histories(point)):
-                continue
-            epochs = range(1, min(map(len, histories)) + 1)
-            columns_of = list(zip(*histories, strict=False))
-            label = "λ = 0" if point is cell.base else f"λ = {lambda_of(point):.4g}"
-            axes.plot(epochs, [statistics.fmean(values) for values in columns_of], style, color=colour, label=label)
-            axes.fill_between(epochs, list(map(min, columns_of)), list(map(max, columns_of)), color=colour, alpha=0.15)
-        axes.set_title(cell.name, fontsize=9, loc="left")
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
-        plain_axes(axes)
-    for axes in panels.flat[len(cells) :]:
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    for number, (axes, cell) in enumerate(zip(panels, shown, strict=False)):
+        _draw(axes, cell)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        if number + columns >= len(shown):  # no panel stands below
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("epoch")
+        if number % columns == 0:
+            axes.set_ylabel("validation accuracy, %")
+    for axes in panels[len(shown) :]:
         axes.set_visible(False)
-    figure.supxlabel("epoch", fontsize=10)
-    figure.supylabel("validation accuracy, %", fontsize=10)
+    within_per_cent(panels[0])
+    drawn = "Mean over seeds, shaded from the worst seed to the best. " + chosen_by(search)
+    if len(shown) < len(cells):
+        drawn += f" The first {MOST_PANELS} of {len(cells)} cells."
+    head(figure, f"{TITLE}: validation accuracy by epoch", [facts_of(search, trials), drawn])
     return save(figure, folder, "learning_curves", search.search)
 
 
-def _histories(point: Point) -> list[list[float]]:
+def _draw(axes: Axes, cell: Cell) -> None:
+    for point, colour, style in ((cell.base, COLOURS[6], "--"), (cell.chosen, COLOURS[0], "-")):
+        histories = _histories(point)
+        if point is None or not histories:
+            continue
+        by_epoch = list(zip(*histories, strict=False))
+        epochs = range(1, len(by_epoch) + 1)
+        label = "λ = 0" if point is cell.base else f"λ = {lambda_of(point):.4g}"
+        marker = "." if len(epochs) <= FEW_EPOCHS else ""
+        means = [statistics.fmean(values) for values in by_epoch]
+        axes.plot(epochs, means, linestyle=style, marker=marker, color=colour, label=label)
+        axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.15)
+    axes.set_title(literal(cell.name), fontsize=9, loc="left")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    plain_axes(axes)
+
+
+def _histories(point: Point | None) -> list[list[float]]:
     """Validation accuracy in per cent by epoch, of each seed."""
+    if point is None:
+        return []
     return [[100 * epoch["val_accuracy"] for epoch in trial.history] for trial in point.trials if trial.history]

@@ -1,0 +1,92 @@
+"""What the numbers of a search are of, in words: for captions of tables and headings of figures.
+
+Dataset, sides, images, epochs, seeds, by which images λ was chosen, and what is missing. Not for: the numbers
+themselves (cells.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
+from dfd_tune.report.points import points_of
+
+PER_CELL = "Each verdict is of its cell alone, not corrected for the number of cells."
+INTERVALS = "the mean's 95 % interval"
+
+
+def facts_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
+    """Dataset, sides, images, epochs and seeds, without a full stop."""
+    facts = search.dataset
+    side = f"{facts['image_size']}×{facts['image_size']} pixels"
+    low = sorted({trial.config["resolution"] for trial in trials})
+    sides = f"at {_listing([f'{pixels}×{pixels}' for pixels in low])} instead of {side}" if low else f"of {side}"
+    parts = [
+        f"{facts['dataset']} {sides}: {facts['train_images']:,} training, {facts['validation_images']:,} validation "
+        f"and {facts['test_images']:,} test images"
+    ]
+    epochs = sorted({trial.config["epochs"] for trial in trials})
+    if epochs:
+        parts.append(f"{_span(epochs)} epoch{'' if epochs == [1] else 's'}")
+    counts = seeds_of(trials)
+    if counts:
+        parts.append("one seed" if counts == [1] else f"{_span(counts)} seeds a point")
+    return "; ".join(parts)
+
+
+def seeds_of(trials: Sequence[TrialRecord]) -> list[int]:
+    """How many seeds the points have, each number once; empty if nothing has finished."""
+    return sorted({len(point.trials) for point in points_of(trials)})
+
+
+def caption_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
+    """What the numbers of a table are of, in sentences."""
+    counts = seeds_of(trials)
+    many = f"; ± is {INTERVALS}." if counts[-1:] > [1] else ", so no intervals." if counts else "."
+    lines = [facts_of(search, trials) + many, chosen_by(search), missing_of(search, trials)]
+    return " ".join(line for line in lines if line)
+
+
+def chosen_by(search: SearchRecord) -> str:
+    """By which images λ was chosen, as a sentence."""
+    if search.protocol == "paper":
+        return "λ was chosen on TEST images, as the paper appears to do: no honest estimate."
+    return "λ was chosen on validation images."
+
+
+def marked(title: str, search: SearchRecord) -> str:
+    """A title, which says so where λ was chosen on test images."""
+    return f"{title}, λ chosen on TEST images" if search.protocol == "paper" else title
+
+
+def missing_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
+    """What an unfinished search lacks, in sentences; empty if nothing."""
+    statuses = [trial.status for trial in trials]
+    finished = statuses.count("FINISHED")
+    lines = []
+    if finished < search.num_trials:
+        others = {status: statuses.count(status) for status in ("RUNNING", "FAILED", "KILLED") if status in statuses}
+        more = "".join(f", {count} {status}" for status, count in others.items())
+        lines.append(f"Unfinished: {finished} of {search.num_trials} trials have a result{more}.")
+    if not search.tested:
+        lines.append("Test images are looked at when the search is concluded, so there are no test accuracies yet.")
+    return " ".join(lines)
+
+
+def best_of(search: SearchRecord, best: BestRecord) -> str:
+    """Which student is the best one, and how good it is: a sentence without its full stop."""
+    words = describe_point(best.config, dict.fromkeys(["backbone", *search.explored, "lambda_", "seed"]))
+    return (
+        f"{words} is best on validation images ({100 * best.val_accuracy:.2f} %) and has "
+        f"{100 * best.test_accuracy:.2f} % of the test images right"
+    )
+
+
+def _listing(words: Sequence[str]) -> str:
+    if len(words) > 3:
+        return f"{words[0]} to {words[-1]}"
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

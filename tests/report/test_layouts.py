@@ -1,0 +1,291 @@
+"""Which numbers stand where: the paper's tables with ours beside them, from made-up searches."""
+
+import dataclasses
+
+import pytest
+
+from dfd_tune.record import FrontendRecord
+from dfd_tune.report.captions import PER_CELL
+from dfd_tune.report.formats import as_latex
+from dfd_tune.report.layouts import Found, cells_table, frontends_table, signed, table1, table2, tables_of, text_of
+from dfd_tune.report.points import half_width
+from tests.report.searches import grid_trials, make_request, make_search, make_trial, with_tests
+
+BACKBONES = ["resnet18", "alexnet", "vgg16"]  # not the paper's order
+TEACHERS = {"resnet18": 0.94, "alexnet": 0.80, "vgg16": 0.93}
+ROWS = ["HR baseline", "base (λ = 0)", "DFD", "DFD − base", "gap recovered", "verdict"]
+
+
+def table1_search(dataset, resolutions, seeds=(0,), accuracy=None, **changes):
+    """A search as `table1` makes it; unless said otherwise, λ = 2 wins and has two points more than the base."""
+    explore = {"resolution": resolutions, "backbone": BACKBONES, "lambda_": [0, 0.5, 2], "seed": list(seeds)}
+    request = make_request(explore, dataset=dataset)
+    trials = grid_trials(request, lambda point: 0.7 + 0.05 * point["lambda_"])
+    search = with_tests(
+        make_search(request, TEACHERS, **changes), trials, accuracy or (lambda point: 0.7 + 0.01 * point["lambda_"])
+    )
+    return Found(search, trials)
+
+
+def column(table, title):
+    """By row name, a column of a table."""
+    place = table.header.index(title)
+    return {row[0]: row[place] for row in table.rows}
+
+
+# Table 1.
+
+
+def test_two_searches_share_one_table_1_in_the_papers_order():
+    found = [table1_search("svhn", [16, 8]), table1_search("cifar10", [8, 16])]
+    table = table1(found)
+    assert table.header[1:] == ("CIFAR-10 8×8", "CIFAR-10 16×16", "SVHN 8×8", "SVHN 16×16")
+    assert [row[0] for row in table.rows] == [
+        f"{name} {row}" for name in ("AlexNet", "VGG-16", "ResNet-18") for row in ROWS
+    ]
+    assert [other.name for other in tables_of(found)] == ["table1", "cells-made_up-svhn", "cells-made_up-cifar10"]
+
+
+def test_the_papers_number_stands_beside_ours():
+    cells = column(table1([table1_search("cifar10", [8, 16]), table1_search("svhn", [8])]), "CIFAR-10 8×8")
+    # Base 0.70, DFD 0.72, HR baseline 0.94 − 0.01 for ResNet-18: 2 points, 2 / 23 of the gap.
+    assert [cells[f"ResNet-18 {row}"] for row in ROWS] == [
+        "93.00",
+        "70.00 (79.86)",
+        "72.00 (81.26), λ = 2",
+        "+2.00 (+1.40)",
+        "9%",
+        "one seed: no verdict",
+    ]
+    svhn = column(table1([table1_search("cifar10", [8]), table1_search("svhn", [8])]), "SVHN 8×8")
+    assert svhn["AlexNet DFD"] == "72.00 (81.97), λ = 2"
+
+
+def test_seeds_give_intervals_and_a_verdict():
+    # Differences of 2, 3 and 4 points: mean 3, s = 1, half width 4.3027 / √3 = 2.48.
+    accuracy = {0: 0.70, 0.5: 0.6, 2: 0.72}
+    found = table1_search(
+        "cifar10",
+        [8, 16],
+        (0, 1, 2),
+        lambda point: accuracy[point["lambda_"]] + 0.01 * point["seed"] * (point["lambda_"] > 0),
+    )
+    cells = column(table1([found]), "CIFAR-10 16×16")
+    assert cells["VGG-16 base (λ = 0)"] == "70.00 ± 0.00 (88.02)"
+    assert cells["VGG-16 DFD"] == "73.00 ± 2.48 (89.35), λ = 2"
+    assert cells["VGG-16 DFD − base"] == "+3.00 ± 2.48 (+1.33)"
+    assert cells["VGG-16 verdict"] == "better"
+
+
+def test_a_dataset_that_the_paper_does_not_have_has_no_number_of_the_papers():
+    table = table1([table1_search("digits", [4, 2])])
+    text = " ".join(cell for row in table.rows for cell in row)
+    assert table.header[1:] == ("digits 2×2", "digits 4×4")
+    assert "(" not in text.replace("(λ = 0)", "")
+    assert "paper" not in table.caption
+    assert "In brackets: the paper's number, one run." in table1([table1_search("cifar10", [8])]).caption
+
+
+def test_a_resolution_that_the_paper_does_not_have_has_none_either():
+    table = table1([table1_search("cifar10", [8, 4])])
+    assert column(table, "CIFAR-10 4×4")["VGG-16 base (λ = 0)"] == "70.00"
+    assert column(table, "CIFAR-10 8×8")["VGG-16 base (λ = 0)"] == "70.00 (78.41)"
+    assert "brackets" not in table1([table1_search("cifar10", [4])]).caption
+
+
+def test_of_two_searches_of_the_same_cell_neither_is_lost():
+    first, second = table1_search("digits", [4]), table1_search("digits", [4], search="longer")
+    table = table1([first, second])
+    assert table.header[1:] == ("digits 4×4", "digits 4×4 (longer)")
+
+
+def test_a_single_cell_is_no_table_1():
+    request = make_request({"lambda_": [0, 1]})
+    trials = grid_trials(request, lambda point: 0.9)
+    one = Found(make_search(request, {}), trials)
+    assert table1([one]) is None
+    assert table1([one, table1_search("cifar10", [8])]) is not None
+
+
+def test_table_1_is_of_dfd_without_front_end_whatever_else_was_explored():
+    explore = {"method": ["kd", "dfd"], "backbone": BACKBONES, "lambda_": [0, 1]}
+    request = make_request(explore)
+    trials = grid_trials(request, lambda point: 0.9)
+    accuracy = {"kd": 0.9, "dfd": 0.8}
+    search = with_tests(make_search(request, TEACHERS), trials, lambda point: accuracy[point["method"]])
+    cells = column(table1([Found(search, trials)]), "digits 4×4")
+    assert cells["ResNet-18 DFD"] == "80.00, λ = 1"
+    only = make_request({"method": ["kd"], "backbone": BACKBONES, "lambda_": [0, 1]})
+    assert table1([Found(make_search(only, {}), grid_trials(only, lambda point: 0.9))]) is None
+
+
+def test_an_unfinished_search_has_dashes_where_nothing_is_known():
+    found = table1_search("cifar10", [8], tested={})
+    trials = [trial for trial in found.trials if trial.config["backbone"] != "vgg16"]
+    search = dataclasses.replace(found.search, tested={}, teachers=[])
+    table = table1([Found(search, trials), table1_search("svhn", [8])])
+    cells = column(table, "CIFAR-10 8×8")
+    assert {cells[f"VGG-16 {row}"] for row in ROWS} == {"–"}
+    assert cells["ResNet-18 base (λ = 0)"] == "– (79.86)"
+    assert cells["ResNet-18 HR baseline"] == "–"
+    assert cells["ResNet-18 DFD − base"] == "–"
+    assert cells["ResNet-18 verdict"] == "not tested yet"
+    assert "Unfinished: 6 of 9 trials have a result." in table.caption
+
+
+# Table 2.
+
+
+def frontend(kind, psnr):
+    return FrontendRecord(
+        key=kind,
+        kind=kind,
+        size=0.25,
+        resolution=8,
+        content="vgg19" if kind == "srgan" else None,
+        psnr=psnr,
+        ssim=0.9,
+        bicubic_psnr=20.0,
+        bicubic_ssim=0.8,
+    )
+
+
+def table2_search(dataset="cifar10", seeds=(0, 1), frontends=("srgan", "none", "espcn", "vdsr"), **changes):
+    """A search as `table2` makes it, its front ends not in the paper's order: λ > 0 without front end alone."""
+    request = make_request({"frontend": list(frontends), "lambda_": [0, 2], "seed": list(seeds)}, dataset=dataset)
+    settings = {**request.settings, "frontend_content": "vgg19"}
+    request = dataclasses.replace(request, settings=settings)
+    trials = [
+        trial
+        for trial in grid_trials(request, lambda point: 0.8)
+        if trial.config["lambda_"] == 0 or trial.config["frontend"] == "none"
+    ]
+    plain = {"none": 0.79, "vdsr": 0.80, "espcn": 0.78, "srgan": 0.77}
+    records = [frontend(kind, 20 + number) for number, kind in enumerate(frontends) if kind != "none"]
+    search = make_search(request, {"resnet18": 0.94}, frontends=records, **changes)
+    # Seeds differ by one point, and no pair by more than another.
+    search = with_tests(
+        search, trials, lambda point: plain[point["frontend"]] + 0.01 * point["lambda_"] + 0.01 * point["seed"]
+    )
+    return Found(search, trials)
+
+
+def test_table_2_has_the_papers_rows_in_its_order_with_its_numbers():
+    table = table2(table2_search())
+    assert [(row[0], row[-1]) for row in table.rows] == [
+        ("HR baseline, ResNet-18", "93.38"),
+        ("LR baseline, ResNet-18 at 8×8", "79.86"),
+        ("VDSR + ResNet-18 at 8×8", "80.00"),
+        ("ESPCN + ResNet-18 at 8×8", "79.41"),
+        ("SRGAN + ResNet-18 at 8×8", "79.05"),
+        ("DFD, λ = 2, ResNet-18 at 8×8", "81.26"),
+    ]
+
+
+def test_table_2_compares_front_ends_and_dfd_with_the_lr_baseline():
+    table = table2(table2_search())
+    rows = {row[0].split()[0].strip(","): row[1:-1] for row in table.rows}
+    # Seeds 0 and 1 differ by 0.01, so s = 0.01 / √2, and the half width is 12.7062 · 0.01 / 2 = 0.0635.
+    half = f"{100 * half_width([0.0, 0.01]):.2f}"
+    assert half == "6.35"
+    assert rows["HR"] == ("93.00", "", "", "")
+    assert rows["LR"] == (f"79.50 ± {half}", "", "", "20.00 / 0.800")
+    assert rows["VDSR"] == (f"80.50 ± {half}", "+1.00 ± 0.00", "better", "23.00 / 0.900")
+    assert rows["ESPCN"] == (f"78.50 ± {half}", "−1.00 ± 0.00", "worse", "22.00 / 0.900")
+    assert rows["DFD"] == (f"81.50 ± {half}", "+2.00 ± 0.00", "better", "")
+    assert "those of the LR baseline, of bicubic enlargement" in table.caption
+
+
+def test_table_2_on_other_images_has_no_number_of_the_papers():
+    table = table2(table2_search("digits"))
+    assert {row[-1] for row in table.rows} == {"–"}
+    assert "LR baseline, ResNet-18 at 4×4" in [row[0] for row in table.rows]
+
+
+def test_table_2_of_an_unfinished_search_says_so():
+    whole = table2_search()
+    trials = [trial for trial in whole.trials if trial.config["frontend"] in ("vdsr", "espcn")]
+    search = dataclasses.replace(whole.search, tested={}, teachers=[], frontends=[])
+    table = table2(Found(search, trials))
+    assert [row[0].split()[0] for row in table.rows] == ["HR", "VDSR", "ESPCN"]
+    assert table.rows[1][1:-1] == ("–", "–", "nothing to compare", "")
+    assert "Unfinished: 4 of 10 trials have a result." in table.caption
+    assert table2(Found(search, [])) is None
+
+
+def test_a_search_without_front_ends_has_no_table_2():
+    assert [table.name for table in tables_of([table1_search("digits", [4])])] == ["table1", "cells-made_up-digits"]
+
+
+def test_each_search_with_front_ends_has_a_table_2_of_its_own():
+    names = [table.name for table in tables_of([table2_search(search="a"), table2_search("digits", search="b")])]
+    assert [name for name in names if name.startswith("table2")] == ["table2-a", "table2-b"]
+    assert "table2" in [table.name for table in tables_of([table2_search()])]
+
+
+def test_the_front_ends_table_holds_their_quality():
+    table = frontends_table(table2_search())
+    assert table.rows[0] == ("srgan", "8×8 → 16×16", "20.00", "0.9000", "20.00", "0.8000", "vgg19")
+    assert [row[0] for row in table.rows] == ["srgan", "espcn", "vdsr"]
+    assert [row[-1] for row in table.rows[1:]] == ["–", "–"]
+    assert "0.25 times the published ones" in table.caption
+
+
+# All cells, and what all tables say.
+
+
+def test_the_table_of_cells_has_a_row_a_cell():
+    found = table1_search("digits", [4])
+    table = cells_table(found)
+    assert [row[0] for row in table.rows] == [f"resolution=4 {backbone}" for backbone in BACKBONES]
+    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "one seed: no verdict")
+
+
+def test_a_search_that_has_just_begun_has_no_table():
+    request = make_request({"lambda_": [0, 1]})
+    running = make_trial(request, {"lambda_": 1.0}, 0.0, status="RUNNING")
+    assert tables_of([Found(make_search(request, {}), [running])]) == []
+
+
+@pytest.mark.parametrize("protocol", ["validation", "paper"])
+def test_every_table_of_test_accuracies_says_what_chose_lambda(protocol):
+    found = [table2_search(protocol=protocol), table1_search("svhn", [8], protocol=protocol, search="other")]
+    tables = tables_of(found)
+    assert [table.name for table in tables] == [
+        "table1",
+        "table2",
+        "cells-made_up-cifar10",
+        "frontends-made_up-cifar10",
+        "cells-other",
+    ]
+    for table in tables:
+        if table.name.startswith("frontends"):
+            continue
+        assert ("λ was chosen on TEST images" in table.caption) == (protocol == "paper")
+        assert ("λ was chosen on validation images" in table.caption) == (protocol != "paper")
+        in_sight = [table.title, *table.header]
+        assert any("λ chosen on TEST images" in text for text in in_sight) == (protocol == "paper"), table.name
+
+
+def test_in_a_shared_table_the_column_says_which_search_chose_on_test_images():
+    table = table1([table1_search("cifar10", [8]), table1_search("svhn", [8], protocol="paper")])
+    assert table.header[1:] == ("CIFAR-10 8×8", "SVHN 8×8, λ chosen on TEST images")
+
+
+def test_where_several_cells_are_compared_it_is_said_that_verdicts_stand_alone():
+    tables = tables_of([table2_search(), table1_search("svhn", [8])])
+    assert all(PER_CELL in table.caption for table in tables if not table.name.startswith("frontends"))
+    request = make_request({"lambda_": [0, 1]})
+    (single,) = tables_of([Found(make_search(request, {}), grid_trials(request, lambda point: 0.9))])
+    assert PER_CELL not in single.caption
+
+
+def test_every_table_is_ascii_in_latex():
+    for table in tables_of([table2_search(protocol="paper"), table1_search("svhn", [8, 16], (0, 1), search="a_b")]):
+        assert as_latex(table).isascii(), table.name
+
+
+def test_numbers_are_written_with_their_intervals_and_true_minus_signs():
+    found = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 0.01 * point["lambda_"]))
+    assert found.rows[0][4:6] == ("−2.00", "−9%")
+    assert (text_of(None), signed(None)) == ("–", "–")
