@@ -202,7 +202,10 @@ def _misfits(request: Request, dataset: Dataset) -> list[str]:
             problems.append(
                 f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
             )
-    for name, sharing in (("batch_size", workers), ("teacher_batch_size", 1)):
+    shares = [("batch_size", workers), ("teacher_batch_size", 1)]
+    if "srgan" in _values(request, "frontend"):
+        shares.append(("frontend_batch_size", 1))
+    for name, sharing in shares:
         for batch_size in _values(request, name):
             smallest = _smallest_share(len(dataset.train.labels), batch_size, sharing)
             if smallest < 2:

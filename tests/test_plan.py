@@ -306,6 +306,10 @@ def test_several_teachers_are_trained_and_banked_each():
             "Unknown hint_layer of resnet18 'stage9'. Did you mean 'stage4'? Known: middle, stage1",
         ),
         (["frontend=vdsr", "resolution=5"], "frontend vdsr at resolution 5 gives 10 pixels, but the images have 8;"),
+        (
+            ["frontend=srgan", "frontend_batch_size=1"],
+            "frontend_batch_size is 1, which leaves one of 1 workers with 1 of",
+        ),
         (["frontend_content=vgg19", "frontend=srgan"], "frontend_content is vgg19, but its weights are not at hand"),
     ],
 )

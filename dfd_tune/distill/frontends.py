@@ -27,6 +27,7 @@ from dfd_tune.data.prepared import Dataset
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.networks import arrays_of, load_weights
 from dfd_tune.distill.training import DivergedError, batches
+from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import FrontEnd, build_frontend, discriminator, seeded
 from dfd_tune.store import Store, read_json, write_json
@@ -42,6 +43,8 @@ VGG19_FILE = "vgg19-dcbb9e9d.pth"
 RESTORED_AT_ONCE = 1000
 """Images; more would only take more memory."""
 SSIM_WINDOW = 7
+MOST_PSNR = 100.0
+"""In dB; that of images without any error, as flat ones, is infinite."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(restored, true), float (N, C, S, S) in 0..1 -> a scalar."""
@@ -114,6 +117,7 @@ def ensure_frontend(
     Raises:
         DivergedError: a loss was not finite.
         FileNotFoundError: `config.content` asks for VGG-19, whose weights are not at hand.
+        UserError: the file of these weights does not hold them.
     """
     key = config.key(dataset.digest)
     with store.lease(f"frontend-{key}"):
@@ -284,8 +288,15 @@ class _Vgg22(nn.Module):
 
 def _vgg22(file: Path) -> _Vgg22:
     network = _Vgg22()
-    weights = torch.load(file, map_location="cpu", weights_only=True)
-    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    except Exception as error:
+        # Foreign bytes fail in any way there is: UnpicklingError, RuntimeError, KeyError, EOFError, ...
+        raise UserError(
+            f"'{file}' does not hold torchvision's weights of VGG-19 ({cause_of(error)}); get it again, or set "
+            "frontend_content=teacher."
+        ) from None
     network.eval().requires_grad_(False)
     return network
 
@@ -302,7 +313,7 @@ def _quality(network: FrontEnd, low: np.ndarray, high: np.ndarray) -> dict[str, 
     found = {}
     for prefix, images in (("", restored), ("bicubic_", bicubic)):
         ours, theirs = images.float(), true.float()
-        found[f"{prefix}psnr"] = peak_signal_noise_ratio(ours, theirs, data_range=255.0).item()
+        found[f"{prefix}psnr"] = min(MOST_PSNR, peak_signal_noise_ratio(ours, theirs, data_range=255.0).item())
         found[f"{prefix}ssim"] = structural_similarity_index_measure(
             ours, theirs, gaussian_kernel=False, kernel_size=SSIM_WINDOW, data_range=255.0
         ).item()

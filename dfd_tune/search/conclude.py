@@ -50,7 +50,9 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
     The test images are looked at once: what an earlier launch of the search found is taken from the record.
     """
     store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
-    bench = Workbench(store, plan.dataset.folder.name, {}, torch.device("cpu"))
+    # Ray has given its devices back by now; at full size, testing dozens of students takes hours on a CPU.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bench = Workbench(store, plan.dataset.folder.name, {}, device)
     trials = list(ledger.trials.values())
     best = best_trial(trials)
     if best is not None:
@@ -150,6 +152,9 @@ def _tested_teachers(search: SearchRecord, networks: Sequence[PlannedNetwork], b
 
 def _summary_metrics(search: SearchRecord) -> dict[str, float]:
     metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
+    for frontend in search.frontends:
+        name = f"frontend_{frontend.kind}_{frontend.resolution}"
+        metrics |= {f"{name}_psnr": frontend.psnr, f"{name}_ssim": frontend.ssim}
     best = search.best
     if best is not None:
         metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}

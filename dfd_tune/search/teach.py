@@ -42,7 +42,7 @@ def teach(
     """Make sure of all networks, their banks and the front ends, one Ray task each; returns their records in order.
 
     Raises:
-        UserError: a network's training diverged; its recipe must be changed.
+        UserError: a network's training diverged, so that its recipe must be changed; or VGG-19's file is damaged.
     """
     teachers = [network.config for network in networks if network.config.role == "teacher"]
     bases = [network.config for network in networks if network.config.role == "base"]
@@ -74,6 +74,8 @@ def _round(
         except DivergedError as error:
             settings = "frontend_" if isinstance(config, FrontendConfig) else "teacher_"
             raise UserError(f"{_title(config)}: {_cause(error)} (Its settings begin with `{settings}`.)") from None
+        except UserError as error:
+            raise UserError(f"{_title(config)}: {_cause(error)}") from None
         done[prepared.record.key] = prepared.record
         say(_line(config, prepared))
     return done

@@ -22,6 +22,7 @@ from dfd_tune.distill import frontends
 from dfd_tune.distill.frontends import (
     ADVERSARIAL_WEIGHT,
     FACTS_FILE,
+    MOST_PSNR,
     VGG19_FILE,
     WEIGHTS_FILE,
     ensure_frontend,
@@ -33,6 +34,7 @@ from dfd_tune.distill.student import save_result, student_file
 from dfd_tune.distill.testing import accuracy_on_test_images, probabilities_on_test_images
 from dfd_tune.distill.training import DivergedError
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.errors import UserError
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.super_resolution import build_frontend, discriminator
 from dfd_tune.rules import settings_of
@@ -193,6 +195,16 @@ def test_a_front_end_is_trained_on_what_its_camera_takes(store):
     assert noisy.psnr == pytest.approx(10 * math.log10(255**2 / squared_error), rel=1e-5)
 
 
+def test_images_without_any_error_have_a_finite_quality(store):
+    flat = [np.full((40, 1, side, side), 128, dtype=np.uint8) for side in (4, 8)]
+    sides = {"low": (flat[0], flat[0]), "high": (flat[1], flat[1])}
+    bench = workbench(store)
+    # Whatever is learnt, bicubic enlargement of a flat image is exact.
+    found, _ = ensure_frontend(store, config_of("vdsr"), bench.dataset, **sides, content=None, device=CPU)
+    assert found.bicubic_psnr == MOST_PSNR
+    assert found.psnr <= MOST_PSNR
+
+
 def test_a_loss_that_is_not_finite_names_the_setting_and_leaves_nothing_behind(store):
     config = dataclasses.replace(config_of("espcn", frontend_epochs=3), learning_rate=1e30)
     bench = workbench(store)
@@ -219,6 +231,20 @@ def fake_vgg19(store):
     file.parent.mkdir()
     torch.save(weights, file)
     return file, weights
+
+
+@pytest.mark.parametrize("damage", ["no torch file", "other weights"])
+def test_a_file_that_does_not_hold_vgg19_is_named(store, damage):
+    file, weights = fake_vgg19(store)
+    if damage == "no torch file":
+        file.write_bytes(b"weights? no.")
+    else:
+        torch.save({"features.0.weight": weights["features.0.weight"]}, file)
+    config = config_of("srgan", frontend_content="vgg19")
+    with pytest.raises(UserError, match="does not hold torchvision's weights of VGG-19") as caught:
+        workbench(store).prepare_frontend(config, SingleProcess())
+    assert str(file) in str(caught.value)
+    assert not store.path("frontends").exists()
 
 
 def test_srgan_meets_a_discriminator_in_the_second_half(store):

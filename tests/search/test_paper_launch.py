@@ -84,6 +84,8 @@ def test_the_report_is_there_and_in_mlflow(paper):
     client = MlflowClient(uri, uri)
     runs = client.search_runs([client.get_experiment_by_name("paper").experiment_id])
     (summary,) = [run for run in runs if run.data.tags["dfd.kind"] == "summary"]
+    espcn = paper.results["frontends"][0]
+    assert summary.data.metrics["frontend_espcn_4_psnr"] == pytest.approx(espcn["psnr"])
     uploaded = {file.path for file in client.list_artifacts(summary.info.run_id, "report")}
     assert {f"report/{name}" for name in wanted} <= uploaded
 

@@ -215,8 +215,7 @@ def test_no_display_is_needed_and_none_is_asked_for(tmp_path):
     script = """
         import sys
         from pathlib import Path
-        from tests.report.figures.svg import SVG, read_svg
-from tests.report.searches import grid_trials, make_request, make_search
+        from tests.report.searches import grid_trials, make_request, make_search
         from dfd_tune.report.figures.lambda_curve import lambda_curve
         assert "matplotlib" not in sys.modules
         request = make_request({"lambda_": [0, 1]})

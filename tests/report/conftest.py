@@ -1,0 +1,129 @@
+"""One real search, trained in this process and concluded, whose store tests may copy and damage."""
+
+import shutil
+
+import pytest
+import torch
+
+from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.data.recipes import DIGITS
+from dfd_tune.distill.process import SingleProcess
+from dfd_tune.distill.student import save_result, train_student
+from dfd_tune.distill.workbench import Workbench
+from dfd_tune.plan import make_plan
+from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord
+from dfd_tune.search.conclude import conclude
+from dfd_tune.search.ledger import Ledger
+from dfd_tune.settings import resolve
+from dfd_tune.space import SearchSpace, parse_axis
+from dfd_tune.store import Store, open_store
+
+NAME = "real"
+EXPLORE = {"frontend": ["none", "espcn"], "lambda_": [0, 2], "seed": [0, 1]}
+ONLY = ({"lambda_": (0.0,)}, {"frontend": ("none",)})
+SETTINGS = (
+    "train_images=100",
+    "test_images=60",
+    "width=0.125",
+    "backbone=alexnet",
+    "epochs=2",
+    "frontend_epochs=1",
+    "frontend_size=0.125",
+)
+
+
+class SilentTracker:
+    """Takes everything, as MLflow's outbox does."""
+
+    def log_trial(self, search, trial):
+        pass
+
+
+@pytest.fixture(scope="session")
+def concluded(tmp_path_factory) -> Store:
+    """A store with a search of six tiny students: plain and distilled, and plain behind a front end, two seeds each.
+
+    Its report, too, is there. Not to be changed.
+    """
+    store = open_store(tmp_path_factory.mktemp("report") / "store")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small are slower on several
+    axes = {name: parse_axis(name, values, "grid")[0] for name, values in EXPLORE.items()}
+    space = SearchSpace("tiny", "", "grid", axes, {}, None, ONLY)
+    request = resolve(space, dataset="digits", data=None, recipe=DIGITS, assignments=SETTINGS)
+    plan = make_plan(request, prepare_dataset(request.dataset, store, lambda line: None), bank_budget=0)
+    bench = Workbench(store, plan.dataset.folder.name, {}, torch.device("cpu"))
+    ledger = Ledger(store, search_record(plan), [], SilentTracker(), plan.dataset.digest, lambda ledger: None)
+    ledger.update_search(**networks(plan, bench))
+    for config in plan.trials.values():
+        student, result = train_student(config, bench, SingleProcess())
+        save_result(student, result, config, bench)
+        ledger.finished(config, result)
+    conclude(ledger, plan)
+    torch.set_num_threads(threads)
+    return store
+
+
+@pytest.fixture
+def store(concluded, tmp_path) -> Store:
+    """A copy of that store without its report, to be changed."""
+    shutil.copytree(concluded.root, tmp_path / "store", ignore=shutil.ignore_patterns("report"))
+    return Store(tmp_path / "store")
+
+
+def search_record(plan) -> SearchRecord:
+    dataset, request = plan.dataset, plan.request
+    return SearchRecord(
+        search=NAME,
+        space="tiny",
+        explored={name: axis.as_json() for name, axis in request.explore.items()},
+        dataset={
+            "dataset": "digits",
+            "digest": dataset.digest,
+            "classes": list(dataset.classes),
+            "channels": dataset.channels,
+            "image_size": dataset.image_size,
+            "train_images": len(dataset.train),
+            "validation_images": len(dataset.validation),
+            "test_images": len(dataset.test),
+            "prepared": dataset.folder.name,
+        },
+        settings=dict(request.settings),
+        sampler="grid",
+        num_trials=plan.num_trials,
+        seed=0,
+        planned=list(plan.trials),
+    )
+
+
+def networks(plan, bench):
+    """Have what the trials need made; records of teachers and front ends."""
+    teachers, frontends = [], []
+    for planned in plan.networks:
+        found, *_ = bench.prepare(planned.config, SingleProcess())
+        network = planned.config.network
+        teachers.append(
+            TeacherRecord(
+                key=found.key,
+                role="teacher",
+                backbone=network.backbone,
+                width=network.width,
+                val_accuracy=found.val_accuracy,
+            )
+        )
+    for planned in plan.frontends:
+        made, _ = bench.prepare_frontend(planned.config, SingleProcess())
+        frontends.append(
+            FrontendRecord(
+                key=made.key,
+                kind=planned.config.kind,
+                size=planned.config.size,
+                resolution=planned.config.camera.resolution,
+                content=made.content,
+                psnr=made.psnr,
+                ssim=made.ssim,
+                bicubic_psnr=made.bicubic_psnr,
+                bicubic_ssim=made.bicubic_ssim,
+            )
+        )
+    return {"teachers": teachers, "frontends": frontends}
