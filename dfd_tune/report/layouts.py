@@ -81,7 +81,7 @@ def table1(searches: Sequence[Found]) -> Table | None:
     return Table("table1", "Table 1: base network and DFD", " ".join([*captions, PER_CELL]), header, tuple(rows))
 
 
-TABLE_1_ROWS = ("HR baseline", "base (λ = 0)", "DFD", "DFD − base", "gap recovered", "verdict")
+TABLE_1_ROWS = ("HR baseline", "base (λ = 0)", "DFD", "chosen λ", "DFD − base", "gap recovered", "verdict")
 
 
 def _column_title(column: Column, cells: Mapping[str, tuple[Found, Cell]]) -> str:
@@ -102,12 +102,12 @@ def _table1_entries(entry: tuple[Found, Cell] | None, column: Column, backbone: 
         _beside(text_of(ours), paper[number] if paper else None)
         for number, ours in enumerate((result.base, result.distilled))
     )
-    chosen = f", λ = {lambda_of(cell.chosen):.4g}" if cell.chosen is not None and result.distilled is not None else ""
+    chosen = NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}"
     difference = signed(result.difference)
     if paper and result.difference is not None:
         difference += f" ({paper[1] - paper[0]:+.2f})".replace("-", "−")
     high = _high_resolution(cell.teacher)
-    return (high, base, dfd + chosen, difference, _share(result.gap_recovered), result.verdict)
+    return (high, base, dfd, chosen, difference, share(result.gap_recovered), result.verdict)
 
 
 def table2(found: Found, name: str = "") -> Table | None:
@@ -190,7 +190,7 @@ def cells_table(found: Found) -> Table | None:
                 NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}",
                 text_of(result.distilled),
                 signed(result.difference),
-                _share(result.gap_recovered),
+                share(result.gap_recovered),
                 _high_resolution(cell.teacher),
                 result.verdict,
             )
@@ -251,7 +251,13 @@ def signed(interval: Interval | None) -> str:
     if interval is None:
         return NOTHING
     half = "" if interval.half is None else f" ± {100 * interval.half:.2f}"
-    return f"{100 * interval.mean:+.2f}{half}".replace("-", "−")
+    points = round(100 * interval.mean, 2) + 0.0  # so that nothing is no less than nothing
+    return f"{points:+.2f}{half}".replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """A fraction in whole per cent, as in 41%."""
+    return NOTHING if value is None else f"{round(value, 2) + 0.0:.0%}".replace("-", "−")
 
 
 def _high_resolution(teacher: TeacherRecord | None) -> str:
@@ -265,10 +271,6 @@ def _paper(numbers: Mapping[str, float], row: str) -> str:
 
 def _beside(ours: str, paper: float | None) -> str:
     return ours if paper is None else f"{ours} ({paper:.2f})"
-
-
-def _share(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.0%}".replace("-", "−")
 
 
 def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from dfd_tune.report.images import (
     best_students_notes,
     examples_of,
 )
-from dfd_tune.report.layouts import Found, signed, tables_of, text_of
+from dfd_tune.report.layouts import Found, share, signed, tables_of, text_of
 from dfd_tune.report.page import Figure, Section, page
 from dfd_tune.store import Store, write_text
 
@@ -59,7 +59,7 @@ def summary(found: Found) -> list[str]:
         result = compare(search, cell)
         if result.difference is None or cell.chosen is None:
             continue
-        gap = "" if result.gap_recovered is None else f", {result.gap_recovered:.0%} of the gap to the HR baseline"
+        gap = "" if result.gap_recovered is None else f", {share(result.gap_recovered)} of the gap to the HR baseline"
         lines.append(
             f"{cell.name}: {result.verdict}. At λ = {lambda_of(cell.chosen):.4g}{by} the distilled student has "
             f"{text_of(result.distilled)} % of the test images right, plain training {text_of(result.base)} %: "

@@ -6,6 +6,7 @@ import pytest
 
 from dfd_tune.record import FrontendRecord
 from dfd_tune.report.captions import PER_CELL
+from dfd_tune.report.cells import Interval
 from dfd_tune.report.formats import as_latex
 from dfd_tune.report.layouts import Found, cells_table, frontends_table, signed, table1, table2, tables_of, text_of
 from dfd_tune.report.points import half_width
@@ -13,7 +14,7 @@ from tests.report.searches import grid_trials, make_request, make_search, make_t
 
 BACKBONES = ["resnet18", "alexnet", "vgg16"]  # not the paper's order
 TEACHERS = {"resnet18": 0.94, "alexnet": 0.80, "vgg16": 0.93}
-ROWS = ["HR baseline", "base (λ = 0)", "DFD", "DFD − base", "gap recovered", "verdict"]
+ROWS = ["HR baseline", "base (λ = 0)", "DFD", "chosen λ", "DFD − base", "gap recovered", "verdict"]
 
 
 def table1_search(dataset, resolutions, seeds=(0,), accuracy=None, **changes):
@@ -52,13 +53,14 @@ def test_the_papers_number_stands_beside_ours():
     assert [cells[f"ResNet-18 {row}"] for row in ROWS] == [
         "93.00",
         "70.00 (79.86)",
-        "72.00 (81.26), λ = 2",
+        "72.00 (81.26)",
+        "2",
         "+2.00 (+1.40)",
         "9%",
         "one seed: no verdict",
     ]
     svhn = column(table1([table1_search("cifar10", [8]), table1_search("svhn", [8])]), "SVHN 8×8")
-    assert svhn["AlexNet DFD"] == "72.00 (81.97), λ = 2"
+    assert svhn["AlexNet DFD"] == "72.00 (81.97)"
 
 
 def test_seeds_give_intervals_and_a_verdict():
@@ -72,7 +74,7 @@ def test_seeds_give_intervals_and_a_verdict():
     )
     cells = column(table1([found]), "CIFAR-10 16×16")
     assert cells["VGG-16 base (λ = 0)"] == "70.00 ± 0.00 (88.02)"
-    assert cells["VGG-16 DFD"] == "73.00 ± 2.48 (89.35), λ = 2"
+    assert cells["VGG-16 DFD"] == "73.00 ± 2.48 (89.35)"
     assert cells["VGG-16 DFD − base"] == "+3.00 ± 2.48 (+1.33)"
     assert cells["VGG-16 verdict"] == "better"
 
@@ -114,7 +116,7 @@ def test_table_1_is_of_dfd_without_front_end_whatever_else_was_explored():
     accuracy = {"kd": 0.9, "dfd": 0.8}
     search = with_tests(make_search(request, TEACHERS), trials, lambda point: accuracy[point["method"]])
     cells = column(table1([Found(search, trials)]), "digits 4×4")
-    assert cells["ResNet-18 DFD"] == "80.00, λ = 1"
+    assert cells["ResNet-18 DFD"] == "80.00"
     only = make_request({"method": ["kd"], "backbone": BACKBONES, "lambda_": [0, 1]})
     assert table1([Found(make_search(only, {}), grid_trials(only, lambda point: 0.9))]) is None
 
@@ -289,3 +291,6 @@ def test_numbers_are_written_with_their_intervals_and_true_minus_signs():
     found = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 0.01 * point["lambda_"]))
     assert found.rows[0][4:6] == ("−2.00", "−9%")
     assert (text_of(None), signed(None)) == ("–", "–")
+    assert signed(Interval(-1e-9, None, 1)) == "+0.00"
+    almost = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 1e-9 * point["lambda_"]))
+    assert almost.rows[0][4:6] == ("+0.00", "0%")

@@ -93,9 +93,10 @@ def test_panels_share_their_accuracy_axis_and_label_it_once_a_row(draw):
 def test_epochs_are_labelled_below_the_last_panel_of_each_column(draw):
     request = make_request({"resolution": [2, 3, 4, 5, 6], "lambda_": [0, 1]})
     shown = panels(curves(draw, request))
-    labelled = [bool(texts_of(panel, 1)) for panel in shown]
+    labels = [texts_of(panel, 1) for panel in shown]
     # Two in the second row: the third column ends with the first row.
-    assert labelled == [False, False, True, True, True]
+    assert labels[:2] == [[], []]
+    assert all({"1", "5", "epoch"} <= set(texts) for texts in labels[2:])
 
 
 def test_no_more_panels_are_drawn_than_can_be_read_and_that_is_said(draw):
