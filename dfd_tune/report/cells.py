@@ -17,8 +17,16 @@ from dfd_tune.report.points import Point, best_trial, half_width, points_of
 from dfd_tune.space import Choice, axis_from_json
 
 Verdict = Literal[
-    "better", "no significant difference", "worse", "one seed: no verdict", "not tested yet", "nothing to compare"
+    "better",
+    "no significant difference",
+    "worse",
+    "too few seeds for a verdict",
+    "not tested yet",
+    "nothing to compare",
 ]
+
+FEWEST_SEEDS = 3
+"""For a verdict: two differences are equal now and then by chance, and their interval is then as good as nothing."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,8 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
 
 def verdict_of(difference: Interval) -> Verdict:
     """What a paired difference says, by its 95 % interval."""
-    if difference.half is None:
-        return "one seed: no verdict"
+    if difference.half is None or difference.seeds < FEWEST_SEEDS:
+        return "too few seeds for a verdict"
     if difference.mean - difference.half > 0:
         return "better"
     return "worse" if difference.mean + difference.half < 0 else "no significant difference"

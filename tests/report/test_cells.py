@@ -321,12 +321,17 @@ def test_without_a_teachers_test_accuracy_there_is_no_gap():
         (-0.02, 0.02, "no significant difference"),
         (-0.02, 0.019, "worse"),
         (0.0, 0.0, "no significant difference"),
-        (0.5, None, "one seed: no verdict"),
-        (-0.5, None, "one seed: no verdict"),
+        (0.5, None, "too few seeds for a verdict"),
+        (-0.5, None, "too few seeds for a verdict"),
     ],
 )
 def test_verdicts_at_their_borders(mean, half, verdict):
-    assert verdict_of(Interval(mean, half, 1 if half is None else 2)) == verdict
+    assert verdict_of(Interval(mean, half, 1 if half is None else 3)) == verdict
+
+
+def test_two_seeds_may_be_equal_by_chance_and_give_no_verdict():
+    assert verdict_of(Interval(0.02, 0.0, 2)) == "too few seeds for a verdict"
+    assert verdict_of(Interval(0.02, 0.0, 3)) == "better"
 
 
 def test_a_cell_is_not_tested_until_all_of_its_trials_are():
@@ -341,7 +346,7 @@ def test_a_cell_is_not_tested_until_all_of_its_trials_are():
     assert (result.base.mean, result.distilled, result.verdict) == (0.8, None, "not tested yet")
     assert accuracy_once_tested(half, cell.chosen) is None
     whole = with_tests(search, trials, always(0.8))
-    assert compare(whole, cell).verdict == "no significant difference"
+    assert compare(whole, cell).verdict == "too few seeds for a verdict"
     assert accuracy_once_tested(whole, cell.chosen) == Interval(0.8, 0.0, 2)
 
 

@@ -57,7 +57,7 @@ def test_the_papers_number_stands_beside_ours():
         "2",
         "+2.00 (+1.40)",
         "9%",
-        "one seed: no verdict",
+        "too few seeds for a verdict",
     ]
     svhn = column(table1([table1_search("cifar10", [8]), table1_search("svhn", [8])]), "SVHN 8×8")
     assert svhn["AlexNet DFD"] == "72.00 (81.97)"
@@ -152,7 +152,7 @@ def frontend(kind, psnr):
     )
 
 
-def table2_search(dataset="cifar10", seeds=(0, 1), frontends=("srgan", "none", "espcn", "vdsr"), **changes):
+def table2_search(dataset="cifar10", seeds=(0, 1, 2), frontends=("srgan", "none", "espcn", "vdsr"), **changes):
     """A search as `table2` makes it, its front ends not in the paper's order: λ > 0 without front end alone."""
     request = make_request({"frontend": list(frontends), "lambda_": [0, 2], "seed": list(seeds)}, dataset=dataset)
     settings = {**request.settings, "frontend_content": "vgg19"}
@@ -187,14 +187,14 @@ def test_table_2_has_the_papers_rows_in_its_order_with_its_numbers():
 def test_table_2_compares_front_ends_and_dfd_with_the_lr_baseline():
     table = table2(table2_search())
     rows = {row[0].split()[0].strip(","): row[1:-1] for row in table.rows}
-    # Seeds 0 and 1 differ by 0.01, so s = 0.01 / √2, and the half width is 12.7062 · 0.01 / 2 = 0.0635.
-    half = f"{100 * half_width([0.0, 0.01]):.2f}"
-    assert half == "6.35"
+    # Seeds are 0.01 apart, so s = 0.01, and the half width is 4.3027 · 0.01 / √3 = 0.0248.
+    half = f"{100 * half_width([0.0, 0.01, 0.02]):.2f}"
+    assert half == "2.48"
     assert rows["HR"] == ("93.00", "", "", "")
-    assert rows["LR"] == (f"79.50 ± {half}", "", "", "20.00 / 0.800")
-    assert rows["VDSR"] == (f"80.50 ± {half}", "+1.00 ± 0.00", "better", "23.00 / 0.900")
-    assert rows["ESPCN"] == (f"78.50 ± {half}", "−1.00 ± 0.00", "worse", "22.00 / 0.900")
-    assert rows["DFD"] == (f"81.50 ± {half}", "+2.00 ± 0.00", "better", "")
+    assert rows["LR"] == (f"80.00 ± {half}", "", "", "20.00 / 0.800")
+    assert rows["VDSR"] == (f"81.00 ± {half}", "+1.00 ± 0.00", "better", "23.00 / 0.900")
+    assert rows["ESPCN"] == (f"79.00 ± {half}", "−1.00 ± 0.00", "worse", "22.00 / 0.900")
+    assert rows["DFD"] == (f"82.00 ± {half}", "+2.00 ± 0.00", "better", "")
     assert "those of the LR baseline, of bicubic enlargement" in table.caption
 
 
@@ -211,7 +211,7 @@ def test_table_2_of_an_unfinished_search_says_so():
     table = table2(Found(search, trials))
     assert [row[0].split()[0] for row in table.rows] == ["HR", "VDSR", "ESPCN"]
     assert table.rows[1][1:-1] == ("–", "–", "nothing to compare", "")
-    assert "Unfinished: 4 of 10 trials have a result." in table.caption
+    assert "Unfinished: 6 of 15 trials have a result." in table.caption
     assert table2(Found(search, [])) is None
 
 
@@ -240,7 +240,7 @@ def test_the_table_of_cells_has_a_row_a_cell():
     found = table1_search("digits", [4])
     table = cells_table(found)
     assert [row[0] for row in table.rows] == [f"resolution=4 {backbone}" for backbone in BACKBONES]
-    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "one seed: no verdict")
+    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "too few seeds for a verdict")
 
 
 def test_a_search_that_has_just_begun_has_no_table():
