@@ -77,6 +77,8 @@ class FrontendRecord:
     bicubic_psnr: float
     """Of plain bicubic enlargement, in dB; likewise `bicubic_ssim`."""
     bicubic_ssim: float
+    camera: dict[str, Any] = field(default_factory=dict)
+    """How its input comes about: resolution, downsample, blur, noise, jpeg_quality."""
 
 
 @dataclass(frozen=True, kw_only=True)

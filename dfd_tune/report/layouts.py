@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord
+from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
 from dfd_tune.report.captions import PER_CELL, caption_of, marked
 from dfd_tune.report.cells import Cell, Interval, cells_of, compare, lambda_of, tested_accuracy
 from dfd_tune.report.formats import Table
@@ -147,7 +147,7 @@ def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[tuple[str,
         base = None if cell.base is None else tested_accuracy(search, cell.base)
         label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
         difference = ("", "") if cell is plain else _against(search, cell, plain)
-        rows.append((label, text_of(base), *difference, _quality(search, kind, resolution), _paper(paper, kind)))
+        rows.append((label, text_of(base), *difference, _quality(search, kind, cell.config), _paper(paper, kind)))
     for kind, cell in ordered.items():
         if cell.chosen is None:
             continue
@@ -168,9 +168,11 @@ def _against(search: SearchRecord, cell: Cell, plain: Cell | None) -> tuple[str,
     return signed(result.difference), result.verdict
 
 
-def _quality(search: SearchRecord, kind: str, resolution: int) -> str:
+def _quality(search: SearchRecord, kind: str, config: Mapping[str, Any]) -> str:
     """PSNR and SSIM of a front end's images or, where there is none, of bicubic enlargement to the same side."""
-    records = [record for record in search.frontends if record.resolution == resolution]
+    records = [
+        record for record in search.frontends if all(config[name] == value for name, value in record.camera.items())
+    ]
     if kind == "none":
         return f"{records[0].bicubic_psnr:.2f} / {records[0].bicubic_ssim:.3f}" if records else ""
     found: FrontendRecord | None = next((record for record in records if record.kind == kind), None)
@@ -219,6 +221,7 @@ def frontends_table(found: Found) -> Table | None:
     rows = tuple(
         (
             record.kind,
+            describe_point(record.camera, ("downsample", "blur", "noise", "jpeg_quality")),
             f"{record.resolution}×{record.resolution} → {2 * record.resolution}×{2 * record.resolution}",
             f"{record.psnr:.2f}",
             f"{record.ssim:.4f}",
@@ -228,7 +231,16 @@ def frontends_table(found: Found) -> Table | None:
         )
         for record in records
     )
-    header = ("front end", "pixels", "PSNR, dB", "SSIM", "bicubic PSNR, dB", "bicubic SSIM", "content loss on")
+    header = (
+        "front end",
+        "camera",
+        "pixels",
+        "PSNR, dB",
+        "SSIM",
+        "bicubic PSNR, dB",
+        "bicubic SSIM",
+        "content loss on",
+    )
     caption = (
         f"{found.search.dataset['dataset']}: {found.search.dataset['validation_images']:,} validation images; PSNR of "
         "all images together, SSIM with a window of 7 pixels; widths and depths "

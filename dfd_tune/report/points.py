@@ -1,6 +1,6 @@
 """Points: trials that differ in nothing but their seed, taken together; and the choice of the best.
 
-Not for: showing them (tables.py, plots.py).
+Not for: showing them (tables.py, figures/).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Not for: how one is trained (distill/pretrained.py, distill/frontends.py).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,7 @@ def _frontend_record(found: TrainedFrontend) -> FrontendRecord:
         kind=found.config.kind,
         size=found.config.size,
         resolution=found.config.camera.resolution,
+        camera=dataclasses.asdict(found.config.camera),
         content=found.content,
         psnr=found.psnr,
         ssim=found.ssim,

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from dfd_tune.config import Camera
 from dfd_tune.record import FrontendRecord
 from dfd_tune.report.captions import PER_CELL
 from dfd_tune.report.cells import Interval
@@ -14,6 +15,7 @@ from tests.report.searches import grid_trials, make_request, make_search, make_t
 
 BACKBONES = ["resnet18", "alexnet", "vgg16"]  # not the paper's order
 TEACHERS = {"resnet18": 0.94, "alexnet": 0.80, "vgg16": 0.93}
+CAMERA = Camera(8)
 ROWS = ["HR baseline", "base (λ = 0)", "DFD", "chosen λ", "DFD − base", "gap recovered", "verdict"]
 
 
@@ -138,7 +140,7 @@ def test_an_unfinished_search_has_dashes_where_nothing_is_known():
 # Table 2.
 
 
-def frontend(kind, psnr):
+def frontend(kind, psnr, camera=CAMERA):
     return FrontendRecord(
         key=kind,
         kind=kind,
@@ -147,6 +149,7 @@ def frontend(kind, psnr):
         content="vgg19" if kind == "srgan" else None,
         psnr=psnr,
         ssim=0.9,
+        camera=dataclasses.asdict(camera),
         bicubic_psnr=20.0,
         bicubic_ssim=0.8,
     )
@@ -198,6 +201,16 @@ def test_table_2_compares_front_ends_and_dfd_with_the_lr_baseline():
     assert "those of the LR baseline, of bicubic enlargement" in table.caption
 
 
+def test_table_2_takes_the_quality_of_its_own_cameras_front_ends():
+    noisy = frontend("vdsr", 15, Camera(8, noise=10.0))
+    found = table2_search()
+    search = dataclasses.replace(found.search, frontends=[noisy, *found.search.frontends])
+    rows = {row[0].split()[0]: row for row in table2(Found(search, found.trials)).rows}
+    assert rows["VDSR"][-2] == "23.00 / 0.900"
+    table = frontends_table(Found(search, found.trials))
+    assert [row[:2] for row in table.rows[:2]] == [("vdsr", "bicubic noise=10"), ("srgan", "bicubic")]
+
+
 def test_table_2_on_other_images_has_no_number_of_the_papers():
     table = table2(table2_search("digits"))
     assert {row[-1] for row in table.rows} == {"–"}
@@ -227,7 +240,7 @@ def test_each_search_with_front_ends_has_a_table_2_of_its_own():
 
 def test_the_front_ends_table_holds_their_quality():
     table = frontends_table(table2_search())
-    assert table.rows[0] == ("srgan", "8×8 → 16×16", "20.00", "0.9000", "20.00", "0.8000", "vgg19")
+    assert table.rows[0] == ("srgan", "bicubic", "8×8 → 16×16", "20.00", "0.9000", "20.00", "0.8000", "vgg19")
     assert [row[0] for row in table.rows] == ["srgan", "espcn", "vdsr"]
     assert [row[-1] for row in table.rows[1:]] == ["–", "–"]
     assert "0.25 times the published ones" in table.caption
