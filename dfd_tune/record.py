@@ -77,7 +77,7 @@ class FrontendRecord:
     bicubic_psnr: float
     """Of plain bicubic enlargement, in dB; likewise `bicubic_ssim`."""
     bicubic_ssim: float
-    camera: dict[str, Any] = field(default_factory=dict)
+    camera: dict[str, Any]
     """How its input comes about: resolution, downsample, blur, noise, jpeg_quality."""
 
 

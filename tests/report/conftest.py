@@ -1,5 +1,6 @@
 """One real search, trained in this process and concluded, whose store tests may copy and damage."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -119,6 +120,7 @@ def networks(plan, bench):
                 kind=planned.config.kind,
                 size=planned.config.size,
                 resolution=planned.config.camera.resolution,
+                camera=dataclasses.asdict(planned.config.camera),
                 content=made.content,
                 psnr=made.psnr,
                 ssim=made.ssim,
