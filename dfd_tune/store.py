@@ -6,8 +6,8 @@ Not for: what the files mean. Layout:
     datasets/<key>/      train.arrow, validation.arrow, test.arrow, dataset.json
     downloads/           archives that torchvision fetched
     low_res/<key>/       train.npy, validation.npy, test.npy, camera.json
-    frontends/<key>/     weights and facts of super-resolution front ends
     pretrained/<key>/    network.safetensors, network.json          teachers and base networks
+    frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
     trials/<key>/        student.safetensors, result.json
     searches/<name>/     search.json, trials/<key>.json, best/, report files

@@ -1,7 +1,5 @@
 """Super-resolution front ends: trained once on the training pairs before the search, kept by key like a teacher.
 
-    frontends/<key>/  frontend.safetensors  frontend.json
-
 VDSR and ESPCN minimise the squared error; SRGAN does so for the first half of its epochs, then content and adversarial
 loss. Not for: the networks (models/super_resolution.py), or the student behind one (student.py).
 """
@@ -11,28 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig
 from dfd_tune.data.degradation import resize
 from dfd_tune.data.prepared import Dataset
-from dfd_tune.digest import digest_arrays
-from dfd_tune.distill.networks import arrays_of, load_weights
+from dfd_tune.distill import kept
+from dfd_tune.distill.networks import load_weights
 from dfd_tune.distill.training import DivergedError, batches
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import FrontEnd, build_frontend, discriminator, seeded
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store
 
-WEIGHTS_FILE, FACTS_FILE = "frontend.safetensors", "frontend.json"
 ADVERSARIAL_WEIGHT = 1e-3
 """Ledig et al. 2017, Eq. 3."""
 VGG_SCALE = 1 / 12.75
@@ -77,18 +73,7 @@ class TrainedFrontend:
 
 def find_frontend(store: Store, config: FrontendConfig, dataset: Dataset) -> TrainedFrontend | None:
     """The front end from the store; None if it is not there, another one, or damaged."""
-    key = config.key(dataset.digest)
-    folder = store.path("frontends", key)
-    try:
-        facts = read_json(folder / FACTS_FILE)
-        if facts is None or (facts["config"], facts["dataset"]) != (config.identity(), dataset.digest):
-            return None
-        weights = load_file(folder / WEIGHTS_FILE)
-        if digest_arrays(weights) != facts["weights_digest"]:
-            return None
-        return _frozen(key, config, dataset, weights, facts)
-    except (OSError, ValueError, SafetensorError, KeyError, AssertionError):
-        return None
+    return kept.find(store, _place(config, dataset), partial(_frozen, config, dataset))
 
 
 def ensure_frontend(
@@ -101,9 +86,7 @@ def ensure_frontend(
     content: Network | None,
     device: torch.device,
 ) -> tuple[TrainedFrontend, bool]:
-    """The front end from the store or, where it is not there, trained now; and whether it was trained now.
-
-    Two callers at once train it once: the second waits for the first. A damaged entry is trained anew.
+    """The front end from the store or, where it is not there, trained now and kept; and whether it was trained now.
 
     Args:
         store: where front ends are kept.
@@ -119,31 +102,20 @@ def ensure_frontend(
         FileNotFoundError: `config.content` asks for VGG-19, whose weights are not at hand.
         UserError: the file of these weights does not hold them.
     """
-    key = config.key(dataset.digest)
-    with store.lease(f"frontend-{key}"):
-        found = find_frontend(store, config, dataset)
-        if found is not None:
-            return found, False
-        store.discard("frontends", key)
-        store.clear_drafts("frontends", key)
+
+    def train() -> tuple[FrontEnd, kept.Facts]:
         with seeded(config.seed):
             network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
             loss = _content_loss(store, config, dataset, content, device)
             history = _train(network.to(device), config, low[0], high[0], loss, device)
         network.cpu().eval()
-        weights = arrays_of(network)
-        facts = {
-            "config": config.identity(),
-            "dataset": dataset.digest,
-            "weights_digest": digest_arrays(weights),
+        return network, {
             "content": _content_name(config),
             "history": history,
             **_quality(network, low[1], high[1]),
         }
-        with store.publish("frontends", key) as folder:
-            save_file(weights, folder / WEIGHTS_FILE)
-            write_json(folder / FACTS_FILE, facts)
-        return _frozen(key, config, dataset, weights, facts), True
+
+    return kept.ensure(store, _place(config, dataset), partial(_frozen, config, dataset), train)
 
 
 def vgg19_at_hand(store: Store) -> Path | None:
@@ -152,13 +124,16 @@ def vgg19_at_hand(store: Store) -> Path | None:
     return next((place / VGG19_FILE for place in places if (place / VGG19_FILE).is_file()), None)
 
 
-def _frozen(
-    key: str, config: FrontendConfig, dataset: Dataset, weights: dict[str, np.ndarray], facts: dict[str, Any]
-) -> TrainedFrontend:
+def _place(config: FrontendConfig, dataset: Dataset) -> kept.Place:
+    return kept.Place("frontends", config.key(dataset.digest), config.identity(), dataset.digest)
+
+
+def _frozen(config: FrontendConfig, dataset: Dataset, weights: kept.Weights, facts: kept.Facts) -> TrainedFrontend:
     network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
     load_weights(network, weights)
     network.eval().requires_grad_(False)
     names = ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim", "content", "history")
+    key = config.key(dataset.digest)
     return TrainedFrontend(key, config, network, **{name: facts[name] for name in names})
 
 

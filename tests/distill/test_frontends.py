@@ -21,14 +21,13 @@ from dfd_tune.data.degradation import enlarge, resize
 from dfd_tune.distill import frontends
 from dfd_tune.distill.frontends import (
     ADVERSARIAL_WEIGHT,
-    FACTS_FILE,
     MOST_PSNR,
     VGG19_FILE,
-    WEIGHTS_FILE,
     ensure_frontend,
     find_frontend,
     vgg19_at_hand,
 )
+from dfd_tune.distill.kept import FACTS_FILE, WEIGHTS_FILE
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, student_file
 from dfd_tune.distill.testing import accuracy_on_test_images, probabilities_on_test_images

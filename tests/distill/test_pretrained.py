@@ -14,10 +14,9 @@ from two_processes import prepare_teacher
 
 from dfd_tune.config import Camera, LowRes
 from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.kept import FACTS_FILE, WEIGHTS_FILE
 from dfd_tune.distill.networks import arrays_of, load_weights
 from dfd_tune.distill.pretrained import (
-    FACTS_FILE,
-    WEIGHTS_FILE,
     ensure_pretrained,
     find_pretrained,
     fresh_network,

@@ -1,0 +1,93 @@
+"""Trained networks as they lie in the store: weights and facts under a key, found only if whole and the right ones.
+
+    <kind>/<key>/  network.safetensors  network.json
+
+Not for: training them (pretrained.py, frontends.py), or students, whose file stands alone (student.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.networks import arrays_of
+from dfd_tune.store import Store, read_json, write_json
+
+WEIGHTS_FILE, FACTS_FILE = "network.safetensors", "network.json"
+
+Weights = dict[str, np.ndarray]
+"""A state dict's arrays by name."""
+Facts = dict[str, Any]
+"""What is known of a network; JSON-able."""
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a network is kept, and what must stand there."""
+
+    kind: str
+    """Folder of the store."""
+    key: str
+    config: Mapping[str, Any]
+    """What tells it from other networks; JSON-able."""
+    dataset: str
+    """The dataset's digest."""
+
+
+def find(store: Store, place: Place, thaw: Callable[[Weights, Facts], Found]) -> Found | None:
+    """What `thaw` makes of the weights and facts at `place`; None if they are not there, others, or damaged."""
+    folder = store.path(place.kind, place.key)
+    try:
+        facts = read_json(folder / FACTS_FILE)
+        if facts is None or (facts["config"], facts["dataset"]) != (place.config, place.dataset):
+            return None
+        weights = load_file(folder / WEIGHTS_FILE)
+        if digest_arrays(weights) != facts["weights_digest"]:
+            return None
+        return thaw(weights, facts)
+    except (OSError, ValueError, SafetensorError, KeyError, AssertionError):
+        return None
+
+
+def ensure(
+    store: Store,
+    place: Place,
+    thaw: Callable[[Weights, Facts], Found],
+    train: Callable[[], tuple[nn.Module, Facts]],
+) -> tuple[Found, bool]:
+    """The network at `place` or, where it is not there, one that `train` gives now; and whether it was trained now.
+
+    Two callers at once train it once: the second waits for the first. A damaged entry is trained anew.
+
+    Args:
+        store: where networks are kept.
+        place: where in it.
+        thaw: makes weights and facts into what is returned.
+        train: gives the trained network and what is known of it.
+    """
+    with store.lease(f"{place.kind}-{place.key}"):
+        found = find(store, place, thaw)
+        if found is not None:
+            return found, False
+        store.discard(place.kind, place.key)
+        store.clear_drafts(place.kind, place.key)
+        network, told = train()
+        weights = arrays_of(network)
+        facts = {
+            "config": dict(place.config),
+            "dataset": place.dataset,
+            "weights_digest": digest_arrays(weights),
+            **told,
+        }
+        with store.publish(place.kind, place.key) as folder:
+            save_file(weights, folder / WEIGHTS_FILE)
+            write_json(folder / FACTS_FILE, facts)
+        return thaw(weights, facts), True
