@@ -57,8 +57,11 @@ def table1(searches: Sequence[Found]) -> Table | None:
     are at least two of these.
     """
     columns: dict[Column, dict[str, tuple[Found, Cell]]] = {}
+    shares = {}
     for found in searches:
-        for cell in _plainest(found, {"backbone", "resolution"}, {"method": "dfd", "frontend": "none"}):
+        cells = _plainest(found, {"backbone", "resolution"}, {"method": "dfd", "frontend": "none"})
+        shares[id(found)] = _share_of_cells(found, cells, {"backbone", "resolution"})
+        for cell in cells:
             dataset, resolution = str(found.search.dataset["dataset"]), int(cell.config["resolution"])
             column: Column = (dataset, resolution, "")
             if cell.config["backbone"] in columns.get(column, {}):
@@ -74,7 +77,7 @@ def table1(searches: Sequence[Found]) -> Table | None:
         for number, label in enumerate(TABLE_1_ROWS):
             rows.append((f"{title_of(backbone)} {label}", *(entry[number] for entry in entries)))
     used = list({id(found): found for cells in columns.values() for found, _ in cells.values()}.values())
-    captions = [caption_of(found.search, found.trials) for found in used]
+    captions = [text for found in used for text in (caption_of(found.search, found.trials), shares[id(found)]) if text]
     if any((*column[:2], backbone) in TABLE_1 for column in order for backbone in columns[column]):
         captions.append("In brackets: the paper's number, one run.")
     header = ("accuracy on test images, %", *(_column_title(column, columns[column]) for column in order))
@@ -118,16 +121,16 @@ def table2(found: Found, name: str = "") -> Table | None:
         name: tells the table from those of other searches; empty if it is the only one.
     """
     rows: list[tuple[str, ...]] = []
-    cells = _plainest(found, {"frontend", "backbone", "resolution"}, {"method": "dfd"})
+    free = {"frontend", "backbone", "resolution"}
+    cells = _plainest(found, free, {"method": "dfd"})
     for group in _by(cells, ("backbone", "resolution")).values():
         rows += _table2_rows(found.search, group)
     if not rows:
         return None
     header = ("", "accuracy on test images, %", "− LR baseline", "verdict", "PSNR, dB / SSIM", "paper")
     title = f"Table 2{name and f' of {name}'}: super-resolution front ends and DFD"
-    caption = (
-        f"{found.caption} PSNR and SSIM are of validation images; those of the LR baseline, of bicubic enlargement."
-    )
+    quality = "PSNR and SSIM are of validation images; those of the LR baseline, of bicubic enlargement."
+    caption = " ".join(filter(None, [found.caption, _share_of_cells(found, cells, free), quality]))
     return Table(f"table2{name and f'-{name}'}", marked(title, found.search), caption, header, tuple(rows))
 
 
@@ -300,6 +303,14 @@ def _plainest(found: Found, free: set[str], needed: Mapping[str, str]) -> list[C
     ]
     fixed = {name: value for name, value in cells[0].setting.items() if name not in free} if cells else {}
     return [cell for cell in cells if all(cell.setting[name] == value for name, value in fixed.items())]
+
+
+def _share_of_cells(found: Found, cells: Sequence[Cell], free: set[str]) -> str:
+    """Which of a search's cells a table shows, as a sentence; empty if it shows all or none."""
+    if len(cells) in (0, len(found.cells)):
+        return ""
+    words = describe_point(cells[0].setting, [name for name in cells[0].setting if name not in free])
+    return f"Of its {len(found.cells)} cells, the {len(cells)} with {words or 'nothing but this'}."
 
 
 def _by(cells: Sequence[Cell], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Cell]]:

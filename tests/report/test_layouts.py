@@ -65,6 +65,15 @@ def test_the_papers_number_stands_beside_ours():
     assert svhn["AlexNet DFD"] == "72.00 (81.97)"
 
 
+def test_table_1_says_which_of_a_searchs_cells_it_shows():
+    explore = {"backbone": BACKBONES, "student_start": ["base", "scratch"], "lambda_": [0, 2]}
+    request = make_request(explore)
+    trials = grid_trials(request, lambda point: 0.9)
+    table = table1([Found(make_search(request, TEACHERS), trials)])
+    assert "Of its 6 cells, the 3 with base." in table.caption
+    assert "Of its" not in table1([table1_search("digits", [4])]).caption
+
+
 def test_seeds_give_intervals_and_a_verdict():
     # Differences of 2, 3 and 4 points: mean 3, s = 1, half width 4.3027 / √3 = 2.48.
     accuracy = {0: 0.70, 0.5: 0.6, 2: 0.72}
