@@ -11,6 +11,7 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,10 @@ def launch(
     from dfd_tune.store import open_store
 
     store = open_store(store_path)
-    from rich.console import Console
-
-    console = Console()
     if dataset is None:
         click.echo("Using the embedded dataset digits; --dataset names another (see `dfd-tune datasets`).")
+    from rich.console import Console
+
     from dfd_tune.search.launch import LaunchOptions
     from dfd_tune.search.launch import launch as run
 
@@ -142,13 +142,7 @@ def launch(
         gpus_per_worker=gpus_per_worker,
         bank_budget=int(bank_gb * 1e9),
     )
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        outcome = run(request, store, options, console)
-    except KeyboardInterrupt:
-        again = "dfd-tune " + shlex.join(sys.argv[1:])
-        click.echo(f"\nStopped. What is finished is kept; to go on: {again}", err=True)
-        sys.exit(130)
+    outcome = _until_stopped(lambda: run(request, store, options, Console()))
     _show_outcome(outcome, store_path, store.path("searches", search_name))
     if outcome.failed:
         sys.exit(1)
@@ -380,6 +374,17 @@ def _show_outcome(outcome: Any, store_path: str, folder: Path) -> None:
     click.echo("Next:")
     click.echo(f"  dfd-tune ui {name}{store}                         compare the trials")
     click.echo(f"  dfd-tune predict IMAGE... --model {name}{store}   use the best student")
+
+
+def _until_stopped(run: Callable[[], Any]) -> Any:
+    """What `run` gives; Ctrl-C and SIGTERM end the process with code 130 and say how to go on."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run()
+    except KeyboardInterrupt:
+        again = "dfd-tune " + shlex.join(sys.argv[1:])
+        click.echo(f"\nStopped. What is finished is kept; to go on: {again}", err=True)
+        sys.exit(130)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -33,5 +33,12 @@ def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def load_weights(network: nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Put a state dict's arrays into a network of the same architecture."""
+    """Put a state dict's arrays into a network of the same architecture.
+
+    Raises:
+        ValueError: they are of another architecture: names or shapes differ.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if expected != {name: array.shape for name, array in weights.items()}:
+        raise ValueError("weights of another architecture")
     network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})

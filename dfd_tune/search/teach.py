@@ -14,6 +14,7 @@ import torch
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig
 from dfd_tune.distill.frontends import TrainedFrontend
+from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import DivergedError
 from dfd_tune.errors import UserError
@@ -90,19 +91,24 @@ def _prepare(config: PretrainedConfig | FrontendConfig, context: TrialContext) -
     bench = context.workbench()
     if isinstance(config, FrontendConfig):
         frontend, trained = bench.prepare_frontend(config, process)
-        return Prepared(_frontend_record(frontend), trained, False, time.perf_counter() - started)
+        return Prepared(frontend_record(frontend), trained, False, time.perf_counter() - started)
     found, trained, filled = bench.prepare(config, process)
-    record = TeacherRecord(
+    return Prepared(network_record(found), trained, filled, time.perf_counter() - started)
+
+
+def network_record(found: Pretrained) -> TeacherRecord:
+    """What a search keeps of a teacher or base network."""
+    return TeacherRecord(
         key=found.key,
-        role=config.role,
-        backbone=config.network.backbone,
-        width=config.network.width,
+        role=found.config.role,
+        backbone=found.config.network.backbone,
+        width=found.config.network.width,
         val_accuracy=found.val_accuracy,
     )
-    return Prepared(record, trained, filled, time.perf_counter() - started)
 
 
-def _frontend_record(found: TrainedFrontend) -> FrontendRecord:
+def frontend_record(found: TrainedFrontend) -> FrontendRecord:
+    """What a search keeps of a front end."""
     return FrontendRecord(
         key=found.key,
         kind=found.config.kind,

@@ -1,6 +1,5 @@
 """One real search, trained in this process and concluded, whose store tests may copy and damage."""
 
-import dataclasses
 import shutil
 
 import pytest
@@ -12,9 +11,10 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.plan import make_plan
-from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord
+from dfd_tune.record import SearchRecord
 from dfd_tune.search.conclude import conclude
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.teach import frontend_record, network_record
 from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace, parse_axis
 from dfd_tune.store import Store, open_store
@@ -99,33 +99,6 @@ def search_record(plan) -> SearchRecord:
 
 def networks(plan, bench):
     """Have what the trials need made; records of teachers and front ends."""
-    teachers, frontends = [], []
-    for planned in plan.networks:
-        found, *_ = bench.prepare(planned.config, SingleProcess())
-        network = planned.config.network
-        teachers.append(
-            TeacherRecord(
-                key=found.key,
-                role="teacher",
-                backbone=network.backbone,
-                width=network.width,
-                val_accuracy=found.val_accuracy,
-            )
-        )
-    for planned in plan.frontends:
-        made, _ = bench.prepare_frontend(planned.config, SingleProcess())
-        frontends.append(
-            FrontendRecord(
-                key=made.key,
-                kind=planned.config.kind,
-                size=planned.config.size,
-                resolution=planned.config.camera.resolution,
-                camera=dataclasses.asdict(planned.config.camera),
-                content=made.content,
-                psnr=made.psnr,
-                ssim=made.ssim,
-                bicubic_psnr=made.bicubic_psnr,
-                bicubic_ssim=made.bicubic_ssim,
-            )
-        )
-    return {"teachers": teachers, "frontends": frontends}
+    pretrained = [bench.prepare(planned.config, SingleProcess())[0] for planned in plan.networks]
+    frontends = [bench.prepare_frontend(planned.config, SingleProcess())[0] for planned in plan.frontends]
+    return {"teachers": list(map(network_record, pretrained)), "frontends": list(map(frontend_record, frontends))}
