@@ -47,6 +47,10 @@ class Choice:
         """As it stands in a YAML file."""
         return list(self.values)
 
+    def contains(self, value: Any) -> bool:
+        """Whether `value` is one of the axis's."""
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class Range:
@@ -60,6 +64,10 @@ class Range:
     def as_json(self) -> Any:
         """As it stands in a YAML file."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+
+    def contains(self, value: Any) -> bool:
+        """Whether `value`, a number, is one of the axis's, whatever its step."""
+        return bool(self.low <= value <= self.high)
 
 
 Axis = Choice | Range
@@ -132,6 +140,11 @@ def parse_axis(name: str, value: Any, sampler: str | None) -> tuple[Axis | None,
     if not isinstance(value, list):
         return None, [f"{name} is {value!r}, but must be a list of values or a range {{low: …, high: …}}."]
     return _parse_choice(name, value, sampler)
+
+
+def in_space(point: Mapping[str, Any], explore: Mapping[str, Axis]) -> bool:
+    """Whether a point, given with all its settings, lies on the axes, as all do but the λ = 0 twins of sampled ones."""
+    return all(axis.contains(point[name]) for name, axis in explore.items())
 
 
 def meets(point: Mapping[str, Any], only: Sequence[Condition]) -> bool:

@@ -15,7 +15,7 @@ from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.worker import TUNE_DRIVER_CPUS, TrialContext, run_trial
-from dfd_tune.space import Axis, Choice
+from dfd_tune.space import Axis, Choice, in_space
 
 METRIC = "val_accuracy"
 
@@ -31,10 +31,10 @@ def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
         if points:
             run_points(points, plan, context, ledger)
         return
-    finished = [trial for trial in ledger.with_status("FINISHED") if in_space(plan.request.explore, trial)]
+    finished = [trial for trial in ledger.with_status("FINISHED") if in_space(trial.config, plan.request.explore)]
     missing = plan.num_trials - len(finished)
     if missing > 0:
-        unfinished = [trial for trial in ledger.with_status("PENDING") if in_space(plan.request.explore, trial)]
+        unfinished = [trial for trial in ledger.with_status("PENDING") if in_space(trial.config, plan.request.explore)]
         searcher = _sampler(plan, finished, unfinished)
         _fit(searcher, missing, plan, context, ledger)
 
@@ -67,15 +67,6 @@ def _open_points(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
         else:
             points.append({name: getattr(config, name) for name in plan.request.explore})
     return points
-
-
-def in_space(explore: Mapping[str, Axis], trial: TrialRecord) -> bool:
-    """Whether a trial is a point of the space, as all are but the twins that are run for comparison."""
-    return all(_contains(axis, trial.config[name]) for name, axis in explore.items())
-
-
-def _contains(axis: Axis, value: Any) -> bool:
-    return value in axis.values if isinstance(axis, Choice) else axis.low <= value <= axis.high
 
 
 def _sampler(plan: Plan, finished: Sequence[TrialRecord], unfinished: Sequence[TrialRecord]) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfd_tune.record import TrialRecord
-from dfd_tune.search.driver import METRIC, distributions, in_space
+from dfd_tune.search.driver import METRIC, distributions
 from dfd_tune.settings import Request
+from dfd_tune.space import in_space
 
 FEWEST_TRIALS = 8
 """With fewer, a forest of trees finds importance in noise."""
@@ -22,19 +23,18 @@ def importances(request: Request, trials: Sequence[TrialRecord]) -> dict[str, fl
     https://proceedings.mlr.press/v32/hutter14.html, as Optuna has it. Empty for a grid, for fewer than
     `FEWEST_TRIALS` finished trials, and where all trials came out equal.
     """
-    finished = [trial for trial in trials if trial.status == "FINISHED"]
-    if request.space.sampler == "grid" or len(finished) < FEWEST_TRIALS:
+    sampled = [trial for trial in trials if trial.status == "FINISHED" and in_space(trial.config, request.explore)]
+    if request.space.sampler == "grid" or len(sampled) < FEWEST_TRIALS:
         return {}
-    if len({trial.metrics[METRIC] for trial in finished}) == 1:
+    if len({trial.metrics[METRIC] for trial in sampled}) == 1:
         return {}
     import optuna
 
     space = distributions(request.explore, [])
     study = optuna.create_study(direction="maximize")
-    for trial in finished:
+    for trial in sampled:
         point = {name: trial.config[name] for name in request.explore}
-        if in_space(request.explore, trial):  # the λ = 0 twin of the best need not be
-            study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=trial.metrics[METRIC]))
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=trial.metrics[METRIC]))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=request.seed)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items()}

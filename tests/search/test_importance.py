@@ -47,6 +47,8 @@ def test_the_twin_outside_the_space_is_left_out():
     trials = trials_of(request, lambda point: 0.9 - point["learning_rate"])
     twin = make_trial(request, {**{name: trials[0].config[name] for name in RANGES}, "lambda_": 0.0}, 0.1)
     assert importances(request, [*trials, twin]) == importances(request, trials)
+    assert importances(request, trials[:FEWEST_TRIALS]) != {}
+    assert importances(request, [*trials[: FEWEST_TRIALS - 1], twin]) == {}
 
 
 def test_there_are_none_where_they_would_mean_nothing():

@@ -11,8 +11,10 @@ from pathlib import Path
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.report.captions import facts_of
 from dfd_tune.report.figures.style import COLOURS, head, save
+from dfd_tune.space import axis_from_json, in_space
 
 TITLE = "What mattered"
+SAMPLED = {"tpe": "that TPE chose", "random": "drawn at random"}
 
 
 def importances(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
@@ -34,7 +36,12 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pat
     axes.set_xlim(0, 1.15 * (max(shares) or 1))
     axes.set_xlabel("share of the variance of validation accuracy, % (fANOVA)")
     axes.spines[["top", "right"]].set_visible(False)
-    finished = sum(trial.status == "FINISHED" for trial in trials)
-    notes = [facts_of(search, trials), f"From {finished} trials that {search.sampler} sampling chose; no test image."]
+    notes = [facts_of(search, trials), f"{_origin(search, trials)} A few bad trials can make most of it."]
     head(figure, f"{TITLE} among the explored settings", notes)
     return save(figure, folder, "importances", search.search)
+
+
+def _origin(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
+    explore = {name: axis_from_json(value) for name, value in search.explored.items()}
+    count = sum(trial.status == "FINISHED" and in_space(trial.config, explore) for trial in trials)
+    return f"From {count} trials {SAMPLED[search.sampler]}, on validation images."
