@@ -173,8 +173,9 @@ def spaces(name: str | None) -> None:
 def results(name: str, form: str, store_path: str) -> None:
     """Show what the search NAME found, also while it runs."""
     from dfd_tune.record import load_search, load_trials
+    from dfd_tune.report.conclusion import conclusion
     from dfd_tune.report.formats import plain
-    from dfd_tune.report.tables import conclusion, ranking, results_object, trials_csv
+    from dfd_tune.report.tables import ranking, results_object, trials_csv
     from dfd_tune.store import existing_store
 
     store = existing_store(store_path)
@@ -186,7 +187,7 @@ def results(name: str, form: str, store_path: str) -> None:
         click.echo(trials_csv(trials), nl=False)
     else:
         click.echo(plain(*ranking(search, trials)))
-        click.echo("\n".join(conclusion(search)))
+        click.echo("\n".join(conclusion(search, trials)))
 
 
 @cli.command()

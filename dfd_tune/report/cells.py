@@ -90,6 +90,18 @@ class Comparison:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class SeedsOfBest:
+    """The cell of a search's best student, and what the test images say of it over several seeds."""
+
+    cell: Cell
+    chosen: Point
+    """Its distilled point; of it, or of the λ = 0 point, the best student is one seed."""
+    comparison: Comparison
+    difference: Interval
+    """The comparison's, over at least two seeds."""
+
+
 def cells_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
     """A grid's cells, in the order of the axes' lists; of a sampled search, the one of its best trial.
 
@@ -162,6 +174,29 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
     plain = statistics.fmean(base[seed] for seed in distilled if seed in base)
     gap = None if high is None or high <= plain else difference.mean / (high - plain)
     return Comparison(means[0], means[1], difference, gap, verdict_of(difference))
+
+
+def seeds_of_best(search: SearchRecord, trials: Sequence[TrialRecord]) -> SeedsOfBest | None:
+    """The best student's cell with all its seeds.
+
+    None where there is one seed; where the best student, being plain, stands in several cells; and where it stands in
+    none, as the protocol `paper` chose the cell's λ otherwise.
+    """
+    key = search.best.key if search.best is not None else None
+    cells = cells_of(search, trials)
+    holding = [cell for cell in cells if _holds(cell.chosen, key)]
+    if not holding and search.protocol == "validation":
+        holding = [cell for cell in cells if _holds(cell.base, key)]
+    if len(holding) != 1 or holding[0].chosen is None:
+        return None
+    comparison = compare(search, holding[0])
+    if comparison.difference is None or comparison.difference.seeds < 2:
+        return None
+    return SeedsOfBest(holding[0], holding[0].chosen, comparison, comparison.difference)
+
+
+def _holds(point: Point | None, key: str | None) -> bool:
+    return point is not None and any(trial.key == key for trial in point.trials)
 
 
 def verdict_of(difference: Interval) -> Verdict:

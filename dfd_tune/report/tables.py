@@ -1,6 +1,6 @@
-"""A search's trials: as a JSON object, as CSV, ranked; and what came out, in a few lines.
+"""A search's trials: as a JSON object, as CSV, ranked.
 
-Not for: comparisons of cells (layouts.py), or figures (figures/).
+Not for: comparisons of cells (layouts.py), what came out (conclusion.py), or figures (figures/).
 """
 
 from __future__ import annotations
@@ -95,42 +95,6 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
 
 def _mean(point: Point, metric: str) -> float:
     return statistics.fmean(trial.metrics[metric] for trial in point.trials)
-
-
-def conclusion(search: SearchRecord) -> list[str]:
-    """What came out, in a few lines: the chosen student against plain training and the teacher."""
-    best = search.best
-    if best is None:
-        return ["No trial has finished, so there is no best student."]
-    lines = [
-        f"Best student, chosen on validation images: {best.config['backbone']} with λ = {best.config['lambda_']:g}, "
-        f"validation accuracy {percent(best.val_accuracy)}, test accuracy {percent(best.test_accuracy)}"
-    ]
-    teachers = {teacher.key: teacher for teacher in search.teachers}
-    high_res = next((t.test_accuracy for t in teachers.values() if t.role == "teacher" and t.key == best.teacher), None)
-    if best.base_test_accuracy is not None and best.config["lambda_"] > 0:
-        gain = 100 * (best.test_accuracy - best.base_test_accuracy)
-        line = (
-            f"The same student without distillation (λ = 0): test accuracy {percent(best.base_test_accuracy)}; "
-            f"distillation gives {gain:+.2f} points"
-        )
-        if high_res is not None:
-            line += f"; the teacher on high-resolution images: {percent(high_res)}"
-            if high_res > best.base_test_accuracy:
-                share = (best.test_accuracy - best.base_test_accuracy) / (high_res - best.base_test_accuracy)
-                line += f", so the gap recovered is {share:.0%}"
-        lines.append(line)
-        advice = "" if "seed" in search.explored else " Explore `seed` to have intervals."
-        lines.append(
-            f"One test image is {100 / search.dataset['test_images']:.2f} points; gains of a few images are within "
-            f"the noise of one seed.{advice}"
-        )
-    if search.protocol == "paper":
-        lines.append(
-            "Protocol `paper`: the report's tables and figures choose λ on TEST images instead; their numbers are no "
-            "honest estimate."
-        )
-    return lines
 
 
 def percent(fraction: float) -> str:

@@ -28,10 +28,11 @@ from dfd_tune.record import (
     TeacherRecord,
     TrialRecord,
 )
-from dfd_tune.report.cells import trials_to_test
+from dfd_tune.report.cells import seeds_of_best, trials_to_test
+from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import markdown
 from dfd_tune.report.points import best_trial
-from dfd_tune.report.tables import conclusion, ranking, trials_csv
+from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.importance import importances
 from dfd_tune.search.ledger import Ledger
@@ -64,7 +65,7 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
         ledger.update_search(best=_best_record(ledger, best, bench))
         _keep_best(store, folder / BEST_FOLDER, best, bench)
     header, rows = ranking(ledger.search, trials)
-    text = "\n".join(conclusion(ledger.search))
+    text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials))
     report = write_report(store, [ledger.search], folder / REPORT_FOLDER)
@@ -74,7 +75,7 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
 def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Sequence[Path]) -> str | None:
     """Send summary, report and the best student to MLflow; returns the registered model's address."""
     search, trials = ledger.search, list(ledger.trials.values())
-    tracker.log_summary(search, trials, files, _summary_metrics(search))
+    tracker.log_summary(search, trials, files, _summary_metrics(search, trials))
     tracker.log_report(search, ledger.store.path("searches", search.search, REPORT_FOLDER), report)
     if search.best is None:
         return None
@@ -88,7 +89,7 @@ def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Se
         model,
         example,
         search.search,
-        description=f"{', '.join(conclusion(search)[:1])}. Classes: {', '.join(card.classes)}.",
+        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {', '.join(card.classes)}.",
     )
     ledger.update_search(best=dataclasses.replace(search.best, model=address))
     return address
@@ -150,7 +151,7 @@ def _tested_teachers(search: SearchRecord, networks: Sequence[PlannedNetwork], b
     ]
 
 
-def _summary_metrics(search: SearchRecord) -> dict[str, float]:
+def _summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
     metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
     for frontend in search.frontends:
         name = f"frontend_{frontend.kind}_{frontend.resolution}"
@@ -161,4 +162,7 @@ def _summary_metrics(search: SearchRecord) -> dict[str, float]:
         metrics["best_lambda"] = best.config["lambda_"]
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
+    over_seeds = seeds_of_best(search, trials)
+    if over_seeds is not None:
+        metrics["mean_test_gain"] = over_seeds.difference.mean
     return metrics

@@ -22,9 +22,10 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials, save_search
+from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.points import best_trial
-from dfd_tune.report.tables import conclusion, ranking
+from dfd_tune.report.tables import ranking
 from dfd_tune.search.conclude import base_twin, conclude, register
 from dfd_tune.search.driver import run_points, run_search
 from dfd_tune.search.ledger import Ledger
@@ -33,6 +34,7 @@ from dfd_tune.search.runtime import ray_runtime, trial_resources
 from dfd_tune.search.teach import teach
 from dfd_tune.search.worker import TrialContext
 from dfd_tune.settings import Request
+from dfd_tune.space import in_space
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
@@ -125,25 +127,32 @@ def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress,
         say(f"{plan.num_trials} trials, {resources.concurrent} at a time")
         with progress:
             run_search(plan, context, ledger)
-            _run_base_twin(plan, context, ledger)
+            twin = _open_twin(plan, ledger)
+            if twin is not None:
+                run_points([twin], plan, context, ledger)
 
 
-def _run_base_twin(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
-    """See that the best student has its λ = 0 twin, where the space itself did not run it."""
+def _open_twin(plan: Plan, ledger: Ledger) -> dict[str, Any] | None:
+    """The point of the best student's λ = 0 twin, where the space does not hold it and it was not run yet."""
     best = best_trial(list(ledger.trials.values()))
     if best is None or best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
-        return
-    twin = base_twin(TrialConfig(**best.config))
-    if twin.key(ledger.dataset_digest) not in ledger.trials:
-        point = {name: best.config[name] for name in plan.request.explore} | {"lambda_": 0.0}
-        run_points([point], plan, context, ledger)
+        return None
+    twin = ledger.trials.get(base_twin(TrialConfig(**best.config)).key(ledger.dataset_digest))
+    if twin is not None and twin.status in (
+        "FINISHED",
+        "FAILED",
+    ):  # FAILED is of this launch: an earlier one's is PENDING
+        return None
+    return {name: best.config[name] for name in plan.request.explore} | {"lambda_": 0.0}
 
 
 def _complete(plan: Plan, ledger: Ledger) -> bool:
     finished = ledger.with_status("FINISHED")
     if plan.trials:
-        return {trial.key for trial in finished} >= set(plan.trials)
-    return len(finished) >= plan.num_trials
+        all_points = {trial.key for trial in finished} >= set(plan.trials)
+    else:
+        all_points = sum(in_space(trial.config, plan.request.explore) for trial in finished) >= plan.num_trials
+    return all_points and _open_twin(plan, ledger) is None
 
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
@@ -158,7 +167,7 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
     complaints += [line for line in tracker.close() if line not in complaints]
     say("")
     say(plain(*ranking(ledger.search, trials)))
-    for line in conclusion(ledger.search):
+    for line in conclusion(ledger.search, trials):
         say(line)
     return Outcome(ledger.search, len(ledger.with_status("FAILED")), model, tracker.address, complaints)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dfd_tune.data.recipes import DIGITS, PAPER, SVHN
-from dfd_tune.record import SearchRecord, TeacherRecord, TrialRecord
+from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord
 from dfd_tune.settings import Request, resolve
 from dfd_tune.space import SearchSpace, grid_points, parse_axis
 
@@ -115,6 +115,21 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         teachers=records,
     )
     return dataclasses.replace(record, **changes)
+
+
+def make_best(trial: TrialRecord, **changes: Any) -> BestRecord:
+    """The record of a best student: `trial`, with 94 % on test images where plain training has 90 %."""
+    best = BestRecord(
+        key=trial.key,
+        config=trial.config,
+        val_accuracy=trial.metrics["val_accuracy"],
+        test_accuracy=0.94,
+        teacher=trial.teacher,
+        base_key="b",
+        base_test_accuracy=0.90,
+        model=None,
+    )
+    return dataclasses.replace(best, **changes)
 
 
 def with_tests(

@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from dfd_tune.record import BestRecord
-from dfd_tune.report.tables import conclusion, percent, ranking, results_object, trials_csv
-from tests.report.searches import DIGEST, grid_trials, make_request, make_search, make_trial
+from dfd_tune.report.tables import percent, ranking, results_object, trials_csv
+from tests.report.searches import DIGEST, grid_trials, make_best, make_request, make_search, make_trial
 
 REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
 TEACHERS = {"resnet18": 0.99, "vgg16": 0.97}
@@ -19,23 +18,9 @@ def trials():
     return grid_trials(REQUEST, lambda point: ACCURACIES[point["backbone"], point["lambda_"]])
 
 
-def best_of(trial, **changes):
-    best = BestRecord(
-        key=trial.key,
-        config=trial.config,
-        val_accuracy=trial.metrics["val_accuracy"],
-        test_accuracy=0.94,
-        teacher=trial.teacher,
-        base_key="b",
-        base_test_accuracy=0.90,
-        model=None,
-    )
-    return dataclasses.replace(best, **changes)
-
-
 @pytest.fixture
 def search(trials):
-    return make_search(REQUEST, TEACHERS, best=best_of(trials[-1]))
+    return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
 
 
 def test_results_hold_what_programs_look_for(search, trials):
@@ -111,63 +96,10 @@ def test_the_ranking_of_seeds_has_means_and_intervals():
     assert rows == [["1", "1", "91.00 % ± 2.48", "3", "98.00 %", "22"]]
 
 
-def test_the_gap_recovered_by_hand(search):
-    first, second, third = conclusion(search)
-    assert first.startswith("Best student, chosen on validation images: vgg16 with λ = 1, validation accuracy 95.00 %")
-    assert first.endswith("test accuracy 94.00 %")
-    # Student 94, base 90, teacher 96 (on test images): 4 points, and 4 / 6 of the gap.
-    assert "without distillation (λ = 0): test accuracy 90.00 %; distillation gives +4.00 points" in second
-    assert second.endswith("the teacher on high-resolution images: 96.00 %, so the gap recovered is 67%")
-    assert third.startswith("One test image is 0.28 points")  # 1 of 360
-
-
-def test_a_loss_is_said_as_plainly_as_a_gain(search):
-    second = conclusion(dataclasses.replace(search, best=dataclasses.replace(search.best, test_accuracy=0.87)))[1]
-    assert "distillation gives -3.00 points" in second
-    assert second.endswith("the gap recovered is -50%")  # -3 / 6
-
-
-def test_there_is_no_gap_below_the_base(search):
-    better = dataclasses.replace(search.best, base_test_accuracy=0.96)
-    second = conclusion(dataclasses.replace(search, best=better))[1]
-    assert second.endswith("the teacher on high-resolution images: 96.00 %")
-
-
-def test_plain_training_that_wins_is_not_held_against_itself(trials):
-    best = best_of(trials[0], base_key=None, base_test_accuracy=None)
-    assert trials[0].config["lambda_"] == 0
-    (line,) = conclusion(make_search(REQUEST, TEACHERS, best=best))
-    assert "resnet18 with λ = 0" in line
-
-
-def test_without_a_base_nothing_is_said_of_a_gain(search):
-    best = dataclasses.replace(search.best, base_key=None, base_test_accuracy=None)
-    assert len(conclusion(dataclasses.replace(search, best=best))) == 1
-
-
-def test_seeds_are_advised_where_there_are_none(search):
-    assert conclusion(search)[-1].endswith("Explore `seed` to have intervals.")
-    seeded = dataclasses.replace(search, explored={**search.explored, "seed": [0, 1]})
-    assert "Explore `seed`" not in conclusion(seeded)[-1]
-
-
-def test_under_the_papers_protocol_the_conclusion_says_what_chose(search):
-    honest = conclusion(search)
-    assert not any("TEST" in line for line in honest)
-    *same, last = conclusion(dataclasses.replace(search, protocol="paper"))
-    assert same == honest
-    assert "chosen on validation images" in same[0]
-    assert last.startswith("Protocol `paper`: the report's tables and figures choose λ on TEST images")
-
-
 def test_results_say_by_which_images_lambda_was_chosen_and_what_was_tested(search, trials):
     tested = {trials[0].key: 0.9}
     found = results_object(dataclasses.replace(search, protocol="paper", tested=tested), trials)
     assert (found["protocol"], found["tested"], found["frontends"], found["importances"]) == ("paper", tested, [], {})
-
-
-def test_nothing_finished_is_said():
-    assert conclusion(make_search(REQUEST, {})) == ["No trial has finished, so there is no best student."]
 
 
 def test_percent():

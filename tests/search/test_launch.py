@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -283,3 +284,25 @@ def test_a_sampled_search_continues_with_more_trials(run_cli, search, tmp_path):
     assert set(keys) < set(more)
     if listed["best"]["config"]["lambda_"] > 0:
         assert listed["best"]["base_test_accuracy"] is not None
+
+
+def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(run_cli, search, tmp_path):
+    space = tmp_path / "distilled.yaml"
+    space.write_text("explore:\n  lambda_: [1, 2]\nsettings:\n  backbone: alexnet\n")
+    arguments = ("launch", "--space", str(space), "--name", "twin", "--store", search.store, *TINY)
+    first = run_cli(*arguments)
+    assert first.returncode == 0, first.stdout + first.stderr
+    best = json.loads((search.store / "searches" / "twin" / "search.json").read_text())["best"]
+    assert best["base_key"] is not None
+    # As a stop in the midst of the twin would have left it.
+    record = search.store / "searches" / "twin" / "trials" / f"{best['base_key']}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "KILLED", "metrics": {}}))
+    shutil.rmtree(search.store / "trials" / best["base_key"])
+    again = run_cli(*arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "validation accuracy" in again.stdout
+    trials = json.loads(run_cli("results", "twin", "--format", "json", "--store", search.store).stdout)["trials"]
+    assert {trial["config"]["lambda_"]: trial["status"] for trial in trials} == dict.fromkeys(
+        (0.0, 1.0, 2.0), "FINISHED"
+    )
+    assert "All trials of this search are finished already." in run_cli(*arguments).stdout
