@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import INTERVALS
-from dfd_tune.report.cells import SeedsOfBest, lambda_of, seeds_of_best
+from dfd_tune.report.cells import Interval, SeedsOfBest, lambda_of, seeds_of_best
 from dfd_tune.report.layouts import share, signed, text_of
 from dfd_tune.report.tables import percent
 
@@ -59,7 +59,7 @@ def _by_itself(search: SearchRecord, best: BestRecord, plain: float) -> tuple[st
     gain = best.test_accuracy - plain
     line = (
         f"The same student without distillation (λ = 0): test accuracy {percent(plain)}; "
-        f"distillation gives {f'{100 * gain:+.2f}'.replace('-', '−')} points"
+        f"distillation gives {signed(Interval(gain, None, seeds=1))} points"
     )
     if high_res is not None:
         line += f"; the teacher on high-resolution images: {percent(high_res)}"

@@ -75,7 +75,7 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
 def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Sequence[Path]) -> str | None:
     """Send summary, report and the best student to MLflow; returns the registered model's address."""
     search, trials = ledger.search, list(ledger.trials.values())
-    tracker.log_summary(search, trials, files, _summary_metrics(search, trials))
+    tracker.log_summary(search, trials, files, summary_metrics(search, trials))
     tracker.log_report(search, ledger.store.path("searches", search.search, REPORT_FOLDER), report)
     if search.best is None:
         return None
@@ -151,7 +151,8 @@ def _tested_teachers(search: SearchRecord, networks: Sequence[PlannedNetwork], b
     ]
 
 
-def _summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
+def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """What MLflow's summary run of a search compares by; accuracies and gains are fractions."""
     metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
     for frontend in search.frontends:
         name = f"frontend_{frontend.kind}_{frontend.resolution}"

@@ -138,10 +138,8 @@ def _open_twin(plan: Plan, ledger: Ledger) -> dict[str, Any] | None:
     if best is None or best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
         return None
     twin = ledger.trials.get(base_twin(TrialConfig(**best.config)).key(ledger.dataset_digest))
-    if twin is not None and twin.status in (
-        "FINISHED",
-        "FAILED",
-    ):  # FAILED is of this launch: an earlier one's is PENDING
+    # FAILED is of this launch, which does not try again; what an earlier launch left unfinished is PENDING.
+    if twin is not None and twin.status in ("FINISHED", "FAILED"):
         return None
     return {name: best.config[name] for name in plan.request.explore} | {"lambda_": 0.0}
 

@@ -1,4 +1,4 @@
-"""One real search, trained in this process and concluded, whose store tests may copy and damage."""
+"""One real search, trained in this process and concluded, whose store tests may copy and damage; and a made-up one."""
 
 import shutil
 
@@ -11,13 +11,14 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.plan import make_plan
-from dfd_tune.record import SearchRecord
+from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.search.conclude import conclude
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.teach import frontend_record, network_record
 from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace, parse_axis
 from dfd_tune.store import Store, open_store
+from tests.report.searches import ACCURACIES, REQUEST, TEACHERS, grid_trials, make_best, make_search
 
 NAME = "real"
 EXPLORE = {"frontend": ["none", "espcn"], "lambda_": [0, 2], "seed": [0, 1]}
@@ -70,6 +71,18 @@ def store(concluded, tmp_path) -> Store:
     """A copy of that store without its report, to be changed."""
     shutil.copytree(concluded.root, tmp_path / "store", ignore=shutil.ignore_patterns("report"))
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def trials() -> list[TrialRecord]:
+    """Four made-up trials, by backbone and λ, the best the last."""
+    return grid_trials(REQUEST, lambda point: ACCURACIES[point["backbone"], point["lambda_"]])
+
+
+@pytest.fixture
+def search(trials) -> SearchRecord:
+    """The made-up search of `trials`."""
+    return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
 
 
 def search_record(plan) -> SearchRecord:

@@ -142,3 +142,9 @@ def with_tests(
 
 def _first_point(request: Request) -> dict[str, Any]:
     return {name: axis.values[0] if hasattr(axis, "values") else axis.low for name, axis in request.explore.items()}
+
+
+REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
+"""Two backbones, plain and distilled: what the fixtures `trials` and `search` are of."""
+TEACHERS = {"resnet18": 0.99, "vgg16": 0.97}
+ACCURACIES = {("resnet18", 0.0): 0.90, ("resnet18", 1.0): 0.92, ("vgg16", 0.0): 0.91, ("vgg16", 1.0): 0.95}

@@ -2,24 +2,8 @@
 
 import dataclasses
 
-import pytest
-
 from dfd_tune.report.conclusion import conclusion
-from tests.report.searches import grid_trials, make_best, make_request, make_search, with_tests
-
-REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
-TEACHERS = {"resnet18": 0.99, "vgg16": 0.97}
-ACCURACIES = {("resnet18", 0.0): 0.90, ("resnet18", 1.0): 0.92, ("vgg16", 0.0): 0.91, ("vgg16", 1.0): 0.95}
-
-
-@pytest.fixture
-def trials():
-    return grid_trials(REQUEST, lambda point: ACCURACIES[point["backbone"], point["lambda_"]])
-
-
-@pytest.fixture
-def search(trials):
-    return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
+from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_best, make_request, make_search, with_tests
 
 
 def test_the_gap_recovered_by_hand(search, trials):
@@ -33,9 +17,8 @@ def test_the_gap_recovered_by_hand(search, trials):
 
 
 def test_a_loss_is_said_as_plainly_as_a_gain(search, trials):
-    second = conclusion(dataclasses.replace(search, best=dataclasses.replace(search.best, test_accuracy=0.87)), trials)[
-        1
-    ]
+    worse = dataclasses.replace(search.best, test_accuracy=0.87)
+    second = conclusion(dataclasses.replace(search, best=worse), trials)[1]
     assert "distillation gives −3.00 points" in second
     assert second.endswith("the gap recovered is −50%")  # -3 / 6
 

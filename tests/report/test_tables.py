@@ -6,21 +6,16 @@ import json
 import pytest
 
 from dfd_tune.report.tables import percent, ranking, results_object, trials_csv
-from tests.report.searches import DIGEST, grid_trials, make_best, make_request, make_search, make_trial
-
-REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
-TEACHERS = {"resnet18": 0.99, "vgg16": 0.97}
-ACCURACIES = {("resnet18", 0.0): 0.90, ("resnet18", 1.0): 0.92, ("vgg16", 0.0): 0.91, ("vgg16", 1.0): 0.95}
-
-
-@pytest.fixture
-def trials():
-    return grid_trials(REQUEST, lambda point: ACCURACIES[point["backbone"], point["lambda_"]])
-
-
-@pytest.fixture
-def search(trials):
-    return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
+from tests.report.searches import (
+    ACCURACIES,
+    DIGEST,
+    REQUEST,
+    TEACHERS,
+    grid_trials,
+    make_request,
+    make_search,
+    make_trial,
+)
 
 
 def test_results_hold_what_programs_look_for(search, trials):
