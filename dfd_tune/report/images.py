@@ -96,6 +96,13 @@ def best_students_notes(search: SearchRecord, trials: Sequence[TrialRecord]) -> 
     return [facts_of(search, [trial for trial in trials if trial.key == best.key]), best_of(search, best)]
 
 
+def which_examples(search: SearchRecord) -> str:
+    """Which test images the examples are, as a sentence."""
+    count = len(search.dataset["classes"])
+    classes = "each class" if count <= MOST_EXAMPLES else f"each of the first {MOST_EXAMPLES} of {count} classes"
+    return f"The first test image of {classes}."
+
+
 def examples_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     """A test image a class at high resolution, then in each way of seeing it that the search explored.
 
@@ -115,7 +122,7 @@ def examples_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord
     rows = [(f"high resolution\n{size}×{size}", np.asarray(test.images[firsts]))]
     rows += [(label, _small(bench, side)[firsts]) for label, side in list(sides.items())[: MOST_ROWS - 1]]
     classes = [bench.dataset.classes[test.labels[row]] for row in firsts]
-    notes = [facts_of(search, trials), "The first test image of each class."]
+    notes = [facts_of(search, trials), which_examples(search)]
     if len(sides) >= MOST_ROWS:
         notes.append(f"The first {MOST_ROWS - 1} of {len(sides)} kinds of low-resolution images.")
     return examples(rows, classes, notes, folder, search.search)

@@ -21,6 +21,7 @@ from dfd_tune.report.images import (
     best_students_mistakes,
     best_students_notes,
     examples_of,
+    which_examples,
 )
 from dfd_tune.report.layouts import Found, share, signed, tables_of, text_of
 from dfd_tune.report.page import Figure, Section, page
@@ -118,7 +119,8 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     )
     learning = _Drawing(
         learning_curves.TITLE,
-        "Mean over seeds, shaded from the worst seed to the best; solid: distilled, dashed: plain training. " + caption,
+        "Of several seeds the mean, shaded from the worst to the best; solid: distilled, dashed: plain training. "
+        + caption,
         lambda: learning_curves.learning_curves(search, trials, folder),
         "no point to compare has finished.",
     )
@@ -137,7 +139,7 @@ def _of_images(store: Store, found: Found, folder: Path) -> tuple[_Drawing, _Dra
     best = " ".join(f"{note}." for note in best_students_notes(search, trials))
     seen = _Drawing(
         pictures.EXAMPLES_TITLE,
-        f"The first test image of each class; every pixel is shown as a square. {facts_of(search, trials)}.",
+        f"{which_examples(search)} Every pixel is shown as a square. {facts_of(search, trials)}.",
         lambda: examples_of(store, search, trials, folder),
     )
     confused = _Drawing(

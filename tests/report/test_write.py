@@ -102,7 +102,7 @@ def test_under_the_papers_protocol_every_part_of_the_page_says_so(store, tmp_pat
     changed(store, protocol="paper")
     _, read = report(store, tmp_path)
     assert "Table 2: super-resolution front ends and DFD, λ chosen on TEST images" in read.text
-    captions = [line for line in read.text if line.startswith(("Mean over seeds", "TEST accuracy; hollow markers"))]
+    captions = [line for line in read.text if line.startswith(("Of several seeds", "TEST accuracy; hollow markers"))]
     assert len(captions) == 2
     assert all("λ was chosen on TEST images" in caption for caption in captions)
     # The best student is chosen on validation images all the same, and its figures say that.

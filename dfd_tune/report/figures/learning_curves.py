@@ -54,7 +54,7 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     within_per_cent(panels[0])
-    drawn = "Mean over seeds, shaded from the worst seed to the best. " + chosen_by(search)
+    drawn = "Of several seeds the mean, shaded from the worst to the best. " + chosen_by(search)
     if len(shown) < len(cells):
         drawn += f" The first {MOST_PANELS} of {len(cells)} cells."
     head(figure, f"{TITLE}: validation accuracy by epoch", [facts_of(search, trials), drawn])

@@ -58,7 +58,7 @@ def test_the_figure_says_what_it_is_of(draw):
     assert "digits at 4×4 instead of 8×8 pixels: 1,149 training" in drawn.text
     assert "20 epochs; 2 seeds a point" in drawn.text
     assert "λ was chosen on validation images." in drawn.text
-    assert "shaded from the worst seed to the best" in drawn.text
+    assert "Of several seeds the mean, shaded from the worst to the best." in drawn.text
 
 
 def test_under_the_papers_protocol_it_says_that_test_images_chose(draw):
