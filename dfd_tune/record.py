@@ -6,21 +6,28 @@ Not for: a trial's result as such (that is found under its trial key and serves 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-from collections.abc import Iterable, Mapping
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from dfd_tune.errors import UserError, unknown_name
+import numpy as np
+
+from dfd_tune.errors import UserError, cause_of, unknown_name
 from dfd_tune.store import Store, read_json, write_json
 
 Protocol = Literal["validation", "paper"]
+Record = TypeVar("Record")
 BEST_FOLDER, REPORT_FOLDER = "best", "report"
 """In a search's folder: the best student, and the report."""
 PREDICTIONS_FILE = "test_predictions.npz"
 """Beside the best student: `labels`, int64 (N,), and `probabilities`, float32 (N, K), of the test images."""
 
+Fault = Literal["machine", "unknown", "trial"]
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
@@ -41,6 +48,39 @@ class TrialRecord:
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
     """The traceback of a trial that FAILED."""
+    cause: str | None = None
+    """Why it FAILED, in one line."""
+    fault: Fault | None = None
+    """Whose fault that was: the trial's own (it would come again), or the machine's; unknown where nobody tried again."""
+    host: str | None = None
+    """Name of the machine of its last attempt; likewise `device`, cpu or cuda."""
+    device: str | None = None
+    attempts: int = 0
+    """How often it was begun, over all launches of the search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRecord:
+    """What the low-resolution test images say of one student; they are asked once."""
+
+    key: str
+    """The trial's."""
+    accuracy: float
+    """A fraction."""
+    images: int
+    correct: str
+    """Which test images it got right, in their order: bits packed as by `numpy.packbits`, in base64."""
+
+    def right(self) -> np.ndarray:
+        """bool (images,), whether each test image is classified rightly."""
+        packed = np.frombuffer(base64.b64decode(self.correct), dtype=np.uint8)
+        return np.unpackbits(packed, count=self.images).astype(bool)
+
+
+def test_record(key: str, right: np.ndarray) -> TestRecord:
+    """The record of a student that classified the test images as `right` says, bool (images,)."""
+    packed = base64.b64encode(np.packbits(right)).decode("ascii")
+    return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +168,8 @@ class SearchRecord:
     importances: dict[str, float] = field(default_factory=dict)
     """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
     best: BestRecord | None = None
+    resources: dict[str, Any] = field(default_factory=dict)
+    """What the search's processes get, decided when it was first planned: device, cpus, gpus, network_cpus."""
 
 
 def save_search(store: Store, record: SearchRecord) -> None:
@@ -140,6 +182,20 @@ def save_trial(store: Store, search: str, record: TrialRecord) -> None:
     write_json(store.path("searches", search, "trials", f"{record.key}.json"), dataclasses.asdict(record))
 
 
+def save_test(store: Store, search: str, record: TestRecord) -> None:
+    """Write what the test images say of one student."""
+    write_json(store.path("searches", search, "tests", f"{record.key}.json"), dataclasses.asdict(record))
+
+
+def load_tests(store: Store, search: str) -> dict[str, TestRecord]:
+    """What the test images said so far, by trial key."""
+    records = (
+        _readable(file, lambda value: TestRecord(**value))
+        for file in sorted(store.path("searches", search, "tests").glob("[!.]*.json"))
+    )
+    return {record.key: record for record in records if record is not None}
+
+
 def search_names(store: Store) -> list[str]:
     """The searches in a store, the one written last at the end."""
     files = store.path("searches").glob("*/search.json")
@@ -148,8 +204,7 @@ def search_names(store: Store) -> list[str]:
 
 def find_search(store: Store, name: str) -> SearchRecord | None:
     """The record of a search; None if there is none of that name."""
-    value = read_json(store.path("searches", name, "search.json"))
-    return None if value is None else _search_from(value)
+    return _readable(store.path("searches", name, "search.json"), _search_from)
 
 
 def load_search(store: Store, name: str) -> SearchRecord:
@@ -166,13 +221,21 @@ def load_search(store: Store, name: str) -> SearchRecord:
 
 def load_trials(store: Store, search: SearchRecord) -> list[TrialRecord]:
     """The records of a search's trials: the planned ones in their order, then others by key."""
-    records = {}
-    for file in store.path("searches", search.search, "trials").glob("[!.]*.json"):
-        value = read_json(file)
-        if value is not None:
-            records[value["key"]] = TrialRecord(**value)
+    files = store.path("searches", search.search, "trials").glob("[!.]*.json")
+    found = (_readable(file, lambda value: TrialRecord(**value)) for file in files)
+    records = {record.key: record for record in found if record is not None}
     order = {key: place for place, key in enumerate(search.planned)}
     return sorted(records.values(), key=lambda record: (order.get(record.key, len(order)), record.key))
+
+
+def _readable(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:
+    """The record in a file; None if there is none. One that can't be read counts as none, and is named."""
+    try:
+        value = read_json(file)
+        return None if value is None else make(value)
+    except (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        logging.getLogger(__name__).warning("The record '%s' can't be read (%s) and is left out.", file, cause_of(error))
+        return None
 
 
 def _search_from(value: Mapping[str, Any]) -> SearchRecord:

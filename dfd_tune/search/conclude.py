@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfd_tune.config import TrialConfig
-from dfd_tune.distill.student import STUDENT_FILE, find_result, student_file
-from dfd_tune.distill.testing import accuracy_on_test_images, network_test_accuracy, probabilities_on_test_images
+from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
+from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.plan import Plan, PlannedNetwork
@@ -35,6 +35,7 @@ from dfd_tune.report.points import best_trial
 from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.importance import importances
+from dfd_tune.search.jobs import Job, JobId, trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.store import Store, write_text
 from dfd_tune.tracking import Tracker
@@ -45,25 +46,56 @@ def base_twin(config: TrialConfig) -> TrialConfig:
     return dataclasses.replace(config, lambda_=0.0)
 
 
-def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
-    """Choose, test and keep the best students, and write tables and report; returns the files of each.
+def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
+    """The jobs that come once all trials have ended: the λ = 0 twin of the best student, then the test images.
 
-    The test images are looked at once: what an earlier launch of the search found is taken from the record.
+    Students are tested whom the report speaks of; what an earlier launch tested is not asked again. A student whose
+    weights are gone is trained again first. Nothing, once all of it is known.
     """
-    store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
-    # Ray has given its devices back by now; at full size, testing dozens of students takes hours on a CPU.
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = Workbench(store, plan.dataset.folder.name, {}, device)
     trials = list(ledger.trials.values())
     best = best_trial(trials)
-    if best is not None:
-        ledger.update_search(
-            tested=_tested(ledger, trials, best, bench),
-            teachers=_tested_teachers(ledger.search, plan.networks, bench),
-            importances=importances(plan.request, trials),
-        )
-        ledger.update_search(best=_best_record(ledger, best, bench))
-        _keep_best(store, folder / BEST_FOLDER, best, bench)
+    if best is None:
+        return []
+    twin = open_twin(ledger, plan, best)
+    if twin is not None:
+        return [twin]
+    digest = ledger.dataset_digest
+    jobs = [
+        Job(kind="reference", key=record.key, config=config)
+        for record in ledger.search.teachers
+        if record.test_accuracy is None and (config := _config_of(record, plan.networks)) is not None
+    ]
+    for key, config in _to_test(ledger, trials, best).items():
+        retrained = not student_there(ledger.store, key)
+        if retrained:
+            jobs.append(trial_job(config, key, digest, weights=True))
+        needs: frozenset[JobId] = frozenset({("trial", key)}) if retrained else frozenset()
+        jobs.append(Job(kind="test", key=key, config=config, needs=needs))
+    return jobs
+
+
+def open_twin(ledger: Ledger, plan: Plan, best: TrialRecord) -> Job | None:
+    """The best student's λ = 0 twin, where the space does not hold it and it was not run yet."""
+    if best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
+        return None
+    config = base_twin(TrialConfig(**best.config))
+    key = config.key(ledger.dataset_digest)
+    known = ledger.trials.get(key)
+    if known is not None and known.status in ("FINISHED", "FAILED"):
+        return None
+    return trial_job(config, key, ledger.dataset_digest)
+
+
+def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
+    """Choose and keep the best student, and write tables and report; returns the files of each."""
+    store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
+    trials = list(ledger.trials.values())
+    best = best_trial(trials)
+    if best is not None and best.key in ledger.search.tested:
+        before = ledger.search.best
+        if before is None or before.key != best.key or not _is_kept(folder / BEST_FOLDER):
+            _keep_best(store, folder / BEST_FOLDER, best, plan.dataset.folder.name)
+        ledger.update_search(importances=importances(plan.request, trials), best=_best_record(ledger, best))
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
@@ -95,24 +127,25 @@ def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Se
     return address
 
 
-def _tested(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord, bench: Workbench) -> dict[str, float]:
-    """Test accuracy by trial key: of the trials that the report speaks of, and of the best and its λ = 0 twin."""
-    store, known = ledger.store, ledger.search.tested
+def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -> dict[str, TrialConfig]:
+    """By key, the students that are to be tested and are not yet: those that the report speaks of, and the best with
+    its λ = 0 twin."""
     wanted = {trial.key: TrialConfig(**trial.config) for trial in (*trials_to_test(ledger.search, trials), best)}
     twin = base_twin(TrialConfig(**best.config))
-    if find_result(store, twin.key(bench.dataset.digest)) is not None:
-        wanted[twin.key(bench.dataset.digest)] = twin
-    # What an earlier launch tested stays, chosen or not, so that no number that was once shown disappears.
-    return known | {
-        key: accuracy_on_test_images(student_file(store, key), config, bench)
-        for key, config in wanted.items()
-        if key not in known
-    }
+    twin_key = twin.key(ledger.dataset_digest)
+    known = ledger.trials.get(twin_key)
+    if known is not None and known.status == "FINISHED":
+        wanted[twin_key] = twin
+    return {key: config for key, config in wanted.items() if key not in ledger.search.tested}
 
 
-def _best_record(ledger: Ledger, best: TrialRecord, bench: Workbench) -> BestRecord:
+def _config_of(record: TeacherRecord, networks: Sequence[PlannedNetwork]) -> PretrainedConfig | None:
+    return next((network.config for network in networks if network.key == record.key), None)
+
+
+def _best_record(ledger: Ledger, best: TrialRecord) -> BestRecord:
     config, search = TrialConfig(**best.config), ledger.search
-    twin_key = base_twin(config).key(bench.dataset.digest)
+    twin_key = base_twin(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
     model = search.best.model if search.best is not None and search.best.key == best.key else None
     return BestRecord(
@@ -127,9 +160,14 @@ def _best_record(ledger: Ledger, best: TrialRecord, bench: Workbench) -> BestRec
     )
 
 
-def _keep_best(store: Store, folder: Path, best: TrialRecord, bench: Workbench) -> None:
-    """The best student's file, and what it makes of each test image."""
+def _is_kept(folder: Path) -> bool:
+    return (folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file()
+
+
+def _keep_best(store: Store, folder: Path, best: TrialRecord, dataset: str) -> None:
+    """The best student's file, and what it makes of each test image, for the figures of its mistakes."""
     file = student_file(store, best.key)
+    bench = Workbench(store, dataset, {}, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     probabilities, labels = probabilities_on_test_images(file, TrialConfig(**best.config), bench)
     folder.mkdir(exist_ok=True)
     shutil.copyfile(file, folder / STUDENT_FILE)
@@ -137,18 +175,6 @@ def _keep_best(store: Store, folder: Path, best: TrialRecord, bench: Workbench) 
     with draft.open("wb") as stream:
         np.savez(stream, labels=labels, probabilities=probabilities)
     draft.replace(folder / PREDICTIONS_FILE)
-
-
-def _tested_teachers(search: SearchRecord, networks: Sequence[PlannedNetwork], bench: Workbench) -> list[TeacherRecord]:
-    """The teachers' records with their accuracy on high-resolution test images, the HR baselines; base networks with
-    theirs on low-resolution ones."""
-    configs = {network.key: network.config for network in networks}
-    return [
-        dataclasses.replace(record, test_accuracy=network_test_accuracy(configs[record.key], bench))
-        if record.test_accuracy is None and record.key in configs
-        else record
-        for record in search.teachers
-    ]
 
 
 def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:

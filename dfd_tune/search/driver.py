@@ -1,144 +1,189 @@
-"""The search itself: Ray Tune runs trials at the points that we enumerate or Optuna samples.
+"""The search itself: Ray Tune runs the agenda's jobs, each as one of its trials, in processes that are reused.
 
-Not for: what a trial does (worker.py), what is remembered of it (ledger.py).
+Tune asks our `Searcher` for work, which is bounded by the cluster as it is at that moment; our callback hears what came
+of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store is what
+a search resumes from. Not for: what a job does (worker.py), or which one is next (agenda.py).
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from dfd_tune.distill.student import find_result
-from dfd_tune.plan import Plan
-from dfd_tune.record import TrialRecord
-from dfd_tune.search.ledger import Ledger
-from dfd_tune.search.worker import TUNE_DRIVER_CPUS, TrialContext, run_trial
-from dfd_tune.space import Axis, Choice, in_space
+from ray import tune
+from ray.tune import Callback, PlacementGroupFactory
+from ray.tune.search import Searcher
 
-METRIC = "val_accuracy"
+from dfd_tune.search.agenda import Agenda
+from dfd_tune.search.capacity import Cluster
+from dfd_tune.search.faults import Failure, lost_process
+from dfd_tune.search.jobs import Attempt
+from dfd_tune.search.worker import REPORT, TUNE_DRIVER_CPUS, SearchContext, elsewhere, run_job
 
-
-def run_search(plan: Plan, context: TrialContext, ledger: Ledger) -> None:
-    """Run every trial of the plan that has no result yet. Crashed trials are recorded as FAILED.
-
-    A grid's points are enumerated by us and handed to Optuna as points to evaluate, in order; a sampled space
-    continues from its finished trials, and begins with those that an earlier launch left unfinished.
-    """
-    if plan.request.space.sampler == "grid":
-        points = _open_points(plan, ledger)
-        if points:
-            run_points(points, plan, context, ledger)
-        return
-    finished = [trial for trial in ledger.with_status("FINISHED") if in_space(trial.config, plan.request.explore)]
-    missing = plan.num_trials - len(finished)
-    if missing > 0:
-        unfinished = [trial for trial in ledger.with_status("PENDING") if in_space(trial.config, plan.request.explore)]
-        searcher = _sampler(plan, finished, unfinished)
-        _fit(searcher, missing, plan, context, ledger)
+TICK_SECONDS = 1.0
+"""How often the driver looks whether it is to stop, and tells an autoscaler what is to come."""
 
 
-def run_points(points: Sequence[Mapping[str, Any]], plan: Plan, context: TrialContext, ledger: Ledger) -> None:
-    """Run trials at exactly these points of the space, in order."""
-    from optuna.samplers import RandomSampler
-    from ray.tune.search.optuna import OptunaSearch
+class Books(Protocol):
+    """What the driver tells of jobs."""
 
-    searcher = OptunaSearch(
-        space=distributions(plan.request.explore, points),
-        metric=METRIC,
-        mode="max",
-        sampler=RandomSampler(seed=plan.request.seed),
-        points_to_evaluate=[dict(point) for point in points],
-    )
-    _fit(searcher, len(points), plan, context, ledger)
+    def started(self, attempt: Attempt, where: Mapping[str, Any]) -> None:
+        """An attempt runs."""
 
+    def told(self, attempt: Attempt, what: Mapping[str, Any]) -> None:
+        """An attempt reports an epoch, or that it goes on from a checkpoint."""
 
-def _open_points(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
-    """The grid's points without a result; those with one, be it of another search, are recorded."""
-    points = []
-    for key, config in plan.trials.items():
-        known = ledger.trials.get(key)
-        if known is not None and known.status == "FINISHED":
-            continue
-        result = find_result(ledger.store, key)
-        if result is not None:
-            ledger.finished(config, result)
-        else:
-            points.append({name: getattr(config, name) for name in plan.request.explore})
-    return points
+    def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
+        """A job is done; returns what its point is worth to a sampler."""
+
+    def failed(self, attempt: Attempt, failure: Failure, *, again: bool) -> None:
+        """An attempt ended without a result."""
+
+    def left_out(self, node: str) -> None:
+        """A node gets no more work."""
+
+    def tick(self) -> None:
+        """Called about every second."""
 
 
-def _sampler(plan: Plan, finished: Sequence[TrialRecord], unfinished: Sequence[TrialRecord]) -> Any:
-    """Optuna's sampler, told what is known already; it proposes the points of `unfinished` first."""
-    from optuna.samplers import RandomSampler, TPESampler
-    from ray.tune.search.optuna import OptunaSearch
-
-    # A sampler that starts over with the same seed would suggest the finished points again.
-    seed = plan.request.seed + len(finished)
-    samplers = {"random": RandomSampler, "tpe": partial(TPESampler, multivariate=True, constant_liar=True)}
-    searcher = OptunaSearch(
-        space=distributions(plan.request.explore, []),
-        metric=METRIC,
-        mode="max",
-        sampler=samplers[plan.request.space.sampler](seed=seed),
-        points_to_evaluate=[_point(plan, trial) for trial in unfinished] or None,
-    )
-    for trial in finished:
-        searcher.add_evaluated_point(_point(plan, trial), trial.metrics[METRIC])
-    return searcher
-
-
-def _point(plan: Plan, trial: TrialRecord) -> dict[str, Any]:
-    return {name: trial.config[name] for name in plan.request.explore}
-
-
-def distributions(explore: Mapping[str, Axis], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Optuna's distributions of the axes; given points, just the values that these take."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    distributions: dict[str, Any] = {}
-    for name, axis in explore.items():
-        if points:
-            distributions[name] = CategoricalDistribution(list(dict.fromkeys(point[name] for point in points)))
-        elif isinstance(axis, Choice):
-            distributions[name] = CategoricalDistribution(list(axis.values))
-        elif isinstance(axis.low, int):
-            distributions[name] = IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
-        else:
-            distributions[name] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-    return distributions
-
-
-def _fit(searcher: Any, samples: int, plan: Plan, context: TrialContext, ledger: Ledger) -> None:
-    from ray import tune
-
-    from dfd_tune.search.callback import LedgerCallback
-
-    scratch = ledger.store.path("searches", ledger.search.search, ".tune")
+def run(agenda: Agenda, cluster: Cluster, context: SearchContext, books: Books) -> None:
+    """Do all that is on the agenda."""
+    scratch = context.store.path("searches", context.search, ".tune")
     shutil.rmtree(scratch, ignore_errors=True)
+    searcher = AgendaSearcher(agenda, cluster, books)
     try:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, context=context), _tune_actor_resources(context)),
+            tune.with_resources(tune.with_parameters(run_job, context=context), _placement),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=samples,
-                max_concurrent_trials=context.resources.concurrent,
+                num_samples=-1,
                 reuse_actors=True,
+                trial_name_creator=lambda trial: str(trial.config["attempt"]),
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name="trials",
+                name="jobs",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[LedgerCallback(context.request, ledger)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[AgendaCallback(agenda, cluster, books, searcher.tick)],
             ),
         ).fit()
     finally:
+        cluster.ask_for([])
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _tune_actor_resources(context: TrialContext) -> dict[str, float]:
-    if context.request.settings["workers"] > 1:
-        return {"CPU": TUNE_DRIVER_CPUS}
-    resources = context.resources
-    return {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+class AgendaSearcher(Searcher):
+    """Tune's source of trials: the agenda's jobs, as many as the cluster has room for now."""
+
+    def __init__(self, agenda: Agenda, cluster: Cluster, books: Books, clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self._agenda = agenda
+        self._cluster = cluster
+        self._books = books
+        self._clock = clock
+        self._ticked = float("-inf")
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
+        """The next job's attempt as a point; None to be asked again, or that the search is finished."""
+        self.tick()
+        attempt = self._agenda.next(self._cluster)
+        if attempt is not None:
+            return {"attempt": attempt, "bundle": self._bundle(attempt)}
+        return Searcher.FINISHED if self._agenda.finished() else None
+
+    def _bundle(self, attempt: Attempt) -> dict[str, float]:
+        """What Tune's process for the attempt holds; that of a worker group only waits for its workers."""
+        return self._cluster.bundle(attempt.job) if attempt.job.workers == 1 else {"CPU": TUNE_DRIVER_CPUS}
+
+    def tick(self) -> None:
+        """What is done about every second. Called by whatever Tune calls, as it has long waits of its own."""
+        now = self._clock()
+        if now - self._ticked < TICK_SECONDS:
+            return
+        self._ticked = now
+        self._books.tick()
+        self._cluster.ask_for(list(self._agenda.open_jobs()))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback hears more than this, and tells the agenda."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the agenda is made anew from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is ever restored from Tune's own snapshots."""
+
+
+class AgendaCallback(Callback):
+    """Tune's events handed on to the agenda and the books."""
+
+    def __init__(self, agenda: Agenda, cluster: Cluster, books: Books, tick: Callable[[], None]):
+        self._agenda = agenda
+        self._cluster = cluster
+        self._books = books
+        self._tick = tick
+        self._ends: dict[str, Mapping[str, Any]] = {}
+        """Tune's trial id -> the outcome that its last report held."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into snapshots, which are never restored (the store is)."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's loop goes round."""
+        self._tick()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A job reports."""
+        if REPORT not in result:
+            return
+        attempt: Attempt = trial.config["attempt"]
+        told = json.loads(result[REPORT])
+        if "started" in told:
+            self._agenda.started(attempt.job.id, told["started"]["node"])
+            self._books.started(attempt, told["started"])
+        elif "outcome" in told:
+            self._ends[trial.trial_id] = told
+        else:
+            self._books.told(attempt, told)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A job's function has returned."""
+        self._end(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A job's process was lost, or ended itself after it had said why."""
+        self._end(trial, trial.get_error())
+
+    def _end(self, trial: Any, error: BaseException | None) -> None:
+        attempt: Attempt = trial.config["attempt"]
+        told = self._ends.pop(trial.trial_id, None)
+        if told is None:
+            self._failed(attempt, lost_process(error))
+        elif told["outcome"] == "done":
+            self._agenda.succeeded(attempt.job, self._books.done(attempt, told))
+        elif told["outcome"] == "failed":
+            self._failed(attempt, Failure(**told["failure"]))
+        else:
+            self._agenda.stopped(attempt.job)
+
+    def _failed(self, attempt: Attempt, failure: Failure) -> None:
+        verdict = self._agenda.failed(attempt.job, failure, self._cluster)
+        self._books.failed(attempt, verdict.failure, again=verdict.again)
+        if verdict.left_out is not None:
+            self._books.left_out(verdict.left_out)
+
+
+def _placement(point: Mapping[str, Any]) -> PlacementGroupFactory:
+    """Where an attempt may run, and what it holds there; Tune asks before it makes a process for it."""
+    selector = elsewhere(point["attempt"].avoid)
+    if selector is None:
+        return PlacementGroupFactory([point["bundle"]])
+    return PlacementGroupFactory([point["bundle"]], bundle_label_selector=[selector])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfd_tune.record import TrialRecord
-from dfd_tune.search.driver import METRIC, distributions
+from dfd_tune.search.points import METRIC, distributions
 from dfd_tune.settings import Request
 from dfd_tune.space import in_space
 
@@ -30,7 +30,7 @@ def importances(request: Request, trials: Sequence[TrialRecord]) -> dict[str, fl
         return {}
     import optuna
 
-    space = distributions(request.explore, [])
+    space = distributions(request.explore)
     study = optuna.create_study(direction="maximize")
     for trial in sampled:
         point = {name: trial.config[name] for name in request.explore}

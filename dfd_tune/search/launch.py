@@ -1,45 +1,52 @@
-"""A launch from beginning to end: read, prepare, plan, teach, search, conclude, record.
+"""A launch from beginning to end: read, prepare, plan, search, conclude, record.
 
-Not for: options and exit codes (cli.py), nor for any of the steps themselves.
+Not for: options and exit codes (cli/), nor for any of the steps themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+import torch
 from rich.console import Console
 
-from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
-from dfd_tune.distill.student import find_result
-from dfd_tune.errors import UserError
+from dfd_tune.distill.student import find_result, result_there
+from dfd_tune.errors import UserError, raise_all
+from dfd_tune.liveness import running
 from dfd_tune.plan import Plan, describe, make_plan
-from dfd_tune.record import SearchRecord, find_search, load_trials, save_search
+from dfd_tune.record import SearchRecord, find_search, load_tests, load_trials
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
-from dfd_tune.report.points import best_trial
 from dfd_tune.report.tables import ranking
-from dfd_tune.search.conclude import base_twin, conclude, register
-from dfd_tune.search.driver import run_points, run_search
-from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.agenda import Agenda
+from dfd_tune.search.books import SearchBooks, title
+from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
+from dfd_tune.search.conclude import conclude, follow_up, register
+from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
+from dfd_tune.search.ledger import Ledger, reopened
+from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
-from dfd_tune.search.runtime import ray_runtime, trial_resources
-from dfd_tune.search.teach import teach
-from dfd_tune.search.worker import TrialContext
-from dfd_tune.settings import Request
-from dfd_tune.space import in_space
+from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.worker import SearchContext
+from dfd_tune.settings import Request, request_as_json
+from dfd_tune.signals import Signals
 from dfd_tune.store import Store
-from dfd_tune.tracking import Tracker, open_tracker, resolve_address
+from dfd_tune.tracking import Tracker, open_tracker, resolve_address, without_password
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
+MOST_NETWORK_CPUS = 8
+"""More threads gain networks of this size nothing."""
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,14 @@ class LaunchOptions:
     gpus_per_worker: float | None
     bank_budget: int
     """Bytes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    checkpoint_seconds: float = 60.0
+    """A training is kept at an epoch's end, at most this often."""
+    max_failures: int = 3
+    """How often a trial goes on after a fault of the machine's."""
+    retry_failed: bool = False
+    """Whether trials that FAILED by their own fault run again."""
 
 
 @dataclass(frozen=True)
@@ -59,101 +74,141 @@ class Outcome:
     """How a launch ended."""
 
     search: SearchRecord
-    failed: int
+    failed: dict[str, int]
+    """Cause -> how many trials FAILED by it."""
     model: str | None
     tracking_uri: str
     complaints: list[str]
     """What MLflow did not take."""
 
 
-def launch(request: Request, store: Store, options: LaunchOptions, console: Console) -> Outcome:
+def launch(request: Request, store: Store, options: LaunchOptions, console: Console, signals: Signals) -> Outcome:
     """Carry out a search, or what is left of it.
 
-    On KeyboardInterrupt (Ctrl-C, SIGTERM) finished trials are kept, running ones are recorded as KILLED, Ray is
+    On KeyboardInterrupt (Ctrl-C, SIGTERM, `stop`) finished trials are kept, running ones are recorded as KILLED, Ray is
     stopped, and the exception goes on.
 
     Raises:
-        UserError: the request can't be carried out as it stands.
+        UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
     """
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    resolve_address(store, options.mlflow_uri)
-    with _only_launch_of(store, options.name):
+    address = resolve_address(store, options.mlflow_uri)
+    with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
         known = find_search(store, options.name)
         dataset = prepare_dataset(request.dataset, store, say)
+        device = known.resources["device"] if known is not None and known.resources else _device(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
-        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19)
-        search = _search_record(plan, options.name)
+        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
+        search = _search_record(plan, options, None if options.mlflow_uri is None else without_password(address))
         if known is not None:
             _refuse_changes(known, search)
-            search = known
-        finished = sum(find_result(store, key) is not None for key in plan.trials)
-        for line in describe(plan, finished):
-            say(line)
+            search = _continued(known, search)
         tracker = open_tracker(store, options.mlflow_uri)
         progress = Progress(console, plan.num_trials, list(request.explore))
-        save_search(store, search)
-        trials = load_trials(store, search)
-        ledger = Ledger(store, search, trials, tracker, dataset.digest, progress)
-        with _closing_books(ledger):
-            _run(plan, ledger, options, progress, say)
+        ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
+        with _closing_books(ledger, signals):
+            ledger.update_search()
+            reused = _take_known_results(ledger, plan, say)
+            for line in describe(plan, reused):
+                say(line)
+            _carry_out(plan, ledger, options, progress, ray, say)
             return _end(plan, ledger, tracker, say)
 
 
-def _run(plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress, say: Any) -> None:
+def _ray_log(store: Store, name: str) -> Path:
+    return store.path("searches", name, "logs", "ray.log")
+
+
+def _carry_out(
+    plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress, ray: RayRuntime, say: Say
+) -> None:
     """Everything that needs Ray. Not even started where nothing is left to run."""
-    if _complete(plan, ledger):
+    points = points_for(plan, ledger.dataset_digest, ledger.trials)
+    later = [] if points.left() else follow_up(ledger, plan)
+    if not points.left() and not later:
         say("All trials of this search are finished already.")
         return
-    say(f"Starting Ray; networks needed before the trials: {len(plan.networks) + len(plan.frontends)}")
+    prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest)
+    if all(job.kind != "trial" for job in later) and later:
+        prerequisites = []
+    say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
+    ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
-    with ray_runtime(), _closing_books(ledger):
-        resources = trial_resources(
-            workers=plan.request.settings["workers"],
-            cpus_per_worker=options.cpus_per_worker,
-            gpus_per_worker=options.gpus_per_worker,
+    with _closing_books(ledger, ray.signals):
+        resources = _resources(plan, ledger, options, ray_nodes(), prerequisites)
+        workers = plan.request.settings["workers"]
+        refuse_what_never_fits(resources, workers, ray_nodes(), may_grow=ray.joined and ray.may_grow())
+        ledger.update_search(resources=asdict(resources))
+        cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.joined else None)
+        agenda = Agenda(
+            prerequisites,
+            points,
+            lambda key, config: trial_job(config, key, ledger.dataset_digest),
+            lambda: follow_up(ledger, plan),
+            options.max_failures,
         )
-        context = TrialContext(
+        books = SearchBooks(ledger, agenda, [job.key for job in prerequisites], cluster, progress, say, time.monotonic)
+        context = SearchContext(
             store_root=str(ledger.store.root),
+            search=ledger.search.search,
             dataset_key=plan.dataset.folder.name,
             banks=tuple(sorted(plan.banks.items())),
-            request=plan.request,
             resources=resources,
+            checkpoint_seconds=options.checkpoint_seconds,
         )
-        teachers, frontends = teach(plan.networks, plan.frontends, context, say)
-        ledger.update_search(teachers=teachers, frontends=frontends)
-        say(f"{plan.num_trials} trials, {resources.concurrent} at a time")
+        from dfd_tune.search.driver import run
+
         with progress:
-            run_search(plan, context, ledger)
-            twin = _open_twin(plan, ledger)
-            if twin is not None:
-                run_points([twin], plan, context, ledger)
+            run(agenda, cluster, context, books)
+        _raise_what_broke(agenda, prerequisites)
 
 
-def _open_twin(plan: Plan, ledger: Ledger) -> dict[str, Any] | None:
-    """The point of the best student's λ = 0 twin, where the space does not hold it and it was not run yet."""
-    best = best_trial(list(ledger.trials.values()))
-    if best is None or best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
-        return None
-    twin = ledger.trials.get(base_twin(TrialConfig(**best.config)).key(ledger.dataset_digest))
-    # FAILED is of this launch, which does not try again; what an earlier launch left unfinished is PENDING.
-    if twin is not None and twin.status in ("FINISHED", "FAILED"):
-        return None
-    return {name: best.config[name] for name in plan.request.explore} | {"lambda_": 0.0}
+def _resources(
+    plan: Plan, ledger: Ledger, options: LaunchOptions, nodes: Sequence[Node], prerequisites: Sequence[Job]
+) -> Resources:
+    """What the search was given when it was first planned or, now, what suits the machines.
+
+    A trial gets one CPU unless asked otherwise: two trials of one thread get more done than one of two. Networks that
+    come before the trials get the CPUs that nobody else could use meanwhile.
+    """
+    gpus = 0.0 if plan.device == "cpu" else 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
+    if ledger.search.resources:
+        return replace(Resources(**ledger.search.resources), gpus=gpus)
+    cpus = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker
+    at_once = sum(not job.needs for job in prerequisites) + sum(
+        not trial_job(config, key, ledger.dataset_digest).needs for key, config in plan.trials.items()
+    )
+    spare = int(sum(node.cpus for node in nodes) / max(1, at_once))
+    largest = int(max((node.cpus for node in nodes), default=1.0))
+    return Resources(plan.device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
 
-def _complete(plan: Plan, ledger: Ledger) -> bool:
-    finished = ledger.with_status("FINISHED")
-    if plan.trials:
-        all_points = {trial.key for trial in finished} >= set(plan.trials)
-    else:
-        all_points = sum(in_space(trial.config, plan.request.explore) for trial in finished) >= plan.num_trials
-    return all_points and _open_twin(plan, ledger) is None
+def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
+    """End with what kept jobs from being done that others, or the conclusion, wait for.
+
+    Raises:
+        UserError: a network's training diverged, so that its recipe must be changed, or the machine kept failing.
+        RuntimeError: anything else, with the traceback from where it was raised.
+    """
+    jobs = {job.id: job for job in prerequisites}
+    problems = []
+    for broken, failure in agenda.broken.items():
+        job = jobs.get(broken)
+        name = f"Job {broken[0]} {broken[1]}" if job is None else title(job.config)
+        if failure.plain and job is not None:
+            settings = "frontend_" if broken[0] == "frontend" else "teacher_"
+            problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
+        elif failure.fault == "machine":
+            problems.append(f"{name}: attempt after attempt failed ({failure.cause}); mend that, and launch again.")
+        else:
+            raise RuntimeError(f"{name} failed:\n{failure.error}")
+    raise_all(problems)
 
 
-def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
+def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     files, report = conclude(ledger, plan)
     trials = list(ledger.trials.values())
     complaints = tracker.sync(ledger.search, trials)
@@ -167,13 +222,58 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Any) -> Outcome:
     say(plain(*ranking(ledger.search, trials)))
     for line in conclusion(ledger.search, trials):
         say(line)
-    return Outcome(ledger.search, len(ledger.with_status("FAILED")), model, tracker.address, complaints)
+    causes = Counter(trial.cause or "" for trial in ledger.with_status("FAILED"))
+    return Outcome(ledger.search, dict(causes), model, tracker.address, complaints)
 
 
-def _search_record(plan: Plan, name: str) -> SearchRecord:
+def _open_ledger(
+    store: Store, search: SearchRecord, tracker: Tracker, digest: str, progress: Progress, retry_failed: bool
+) -> Ledger:
+    """The books as an earlier launch left them, as far as the store bears them out."""
+    trials = [
+        reopened(record, has_result=result_there(store, record.key), retry_failed=retry_failed)
+        for record in load_trials(store, search)
+    ]
+    tested = {key: record.accuracy for key, record in load_tests(store, search.search).items()}
+    return Ledger(store, replace(search, tested=search.tested | tested), trials, tracker, digest, progress)
+
+
+def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
+    """Record what the store holds of the grid's points, be it of another search; returns how many are known."""
+    known = 0
+    for key, config in plan.trials.items():
+        record = ledger.trials.get(key)
+        if record is not None and record.status == "FINISHED":
+            known += 1
+        elif record is None or record.status == "PENDING":
+            result = find_result(ledger.store, key, say=say)
+            if result is not None:
+                ledger.finished(config, result)
+                known += 1
+    return known
+
+
+def _device(asked: str, ray: RayRuntime) -> Literal["cpu", "cuda"]:
+    """Where trials train: as asked or, with `auto`, on GPUs if the nodes have any.
+
+    Raises:
+        UserError: GPUs are asked for on this machine, which has none.
+    """
+    if not ray.on_cluster:
+        has_gpu = torch.cuda.is_available()
+        if asked == "cuda" and not has_gpu:
+            raise UserError("--device is cuda, but torch finds no GPU on this machine; take --device cpu or auto.")
+        return "cuda" if asked != "cpu" and has_gpu else "cpu"
+    if asked == "auto":
+        ray.start()
+        return "cuda" if any(node.gpus > 0 for node in ray_nodes()) else "cpu"
+    return "cuda" if asked == "cuda" else "cpu"
+
+
+def _search_record(plan: Plan, options: LaunchOptions, address: str | None) -> SearchRecord:
     request, dataset = plan.request, plan.dataset
     return SearchRecord(
-        search=name,
+        search=options.name,
         space=request.space.name,
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset=asdict(request.dataset) | _facts(dataset),
@@ -184,6 +284,21 @@ def _search_record(plan: Plan, name: str) -> SearchRecord:
         seed=request.seed,
         planned=list(plan.trials),
         protocol=request.protocol,
+        request=request_as_json(request),
+        options=asdict(replace(options, mlflow_uri=address)),
+        mlflow=address,
+    )
+
+
+def _continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
+    """The record of a search that goes on: what came of it so far, with the number of trials that is now asked for."""
+    return replace(
+        known,
+        num_trials=asked.num_trials,
+        planned=asked.planned,
+        request=asked.request,
+        options=asked.options,
+        mlflow=asked.mlflow,
     )
 
 
@@ -224,39 +339,12 @@ def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
 
 
 @contextlib.contextmanager
-def _only_launch_of(store: Store, name: str) -> Iterator[None]:
-    folder = store.path("leases")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / f"search-{name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f"The search '{name}' is being run by another launch; wait for it, or give this one another --name."
-        ) from None
-
-
-@contextlib.contextmanager
-def _closing_books(ledger: Ledger) -> Iterator[None]:
+def _closing_books(ledger: Ledger, signals: Signals) -> Iterator[None]:
     """If the block ends by an exception, record what runs as KILLED, here and in MLflow. May be nested."""
     try:
         yield
     except BaseException:
-        with _signals_ignored():
+        with signals.closing():
             ledger.kill_running()
             ledger.tracker.close(patience=CLOSING_SECONDS)
         raise
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Impatient signals do not interrupt the closing of the books."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

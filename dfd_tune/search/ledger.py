@@ -1,115 +1,239 @@
 """The search's books: the one place where trial records are made, kept in the store, and sent to MLflow.
 
-Not for: running trials (driver.py) or showing them (progress.py).
+Not for: which trial comes next (agenda.py), running trials (driver.py) or showing them (progress.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import TrialResult, teacher_key
-from dfd_tune.record import SearchRecord, TrialRecord, TrialStatus, save_search, save_trial
+from dfd_tune.record import (
+    SearchRecord,
+    TestRecord,
+    TrialRecord,
+    TrialStatus,
+    save_search,
+    save_test,
+    save_trial,
+)
+from dfd_tune.search.faults import Failure
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker
 
-Watcher = Callable[["Ledger"], None]
+SECONDS_AN_HOUR = 3600
+
+
+class Watcher(Protocol):
+    """Is told of every change, to show it."""
+
+    def changed(self, ledger: Ledger, trial: TrialRecord) -> None:
+        """A trial's record has changed."""
+
+
+@dataclasses.dataclass
+class _Attempt:
+    """When a trial's attempt began, and how many devices it holds."""
+
+    began: float
+    devices: int
 
 
 class Ledger:
-    """Records of one search's trials; every change is written at once.
+    """Records of one search's trials; every change is written at once, at a cost that does not grow with their number.
 
     Args:
         store: where records are kept.
         search: the search's own record.
-        trials: records of an earlier launch of the same search; what did not finish then is PENDING now.
+        trials: records of an earlier launch of the same search, as `reopened` leaves them.
         tracker: MLflow.
         dataset_digest: part of every trial key.
-        watch: called after every change, to show it.
+        watch: told of every change.
+        clock: seconds.
     """
 
     def __init__(
         self,
         store: Store,
         search: SearchRecord,
-        trials: list[TrialRecord],
+        trials: Sequence[TrialRecord],
         tracker: Tracker,
         dataset_digest: str,
         watch: Watcher,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.store = store
         self.search = search
-        self.trials = {
-            trial.key: trial if trial.status == "FINISHED" else dataclasses.replace(trial, status="PENDING", history=[])
-            for trial in trials
-        }
+        self.trials = {trial.key: trial for trial in trials}
         self.tracker = tracker
         self.dataset_digest = dataset_digest
         self.watch = watch
+        self.counts: Counter[TrialStatus] = Counter(trial.status for trial in self.trials.values())
+        self.running: dict[str, TrialRecord] = {}
+        """By key, the trials that run."""
+        self.best: TrialRecord | None = None
+        """The FINISHED trial of the highest validation accuracy so far."""
+        for trial in self.trials.values():
+            self._note_best(trial)
+        self._clock = clock
+        self._attempts: dict[str, _Attempt] = {}
 
     def with_status(self, status: TrialStatus) -> list[TrialRecord]:
-        """The trials of that status, in the order they were first seen."""
+        """The trials of that status, in the order they were first seen; goes through all of them."""
         return [trial for trial in self.trials.values() if trial.status == status]
 
-    def started(self, config: TrialConfig) -> None:
-        """A trial begins, or begins anew."""
-        teacher = teacher_key(config, self.dataset_digest)
+    def started(self, config: TrialConfig, key: str, *, host: str, device: str) -> None:
+        """An attempt at a trial has begun."""
+        before = self.trials.get(key)
+        self._attempts[key] = _Attempt(self._clock(), config.workers)
         self._put(
             TrialRecord(
-                key=config.key(self.dataset_digest),
+                key=key,
                 status="RUNNING",
                 config=dataclasses.asdict(config),
-                teacher=teacher,
+                teacher=teacher_key(config, self.dataset_digest),
+                history=[] if before is None else before.history,
+                metrics=_lasting(before),
+                host=host,
+                device=device,
+                attempts=(0 if before is None else before.attempts) + 1,
             )
         )
 
-    def epoch_done(self, key: str, metrics: Mapping[str, Any]) -> None:
-        """A running trial reports an epoch. An epoch that is known already changes nothing."""
-        trial = self.trials[key]
-        if trial.history and metrics["epoch"] <= trial.history[-1]["epoch"]:
-            return
-        epoch = {name: float(metrics[name]) for name in _EPOCH_METRICS if name in metrics}
-        self._put(dataclasses.replace(trial, history=[*trial.history, epoch]), keep=False)
+    def resumed(self, key: str, history: list[dict[str, float]]) -> None:
+        """A running trial goes on from a checkpoint, with these epochs behind it."""
+        self._put(dataclasses.replace(self.trials[key], history=history), keep=False)
 
-    def finished(self, config: TrialConfig, result: TrialResult) -> None:
-        """The result of a trial lies in the store.
+    def epoch_done(self, key: str, metrics: Mapping[str, Any]) -> None:
+        """A running trial reports an epoch. One that an earlier attempt got further than begins again there."""
+        trial = self.trials[key]
+        epoch = {name: float(metrics[name]) for name in _EPOCH_METRICS if name in metrics}
+        before = [entry for entry in trial.history if entry["epoch"] < epoch["epoch"]]
+        self._put(dataclasses.replace(trial, history=[*before, epoch]), keep=False)
+
+    def finished(self, config: TrialConfig, result: TrialResult, *, peak_memory_bytes: float | None = None) -> None:
+        """A trial has a result.
 
         It is recorded as this search's trial: the search that trained it may have called what cannot matter (the
         reduction of a distillation loss that weighs nothing) otherwise.
         """
+        before = self.trials.get(result.key)
+        record = TrialRecord(
+            key=result.key,
+            status="FINISHED",
+            config=dataclasses.asdict(config),
+            teacher=result.teacher,
+            metrics=result.metrics | self._cost(result.key, peak_memory_bytes),
+            history=result.history,
+            host=None if before is None else before.host,
+            device=None if before is None else before.device,
+            attempts=0 if before is None else before.attempts,
+        )
+        self._put(record)
+
+    def failed(self, config: TrialConfig, key: str, failure: Failure) -> None:
+        """A trial ended without a result and is not tried again in this launch."""
         self._put(
-            TrialRecord(
-                key=result.key,
-                status="FINISHED",
-                config=dataclasses.asdict(config),
-                teacher=result.teacher,
-                metrics=result.metrics,
-                history=result.history,
+            dataclasses.replace(
+                self._known(config, key),
+                status="FAILED",
+                error=failure.error or failure.cause,
+                cause=failure.cause,
+                fault=failure.fault,
+                metrics=_lasting(self.trials.get(key)) | self._cost(key),
             )
         )
 
-    def failed(self, key: str, error: str) -> None:
-        """A trial crashed; `error` is its traceback."""
-        self._put(dataclasses.replace(self.trials[key], status="FAILED", error=error))
+    def interrupted(self, config: TrialConfig, key: str) -> None:
+        """An attempt was lost, and another will follow."""
+        record = self._known(config, key)
+        self._put(
+            dataclasses.replace(record, status="PENDING", metrics=_lasting(self.trials.get(key)) | self._cost(key))
+        )
 
     def kill_running(self) -> None:
-        """The search was stopped: what still runs is KILLED."""
-        for trial in self.with_status("RUNNING"):
-            self._put(dataclasses.replace(trial, status="KILLED"))
+        """The search was stopped: what still runs, or waits for another attempt, is KILLED."""
+        for trial in (*self.with_status("RUNNING"), *(trial for trial in self.with_status("PENDING") if trial.attempts)):
+            self._put(
+                dataclasses.replace(trial, status="KILLED", metrics=_lasting(trial) | self._cost(trial.key))
+            )
+
+    def tested(self, key: str, record: TestRecord) -> None:
+        """What the test images say of a student: kept at once, so that nobody asks them again."""
+        save_test(self.store, self.search.search, record)
+        self.search = dataclasses.replace(self.search, tested=self.search.tested | {key: record.accuracy})
 
     def update_search(self, **changes: Any) -> None:
         """Change the search's own record."""
         self.search = dataclasses.replace(self.search, **changes)
         save_search(self.store, self.search)
 
+    def _known(self, config: TrialConfig, key: str) -> TrialRecord:
+        """The trial's record; a new one for a trial whose process ended before it could say anything."""
+        return self.trials.get(key) or TrialRecord(
+            key=key,
+            status="PENDING",
+            config=dataclasses.asdict(config),
+            teacher=teacher_key(config, self.dataset_digest),
+            attempts=1,
+        )
+
+    def _cost(self, key: str, peak_memory_bytes: float | None = None) -> dict[str, float]:
+        """Device-hours of all attempts, and the peak memory of the last."""
+        before = _lasting(self.trials.get(key))
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            hours = attempt.devices * (self._clock() - attempt.began) / SECONDS_AN_HOUR
+            before["device_hours"] = before.get("device_hours", 0.0) + hours
+        if peak_memory_bytes is not None:
+            before["peak_memory_bytes"] = peak_memory_bytes
+        return before
+
     def _put(self, trial: TrialRecord, *, keep: bool = True) -> None:
+        before = self.trials.get(trial.key)
+        if before is not None:
+            self.counts[before.status] -= 1
+        self.counts[trial.status] += 1
         self.trials[trial.key] = trial
+        if trial.status == "RUNNING":
+            self.running[trial.key] = trial
+        else:
+            self.running.pop(trial.key, None)
+        self._note_best(trial)
         if keep:
             save_trial(self.store, self.search.search, trial)
         self.tracker.log_trial(self.search, trial)
-        self.watch(self)
+        self.watch.changed(self, trial)
+
+    def _note_best(self, trial: TrialRecord) -> None:
+        if trial.status != "FINISHED":
+            return
+        if self.best is None or trial.metrics["val_accuracy"] > self.best.metrics["val_accuracy"]:
+            self.best = trial
+
+
+def reopened(trial: TrialRecord, *, has_result: bool, retry_failed: bool) -> TrialRecord:
+    """A record of an earlier launch as the next one begins with it.
+
+    A FINISHED one whose result is gone is not believed; a FAILED one stays so if the fault was its own, as it would
+    come again, unless it is to be retried; all else is PENDING.
+    """
+    if trial.status == "FINISHED" and has_result:
+        return trial
+    if trial.status == "FAILED" and trial.fault == "trial" and not retry_failed:
+        return trial
+    return dataclasses.replace(trial, status="PENDING", error=None, cause=None, fault=None)
+
+
+def _lasting(trial: TrialRecord | None) -> dict[str, float]:
+    """The metrics that all attempts of a trial share."""
+    known = {} if trial is None else trial.metrics
+    return {name: known[name] for name in ("device_hours", "peak_memory_bytes") if name in known}
 
 
 _EPOCH_METRICS = (

@@ -1,6 +1,6 @@
-"""Ray, started quietly and sized to the machine, and stopped without leaving a process.
+"""Ray, started quietly on this machine or joined on a cluster, and left without leaving a process.
 
-Not for: what runs on it (teach.py, driver.py).
+Not for: what runs on it (driver.py), or how much of it is used (capacity.py).
 """
 
 from __future__ import annotations
@@ -8,109 +8,162 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
+import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from dfd_tune.errors import UserError
+from dfd_tune.machine import usable_cores
+from dfd_tune.signals import Signals
 
-TRIAL_MEMORY_BYTES = 1_500_000_000
-"""What a trial's process is reckoned to take; bounds how many run at once where cores are many and memory is not."""
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
+LOOPBACK = "127.0.0.1"
+"""Where Ray on one machine listens: nobody else can reach it."""
 
 
-@dataclass(frozen=True)
-class TrialResources:
-    """What one worker of a trial gets, and how many trials run at once."""
+class RayRuntime:
+    """Ray on this machine, or on the cluster that RAY_ADDRESS names: started when it is needed, stopped at the end.
 
-    cpus: float
-    gpus: float
-    concurrent: int
-
-    @property
-    def threads(self) -> int:
-        """Torch threads of a worker."""
-        return max(1, int(self.cpus))
-
-    @property
-    def device(self) -> str:
-        """Where a worker computes."""
-        return "cuda" if self.gpus > 0 else "cpu"
-
-
-@contextlib.contextmanager
-def ray_runtime(log_folder: Path | None = None) -> Iterator[None]:
-    """Ray on this machine, or on the cluster that RAY_ADDRESS names, for the length of the block.
-
-    Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer.
+    Args:
+        log_file: takes what Ray and Tune have to say; nothing of it goes to the terminal.
+        signals: put back in place once Ray has put its own handlers there.
     """
-    _quiet_environment()
-    import ray
 
-    address = os.environ.get("RAY_ADDRESS")
-    # Ray puts handlers of its own, which end the process at once, in the place of ours; it is put back below.
-    handler = signal.getsignal(signal.SIGTERM)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
+    def __init__(self, log_file: Path, signals: Signals):
+        self.signals = signals
+        self._log_file = log_file
+        self._address = os.environ.get("RAY_ADDRESS")
+        self._stack = contextlib.ExitStack()
+        self._started = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether Ray is a cluster that was there before."""
+        return bool(self._address)
+
+    def start(self) -> None:
+        """Start or join Ray, once.
+
+        Raises:
+            UserError: RAY_ADDRESS names a cluster that does not answer, or refuses.
+        """
+        if self._started:
+            return
+        refuse_client_address(self._address)
+        _quiet_environment()
+        import ray
+
+        self._stack.enter_context(_logged_to(self._log_file))
+        try:
+            self._init()
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            if not self._address:
+                raise
+            raise UserError(why_not_connected(self._address, error)) from None
+        self._stack.callback(ray.shutdown)
+        self._started = True
+        _log_to_file(self._log_file)
+        if threading.current_thread() is threading.main_thread():
+            self.signals.install()
+
+    def _init(self) -> None:
+        import ray
+
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if self._address:
+            ray.init(address=self._address, **quiet)
         else:
             ray.init(
                 num_cpus=usable_cores(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
-    except ConnectionError as error:
+
+    def may_grow(self) -> bool:
+        """Whether nodes may come that are not there yet: of a cluster, yes, by an autoscaler's or anybody's hand."""
+        return self.on_cluster
+
+
+def refuse_client_address(address: str | None) -> None:
+    """Refuse addresses of Ray Client, which Tune and Train do not work through.
+
+    Raises:
+        UserError: it is one.
+    """
+    if address is not None and address.startswith("ray://"):
         raise UserError(
-            f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({str(error).splitlines()[0]}); start it, "
-            "or unset RAY_ADDRESS to run on this machine."
-        ) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+            f"RAY_ADDRESS is '{address}', but a search can't be driven through Ray Client; run the launch on a machine of "
+            "the cluster with RAY_ADDRESS=HOST:6379 or RAY_ADDRESS=auto."
+        )
+
+
+def why_not_connected(address: str, error: BaseException) -> str:
+    """A sentence for a Ray cluster that could not be joined: no answer, a token, or another version."""
+    text = " ".join(str(error).split())
+    low = text.lower()
+    if type(error).__name__ == "AuthenticationError" or "unauthenticated" in low or "token" in low:
+        return (
+            f"The Ray cluster at RAY_ADDRESS '{address}' refuses this process: its token is missing or wrong; set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
+        )
+    if "version mismatch" in low or "python version" in low:
+        return (
+            f"The Ray cluster at RAY_ADDRESS '{address}' runs other versions than this process ({text[:200]}); install the "
+            "same Ray and Python on both."
+        )
+    return (
+        f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({text[:200] or type(error).__name__}); start it, "
+        "or unset RAY_ADDRESS to run on this machine."
+    )
+
+
+_LOUD = ("ray", "ray.tune", "ray.train", "ray.data", "ray.util")
+
+
+def _log_to_file(log_file: Path) -> None:
+    """Send the loggers of Ray's libraries, which are set up when Ray starts, to a file alone."""
+    handler = logging.FileHandler(log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in _LOUD:
+        logger = logging.getLogger(name)
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+        logger.addHandler(handler)
+
+
+@contextlib.contextmanager
+def _logged_to(log_file: Path) -> Iterator[None]:
+    """What Ray's own code writes to this process's standard error, below Python, goes to a file.
+
+    Python's `sys.stderr` is left with the terminal: it is moved to a copy of the original while the block lasts.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    original = os.dup(2)
+    shown, before = os.fdopen(os.dup(original), "w", buffering=1, encoding="utf-8", errors="replace"), sys.stderr
+    with log_file.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 2)
+    sys.stderr = shown
     try:
         yield
     finally:
-        ray.shutdown()
-
-
-def trial_resources(*, workers: int, cpus_per_worker: float | None, gpus_per_worker: float | None) -> TrialResources:
-    """Size trials to the running Ray cluster: as many at once as fit, and at least one.
-
-    Args:
-        workers: processes of a trial.
-        cpus_per_worker: None for one: on a CPU, two trials of one thread get more done than one trial of two.
-        gpus_per_worker: None for a whole GPU where the cluster has any, else none.
-
-    Raises:
-        UserError: not even one trial fits.
-    """
-    import ray
-
-    total = ray.cluster_resources()
-    have_cpus, have_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    gpus = gpus_per_worker if gpus_per_worker is not None else float(have_gpus >= 1)
-    cpus = cpus_per_worker if cpus_per_worker is not None else 1.0
-    fits = [have_cpus / (cpus * workers)]
-    if gpus > 0:
-        fits.append(have_gpus / (gpus * workers))
-    if min(fits) < 1:
-        raise UserError(
-            f"A trial of {workers} worker(s) with {cpus:g} CPU and {gpus:g} GPU each does not fit: Ray has "
-            f"{have_cpus:g} CPUs and {have_gpus:g} GPUs; lower --workers-per-trial, --cpus-per-worker or "
-            "--gpus-per-worker."
-        )
-    fits.append(max(1.0, total.get("memory", float("inf")) / (TRIAL_MEMORY_BYTES * workers)))
-    return TrialResources(cpus=cpus, gpus=gpus, concurrent=int(min(fits)))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        sys.stderr = before
+        shown.close()
+        os.dup2(original, 2)
+        os.close(original)
 
 
 def _quiet_environment() -> None:
@@ -130,10 +183,14 @@ def _quiet_environment() -> None:
         # The store is what a search resumes from; Tune's own snapshots would only be written and thrown away.
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        # How many jobs run at once is bounded by our searcher, by the cluster as it is at that moment.
+        "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }.items():
         os.environ.setdefault(name, value)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for name in ("ray", "ray.tune", "ray.train"):
+    for name in _LOUD:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,104 @@
+"""Whose fault a failure is: the machine's, which another attempt may mend, or the trial's own, which is a result.
+
+The machine's: a lost process, worker or node, no memory (a GPU's too), a full or failing disk, CUDA errors, a broken
+connection between workers. The trial's own: a loss that is not finite, and any other exception once it comes again at
+the same epoch. Not for: what is done about it (agenda.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from dataclasses import dataclass
+from typing import Literal
+
+from dfd_tune.distill.training import DivergedError
+from dfd_tune.errors import UserError
+
+Fault = Literal["machine", "unknown", "trial"]
+"""`unknown` becomes the trial's own when it comes again at the same epoch."""
+
+MACHINE_ERRNOS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EROFS, errno.ENOLCK, errno.ENXIO)
+)
+MACHINE_WORDS = (
+    "cuda error",
+    "cuda out of memory",
+    "cudnn error",
+    "cublas_status",
+    "nccl",
+    "can't allocate memory",
+    "not enough memory",
+    "connection closed by peer",
+    "connection reset by peer",
+    "gloo",
+    "socket timeout",
+)
+"""What torch says, in lower case, where it has no class of its own for a machine's fault."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended without a result; survives JSON."""
+
+    fault: Fault
+    cause: str
+    """One line."""
+    error: str
+    """The traceback, or what there is of one."""
+    epoch: int = 0
+    """Epochs done before it, counted over all attempts."""
+    counts: bool = True
+    """Whether it is one of the failures that are allowed; an announced pre-emption is not."""
+    plain: bool = False
+    """Whether the cause is a sentence for the user, who can mend it by other settings."""
+
+
+def failure_of(error: BaseException, epoch: int = 0) -> Failure:
+    """What an exception inside an attempt, caught where it was raised, says."""
+    text = "".join(traceback.format_exception(error))
+    plain = isinstance(error, DivergedError | UserError)
+    cause = " ".join(str(error).split()) if plain else one_line(error)
+    return Failure(_fault_of(error), cause, text, epoch, plain=plain)
+
+
+def lost_process(error: BaseException | None) -> Failure:
+    """What Ray says of a process that ended without a word: killed, out of memory, or gone with its node."""
+    if error is None:
+        return Failure("machine", "the process ended without saying why", "")
+    announced = bool(getattr(error, "preempted", False))
+    return Failure("machine", _loss_in_words(error), str(error), counts=not announced)
+
+
+def _fault_of(error: BaseException) -> Fault:
+    if isinstance(error, DivergedError | UserError):
+        return "trial"
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRNOS:
+        return "machine"
+    if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError", "DistBackendError", "DistNetworkError"):
+        return "machine"  # torch's, named so that torch's private modules need not be imported
+    if isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in MACHINE_WORDS):
+        return "machine"
+    return "unknown"
+
+
+def _loss_in_words(error: BaseException) -> str:
+    """Ray's account of a lost process in a few words; its own runs over many lines of identifiers."""
+    text = str(error).lower()
+    if getattr(error, "preempted", False):
+        return "its node was pre-empted"
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "oom" in text.split():
+        return "it was killed for want of memory"
+    if "node" in text and ("died" in text or "dead" in text or "terminated" in text or "unreachable" in text):
+        if "the actor died because its node has died" in text or "node was terminated" in text:
+            return "its node was lost"
+    if getattr(error, "actor_init_failed", False) or "creation task" in text:
+        return "its process could not start"
+    return "its process was lost"
+
+
+def one_line(error: BaseException) -> str:
+    """The last line of an error as a traceback ends with it."""
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    return lines[-1].strip()[:500] if lines else type(error).__name__
+

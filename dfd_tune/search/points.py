@@ -1,0 +1,262 @@
+"""Which point of a space comes next: a grid's in order, a sampled space's as Optuna's samplers ask.
+
+Every source is asked and told, knows trial keys, proposes no point twice, and can be made again from the records of an
+earlier launch. Not for: when a point is run (agenda.py), or what came of it (ledger.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.plan import SMALL_GRID, Plan
+from dfd_tune.record import TrialRecord
+from dfd_tune.settings import Request
+from dfd_tune.space import Axis, Choice, Range, grid_points, in_space
+
+METRIC = "val_accuracy"
+"""What samplers maximise."""
+DUPLICATES_IN_A_ROW = 200
+"""So often a sampler may ask for known points before the rest of a small space is gone through instead."""
+
+Point = tuple[str, TrialConfig]
+"""Trial key and trial."""
+
+
+class Points(Protocol):
+    """A source of points to try."""
+
+    at_once: bool
+    """Whether points may be taken long before they are run, as they do not depend on what is told."""
+
+    def ask(self) -> Point | None:
+        """The next point, which was never given before; None when there is none left."""
+
+    def left(self) -> bool:
+        """Whether `ask` has a point to give."""
+
+    def tell(self, key: str, value: float | None) -> None:
+        """A point's validation accuracy; None where its trial FAILED."""
+
+
+class GridPoints:
+    """The points of a grid, in the order of the plan."""
+
+    at_once = True
+
+    def __init__(self, plan: Plan, known: Iterable[str]):
+        known = set(known)
+        self._left = deque((key, config) for key, config in plan.trials.items() if key not in known)
+
+    def ask(self) -> Point | None:
+        """The next point of the grid."""
+        return self._left.popleft() if self._left else None
+
+    def left(self) -> bool:
+        """Whether the grid has another point."""
+        return bool(self._left)
+
+    def tell(self, key: str, value: float | None) -> None:
+        """A grid learns nothing."""
+
+
+class SampledPoints:
+    """Points that an Optuna sampler asks for, until the number of trials is reached or a finite space is used up.
+
+    The study lives in memory and is made anew from the records: the store is the truth. The n-th draw depends on the
+    seed, on n and on what was told, so that a search continued draws as one that was never interrupted.
+
+    Args:
+        plan: of a sampled search.
+        dataset_digest: part of every trial key.
+        records: the search's trials so far, in the order they were begun; those without an end come first again.
+    """
+
+    at_once = False
+
+    def __init__(self, plan: Plan, dataset_digest: str, records: Sequence[TrialRecord]):
+        import optuna
+
+        self._request = plan.request
+        self._digest = dataset_digest
+        self._wanted = plan.num_trials
+        self._space = distributions(plan.request.explore)
+        self._study = optuna.create_study(direction="maximize", sampler=_sampler(plan.request, 0, 0))
+        self._asked: dict[str, Any] = {}
+        """Trial key -> Optuna's trial, of points that are out."""
+        self._seen: dict[str, float | None] = {}
+        """Every key ever given, with its value once that is known."""
+        self._params: dict[str, dict[str, Any]] = {}
+        """Key -> point, of those that the study did not ask for itself and that are out."""
+        self._again: list[Point] = []
+        for record in records:
+            self._remember(record)
+        self._rest = _all_points(plan.request, dataset_digest)
+        """Of a finite space, its points, as far as they were not gone through yet; None of others."""
+        self._next: Point | None = None
+
+    def ask(self) -> Point | None:
+        """A new point, or one that an earlier launch did not finish."""
+        if self._again:
+            return self._again.pop(0)
+        if not self.left():
+            return None
+        return self._draw() or self._one_of_the_rest()
+
+    def left(self) -> bool:
+        """Whether trials are left, and a finite space has points that are not known yet."""
+        if self._again:
+            return True
+        return len(self._seen) < self._wanted and (self._rest is None or self._unseen() is not None)
+
+    def tell(self, key: str, value: float | None) -> None:
+        """Tell the sampler what came of a point; what it did not ask for itself is added to what it knows."""
+        import optuna
+
+        self._seen[key] = value
+        trial = self._asked.pop(key, None)
+        failed = optuna.trial.TrialState.FAIL
+        if trial is not None:
+            self._study.tell(trial, value, state=None if value is not None else failed)
+        elif value is not None and key in self._params:
+            self._add(self._params.pop(key), value)
+
+    def _remember(self, record: TrialRecord) -> None:
+        point = {name: record.config[name] for name in self._request.explore}
+        config = TrialConfig(**record.config)
+        if record.status == "FINISHED":
+            self._seen[record.key] = record.metrics[METRIC]
+            self._add(point, record.metrics[METRIC])
+        elif record.status == "FAILED":
+            self._seen[record.key] = None
+        else:
+            self._seen[record.key] = None
+            self._params[record.key] = point
+            self._again.append((record.key, config))
+
+    def _add(self, point: Mapping[str, Any], value: float) -> None:
+        import optuna
+
+        self._study.add_trial(optuna.trial.create_trial(params=dict(point), distributions=self._space, value=value))
+
+    def _draw(self) -> Point | None:
+        import optuna
+
+        for repeated in range(DUPLICATES_IN_A_ROW):
+            self._study.sampler = _sampler(self._request, len(self._seen), repeated)
+            trial = self._study.ask(self._space)
+            config = self._request.trial(trial.params)
+            key = config.key(self._digest)
+            if key not in self._seen:
+                self._seen[key] = None
+                self._asked[key] = trial
+                return key, config
+            value = self._seen[key]
+            self._study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
+        return None
+
+    def _one_of_the_rest(self) -> Point | None:
+        found = self._unseen()
+        if found is not None:
+            key, config = found
+            self._seen[key] = None
+            self._params[key] = {name: getattr(config, name) for name in self._request.explore}
+        return found
+
+    def _unseen(self) -> Point | None:
+        """A point of a finite space that was never given, if there is one."""
+        while self._rest is not None and (self._next is None or self._next[0] in self._seen):
+            self._next = next(self._rest, None)
+            if self._next is None:
+                return None
+        return self._next
+
+
+def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecord]) -> Points:
+    """The source of a plan's points.
+
+    Args:
+        plan: of the search.
+        dataset_digest: part of every trial key.
+        records: the search's trials so far by key; those that FINISHED or FAILED are not proposed again.
+    """
+    if plan.trials:
+        done = (key for key, record in records.items() if record.status in ("FINISHED", "FAILED"))
+        return GridPoints(plan, done)
+    sampled = [record for record in records.values() if in_space(record.config, plan.request.explore)]
+    return SampledPoints(plan, dataset_digest, sampled)
+
+
+def distributions(explore: Mapping[str, Axis]) -> dict[str, Any]:
+    """Optuna's distributions of the axes."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for name, axis in explore.items():
+        if isinstance(axis, Choice):
+            found[name] = CategoricalDistribution(list(axis.values))
+        elif isinstance(axis.low, int):
+            found[name] = IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
+        else:
+            found[name] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+    return found
+
+
+def _random_sampler(seed: int) -> Any:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def _tpe_sampler(seed: int) -> Any:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+SAMPLERS: dict[str, Callable[[int], Any]] = {"random": _random_sampler, "tpe": _tpe_sampler}
+"""Name in a space -> Optuna's sampler, made from a seed."""
+
+
+def _sampler(request: Request, points: int, repeated: int) -> Any:
+    """The sampler for the draw after `points` points, the last of which were known `repeated` times: see
+    `SampledPoints`."""
+    import warnings
+
+    seed = int(np.random.SeedSequence((request.seed, points, repeated)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls its own options experimental
+        return SAMPLERS[request.space.sampler](seed)
+
+
+def _all_points(request: Request, dataset_digest: str) -> Iterator[Point] | None:
+    """Every point of a finite, small space, in an order that the seed decides; None of others."""
+    values = [_finite(axis) for axis in request.explore.values()]
+    size = 1
+    for found in values:
+        size *= SMALL_GRID + 1 if found is None else len(found)
+    if size > SMALL_GRID:
+        return None
+    choices = {name: Choice(tuple(found or ())) for name, found in zip(request.explore, values, strict=True)}
+    points = list(grid_points(choices))
+    configs = (request.trial(points[place]) for place in np.random.default_rng(request.seed).permutation(size))
+    return ((config.key(dataset_digest), config) for config in configs)
+
+
+def _finite(axis: Axis) -> list[Any] | None:
+    """The values of an axis; None where it has no end of them."""
+    if isinstance(axis, Choice):
+        return list(axis.values)
+    assert isinstance(axis, Range)
+    if axis.step is not None:
+        count = int((axis.high - axis.low) / axis.step + 1e-9) + 1
+        return [axis.low + number * axis.step for number in itertools.islice(range(SMALL_GRID + 1), count)]
+    if isinstance(axis.low, int):
+        return list(range(int(axis.low), int(axis.high) + 1))[: SMALL_GRID + 1]
+    return None
+

@@ -1,0 +1,153 @@
+"""Which points are proposed: each once, known ones never again, unfinished ones first, and resumed as uninterrupted."""
+
+import itertools
+
+import pytest
+
+from dfd_tune.plan import make_plan
+from dfd_tune.search.points import METRIC, distributions, points_for
+from dfd_tune.space import Choice, Range
+from tests.report.searches import make_request, make_trial
+from tests.samples import tiny_dataset
+
+RANGES = {
+    "lambda_": {"low": 0.05, "high": 20, "log": True},
+    "batch_size": {"low": 16, "high": 64, "step": 16},
+    "momentum": {"low": 0.5, "high": 0.9},
+    "backbone": ["resnet18", "alexnet"],
+}
+EIGHT = {"lambda_": [1, 2, 4, 8], "backbone": ["resnet18", "alexnet"]}
+DIGEST = tiny_dataset().digest
+
+
+def plan_of(sampler, explore=None, trials=30):
+    request = make_request(explore or RANGES, sampler, trials=None if sampler == "grid" else trials)
+    return make_plan(request, tiny_dataset(), bank_budget=0, device="cpu")
+
+
+def source(plan, records=()):
+    return points_for(plan, DIGEST, {record.key: record for record in records})
+
+
+def score(config):
+    """A made-up accuracy that depends on the point."""
+    return 0.5 + config.lambda_ / 100 + (config.backbone == "resnet18") / 10
+
+
+def record_of(plan, config, status="FINISHED"):
+    point = {name: getattr(config, name) for name in plan.request.explore}
+    return make_trial(plan.request, point, score(config), status=status)
+
+
+def run(points, most=1000, values=True):
+    """Ask and tell until nothing is left; returns the trials in order."""
+    given = []
+    for key, config in itertools.islice(iter(points.ask, None), most):
+        given.append(config)
+        points.tell(key, score(config) if values else None)
+    return given
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_sampled_search_proposes_as_many_points_as_asked_for_all_different_and_on_the_axes(sampler):
+    plan = plan_of(sampler)
+    given = run(source(plan))
+    assert len({config.key(DIGEST) for config in given}) == len(given) == 30
+    for config in given:
+        assert 0.05 <= config.lambda_ <= 20
+        assert config.batch_size in (16, 32, 48, 64)
+        assert 0.5 <= config.momentum <= 0.9
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("values", [True, False])
+def test_a_space_of_eight_points_ends_after_eight(sampler, values):
+    points = source(plan_of(sampler, EIGHT))
+    assert points.left()
+    given = run(points, values=values)
+    assert len({config.key(DIGEST) for config in given}) == len(given) == 8
+    assert not points.left()
+    assert points.ask() is None
+
+
+def test_points_that_are_one_trial_are_proposed_once():
+    # Where λ = 0 the reduction cannot matter, so these four points are three trials.
+    given = run(source(plan_of("random", {"lambda_": [0, 1], "reduction": ["mean", "sum"]})))
+    assert len(given) == len({config.key(DIGEST) for config in given}) == 3
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("cut", [1, 5, 14])
+def test_a_continued_search_proposes_what_an_uninterrupted_one_does(sampler, cut):
+    plan = plan_of(sampler, trials=20)
+    whole = run(source(plan))
+    first = run(source(plan), most=cut)
+    assert first == whole[:cut]
+    rest = run(source(plan, [record_of(plan, config) for config in first]))
+    if sampler == "random":
+        assert rest == whole[cut:]
+    else:  # what is told in another way may round otherwise, so that the points alone are compared, to 1 %
+        assert [config.lambda_ for config in rest] == pytest.approx([config.lambda_ for config in whole[cut:]], rel=0.01)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_unfinished_points_come_first_and_count(sampler):
+    plan = plan_of(sampler, trials=6)
+    first = run(source(plan), most=4)
+    records = [
+        record_of(plan, config, status)
+        for config, status in zip(first, ("FINISHED", "KILLED", "FAILED", "PENDING"), strict=True)
+    ]
+    rest = run(source(plan, records))
+    assert {config.key(DIGEST) for config in rest[:2]} == {records[1].key, records[3].key}
+    assert len(rest) == 4
+    assert {config.key(DIGEST) for config in rest[2:]}.isdisjoint(record.key for record in records)
+
+
+def test_a_sampler_learns_from_what_it_is_told():
+    """TPE, told that a large λ is better, proposes larger ones than one told the opposite."""
+    plan = plan_of("tpe", {"lambda_": {"low": 0.05, "high": 20, "log": True}}, trials=60)
+
+    def mean_of_last(sign):
+        points, given = source(plan), []
+        for key, config in iter(points.ask, None):
+            given.append(config.lambda_)
+            points.tell(key, 0.5 + sign * config.lambda_ / 100)
+        return sum(given[-20:]) / 20
+
+    assert mean_of_last(+1) > 2 * mean_of_last(-1)
+
+
+def test_another_seed_proposes_other_points():
+    request = [make_request(RANGES, "random", trials=5, seed=seed) for seed in (0, 1)]
+    plans = [make_plan(each, tiny_dataset(), bank_budget=0, device="cpu") for each in request]
+    first, second = (run(source(plan)) for plan in plans)
+    assert not {config.lambda_ for config in first} & {config.lambda_ for config in second}
+
+
+def test_a_grid_gives_its_points_in_order_but_for_the_known_ones():
+    plan = plan_of("grid", EIGHT)
+    keys = list(plan.trials)
+    done = [record_of(plan, plan.trials[key], status) for key, status in zip(keys, ("FINISHED", "FAILED", "PENDING"), strict=False)]
+    points = source(plan, done)
+    assert points.at_once
+    assert [key for key, _ in iter(points.ask, None)] == keys[2:]
+    assert not points.left()
+
+
+def test_distributions_are_those_of_the_axes():
+    explore = {
+        "epochs": Range(1, 9, step=2),
+        "learning_rate": Range(0.01, 1.0, log=True),
+        "backbone": Choice(("vgg16",)),
+    }
+    whole, real, listed = distributions(explore).values()
+    assert (whole.low, whole.high, whole.step, whole.log) == (1, 9, 2, False)
+    assert (real.low, real.high, real.step, real.log) == (0.01, 1.0, None, True)
+    assert listed.choices == ("vgg16",)
+
+
+def test_the_metric_is_what_records_call_it():
+    plan = plan_of("grid", EIGHT)
+    record = record_of(plan, next(iter(plan.trials.values())))
+    assert record.metrics[METRIC] == score(next(iter(plan.trials.values())))
