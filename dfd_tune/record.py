@@ -128,6 +128,10 @@ class SearchRecord:
     importances: dict[str, float] = field(default_factory=dict)
     """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
     best: BestRecord | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    """The request as it was first launched (settings.request_as_json), for `resume`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The options of that launch, without a password."""
 
 
 def save_search(store: Store, record: SearchRecord) -> None:

@@ -18,7 +18,7 @@ MODULES = {
 }
 
 FLOORS = (
-    ("errors", "digest"),
+    ("errors", "digest", "signals"),
     ("rules", "store"),
     ("config",),
     ("data",),

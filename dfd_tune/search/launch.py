@@ -52,6 +52,14 @@ class LaunchOptions:
     gpus_per_worker: float | None
     bank_budget: int
     """Bytes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    checkpoint_seconds: float = 60.0
+    """A training is kept at an epoch's end, at most this often."""
+    max_failures: int = 3
+    """How often a trial goes on after a fault of the machine's."""
+    retry_failed: bool = False
+    """Whether trials that FAILED by their own fault run again."""
 
 
 @dataclass(frozen=True)
