@@ -21,7 +21,8 @@ BEST_FOLDER, REPORT_FOLDER = "best", "report"
 PREDICTIONS_FILE = "test_predictions.npz"
 """Beside the best student: `labels`, int64 (N,), and `probabilities`, float32 (N, K), of the test images."""
 
-TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
+TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED", "INTERRUPTED"]
+"""INTERRUPTED is never stored: it is what RUNNING means where nobody runs the search any more (liveness.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
