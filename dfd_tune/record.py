@@ -29,6 +29,8 @@ PREDICTIONS_FILE = "test_predictions.npz"
 
 Fault = Literal["machine", "unknown", "trial"]
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
+TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED", "INTERRUPTED"]
+"""INTERRUPTED is never stored: it is what RUNNING means where nobody runs the search any more (liveness.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,10 @@ class SearchRecord:
     best: BestRecord | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     """What the search's processes get, decided when it was first planned: device, cpus, gpus, network_cpus."""
+    request: dict[str, Any] = field(default_factory=dict)
+    """The request as it was first launched (settings.request_as_json), for `resume`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The options of that launch, without a password."""
 
 
 def save_search(store: Store, record: SearchRecord) -> None:

@@ -2,7 +2,7 @@
 
 Precedence, lowest first: the project's defaults, the dataset's recipe, the space's `settings`, `--set`. An axis
 of the space stands above the recipe and below `--set`, which fixes the axis to one value or, with a list, gives
-it other values. Not for: what the request costs (plan.py).
+it other values. A request can be frozen as JSON, and comes back as it was. Not for: what it costs (plan.py).
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from dfd_tune.space import (
     Protocol,
     Range,
     SearchSpace,
+    axis_from_json,
+    condition_from_json,
     meets,
     parse_axis,
     setting_class,
     setting_problems,
+    space_as_json,
+    space_from_json,
     trials_problem,
 )
 
@@ -158,6 +162,46 @@ def settle(request: Request, *, image_size: int, vgg19_at_hand: bool) -> Request
     )
     raise_all(list(dict.fromkeys(problems)))
     return dataclasses.replace(request, explore=explore, settings=settings, only=only)
+
+
+def request_as_json(request: Request) -> dict[str, Any]:
+    """The request as a JSON object, from which `request_from_json` makes an equal one."""
+    return {
+        "space": space_as_json(request.space),
+        "dataset": dataclasses.asdict(request.dataset),
+        "explore": {name: axis.as_json() for name, axis in request.explore.items()},
+        "settings": dict(request.settings),
+        "origins": dict(request.origins),
+        "trials": request.trials,
+        "seed": request.seed,
+        "protocol": request.protocol,
+        "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
+    }
+
+
+def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
+    """The request that `request_as_json` gave `value` for: of equal values, of the same kinds, in the same order.
+
+    Args:
+        value: the JSON object.
+        search: whose request it is, for the message.
+
+    Raises:
+        UserError: it is none of this version's.
+    """
+    try:
+        parts = {
+            "space": space_from_json(value["space"]),
+            "dataset": DatasetConfig(**value["dataset"]),
+            "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
+            "only": tuple(condition_from_json(wanted) for wanted in value["only"]),
+        }
+        return Request(**{**value, **parts})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(
+            f"The record of the search '{search}' holds no request that this version of dfd-tune can read; go on with "
+            "the `dfd-tune launch` that began it."
+        ) from None
 
 
 def _with_assignments(

@@ -10,9 +10,9 @@ Not for: what the files mean. Layout:
     frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
     trials/<key>/        student.safetensors, result.json
-    searches/<name>/     search.json, trials/<key>.json, best/, report files
+    searches/<name>/     search.json, trials/<key>.json, run.json, logs/, best/, report files
     mlflow.db, mlflow_artifacts/
-    leases/              lock files; empty
+    leases/              lock files, empty; beside those that are held, who holds them
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.errors import UserError, cause_of
+from dfd_tune.locks import holding
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -70,13 +71,19 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lease(self, name: str) -> Iterator[None]:
-        """Hold the store-wide lock `name`; waits for it. A process that dies lets go of it."""
-        from filelock import FileLock
+    def lease(self, name: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the store-wide lock `name`; waits for it. A process that dies lets go of it.
 
+        Args:
+            name: of the lock.
+            say: is told who holds it, if it is waited for long; None tells the log.
+
+        Raises:
+            UserError: the store's folder has no locks.
+        """
         folder = self.path("leases")
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"):
+        with holding(folder / f"{name}.lock", say=say):
             yield
 
     def discard(self, *parts: str) -> None:

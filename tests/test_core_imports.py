@@ -18,14 +18,15 @@ MODULES = {
 }
 
 FLOORS = (
-    ("errors", "digest"),
+    ("errors", "digest", "signals", "machine"),
+    ("locks",),
     ("rules", "store"),
     ("config",),
     ("data",),
     ("models",),
     ("distill",),
     ("space", "settings", "record"),
-    ("plan", "predict", "tracking"),
+    ("plan", "predict", "tracking", "liveness"),
     ("report",),
     ("search",),
     ("cli",),

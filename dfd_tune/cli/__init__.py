@@ -1,0 +1,16 @@
+"""The command line: commands, options, exit codes; nothing else.
+
+    group.py      the group, and the options that commands share
+    launch.py     launch, resume
+    searches.py   results, report, ui, stop, logs
+    models.py     predict
+    datasets.py   datasets, spaces
+    entry.py      the entry point: how errors end the process
+
+Exit codes: 0 done; 1 some trials failed, or an internal error; 2 bad input; 130 stopped.
+Heavy modules are imported inside commands, so that `--help` is quick.
+"""
+
+from dfd_tune.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,43 @@
+"""The entry point of the command `dfd-tune`: the commands gathered, and how errors end the process.
+
+Not for: any command.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dfd_tune.cli import datasets, launch, models, searches
+from dfd_tune.cli.group import cli
+from dfd_tune.errors import UserError
+from dfd_tune.signals import STOPPED
+
+for _module in (launch, searches, models, datasets):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command that the process's arguments name, and end the process with its exit code."""
+    try:
+        code = cli(standalone_mode=False)
+    except UserError as error:
+        for problem in error.problems:
+            click.echo(f"dfd-tune: {problem}", err=True)
+        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"dfd-tune: {error.format_message()} See `dfd-tune --help`.", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("dfd-tune: stopped.", err=True)
+        sys.exit(STOPPED)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as in `| head`.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

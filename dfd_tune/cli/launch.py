@@ -1,0 +1,297 @@
+"""The commands that run a search: launch, resume.
+
+Not for: what a launch does (search/launch.py), nor for looking at a search (searches.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dfd_tune.cli.group import STORE_OPTION, FiniteRange, in_store
+from dfd_tune.errors import UserError, raise_all
+from dfd_tune.signals import STOPPED, Signals
+
+if TYPE_CHECKING:
+    from dfd_tune.record import SearchRecord
+    from dfd_tune.search.launch import LaunchOptions, Outcome
+    from dfd_tune.settings import Request
+    from dfd_tune.store import Store
+
+RETRY_OPTION = click.option(
+    "--retry-failed", is_flag=True, help="Run again what FAILED by its own fault; without this, it stays FAILED."
+)
+
+
+@click.command()
+@click.option(
+    "--space", "space_name", required=True, help="A shipped space (see `spaces`) or the path of a .yaml file."
+)
+@click.option("--dataset", default=None, help="See `datasets`.  [default: digits]")
+@click.option("--data", default=None, help="Where the dataset's files are.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
+@click.option("--trials", type=int, default=None, help="How many trials to sample, for samplers random and tpe.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["validation", "paper"]),
+    default=None,
+    help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
+)
+@click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
+@STORE_OPTION
+@click.option("--mlflow-uri", default=None, help="MLflow server or database.  [default: mlflow.db in the store]")
+@click.option(
+    "--workers-per-trial",
+    "workers",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes of a trial.",
+)
+@click.option("--cpus-per-worker", type=FiniteRange(0, min_open=True), default=None, help="[default: 1]")
+@click.option(
+    "--gpus-per-worker",
+    type=FiniteRange(0),
+    default=None,
+    help="A fraction packs several trials on a GPU.  [default: 1 where there is one]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where trials train; auto: on GPUs if there are any; cuda: waits for GPUs to come.",
+)
+@click.option(
+    "--bank-gb",
+    type=FiniteRange(0),
+    default=8.0,
+    show_default=True,
+    help="Disk space for teachers' features; a teacher over it runs live.",
+)
+@click.option(
+    "--checkpoint-seconds",
+    type=FiniteRange(0),
+    default=60.0,
+    show_default=True,
+    help="A training is kept at an epoch's end, at most this often.",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="How often a trial goes on after a lost machine, a killed process or the like.",
+)
+@RETRY_OPTION
+@click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
+def launch(
+    space_name: str,
+    dataset: str | None,
+    data: str | None,
+    assignments: tuple[str, ...],
+    name: str | None,
+    store_path: str,
+    show_config: bool,
+    bank_gb: float,
+    seed: int,
+    workers: int,
+    trials: int | None,
+    protocol: str | None,
+    **given: Any,
+) -> None:
+    """Run a search, or what is left of it.
+
+    Teachers come first, then every trial; then the best student is tested, kept and registered. Launching the same
+    search again, or `resume NAME`, continues it: what is finished is not run again. Settings, lowest first: defaults,
+    the dataset's recipe, the space, --set.
+    """
+    asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol}
+    request = _request(space_name, dataset, data, assignments, name, asked)
+    if show_config:
+        _show_config(request)
+        return
+    from dfd_tune.store import open_store
+
+    store = open_store(store_path)
+    if dataset is None:
+        click.echo("Using the embedded dataset digits; --dataset names another (see `dfd-tune datasets`).")
+    from dfd_tune.search.launch import LaunchOptions
+
+    search = name or _default_name(request)
+    options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
+    again = [*sys.argv[1:], *([] if name else ["--name", search])]
+    _carry_out(request, store, options, store_path, again=shlex.join(_without_passwords(again)))
+
+
+@click.command()
+@click.argument("name")
+@STORE_OPTION
+@click.option("--mlflow-uri", default=None, help="MLflow's address, where it needs a password, which is not kept.")
+@RETRY_OPTION
+def resume(name: str, store_path: str, mlflow_uri: str | None, retry_failed: bool) -> None:
+    """Go on with the search NAME, as it was launched.
+
+    Space, dataset, settings and options are those of its first launch, whatever has become of their files since.
+    What is finished is not run again.
+    """
+    from dfd_tune.record import load_search
+    from dfd_tune.settings import request_from_json
+    from dfd_tune.store import existing_store, open_store
+
+    search = load_search(existing_store(store_path), name)
+    request = request_from_json(search.request, search=name)
+    options = options_of(search, mlflow_uri=mlflow_uri, retry_failed=retry_failed)
+    _carry_out(request, open_store(store_path), options, store_path, again=f"resume {name}")
+
+
+def options_of(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
+    """The options that a search was launched with, from its record.
+
+    Args:
+        search: its record.
+        mlflow_uri: MLflow's address with its password; None for the recorded one, which has none.
+        retry_failed: of this launch alone.
+
+    Raises:
+        UserError: the recorded address of MLflow had a password.
+    """
+    from dfd_tune.search.launch import LaunchOptions
+
+    known = {field.name for field in dataclasses.fields(LaunchOptions)}
+    recorded = {name: value for name, value in search.options.items() if name in known}
+    address = mlflow_uri if mlflow_uri is not None else recorded.get("mlflow_uri")
+    if mlflow_uri is None and address and ":***@" in address:
+        raise UserError(
+            f"The search '{search.search}' is recorded in MLflow at '{address}', whose password is not kept; give the "
+            "whole address with --mlflow-uri."
+        )
+    return LaunchOptions(
+        **recorded | {"name": search.search, "mlflow_uri": address, "retry_failed": retry_failed},
+    )
+
+
+def _carry_out(request: Request, store: Store, options: LaunchOptions, store_path: str, *, again: str) -> None:
+    """Run a search, say what came of it, and end with its exit code.
+
+    Args:
+        again: the command that begins it once more, for a search that is stopped before it has a record.
+    """
+    from rich.console import Console
+
+    from dfd_tune.record import find_search
+    from dfd_tune.search.launch import launch as run
+
+    try:
+        with Signals():
+            outcome = run(request, store, options, Console())
+    except KeyboardInterrupt:
+        if find_search(store, options.name) is not None:
+            again = in_store(f"resume {options.name}", store_path)
+        click.echo(f"\nStopped. What is finished is kept; to go on: dfd-tune {again}", err=True)
+        sys.exit(STOPPED)
+    _show_outcome(outcome, store_path, store.path("searches", options.name))
+    if outcome.failed:
+        sys.exit(1)
+
+
+def _show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
+    name = outcome.search.search
+    click.echo(f"\nReport: {folder / 'report' / 'report.html'}")
+    click.echo(f"Tables and the best student: {folder}")
+    click.echo(
+        f"MLflow: {_without_password(outcome.tracking_uri)}" + (f", model {outcome.model}" * bool(outcome.model))
+    )
+    for complaint in outcome.complaints:
+        click.echo(complaint, err=True)
+    if outcome.failed:
+        click.echo(
+            f"{outcome.failed} trial(s) FAILED and stay so; `{in_store(f'dfd-tune logs {name}', store_path)}` lists "
+            f"their logs, `{in_store(f'dfd-tune resume {name} --retry-failed', store_path)}` runs them again.",
+            err=True,
+        )
+    click.echo("Next:")
+    commands = {f"dfd-tune ui {name}": "compare the trials"}
+    if outcome.search.best is not None:
+        commands[f"dfd-tune predict IMAGE... --model {name}"] = "use the best student"
+    width = max(len(in_store(command, store_path)) for command in commands)
+    for command, purpose in commands.items():
+        click.echo(f"  {in_store(command, store_path):<{width}}   {purpose}")
+
+
+def _request(
+    space_name: str,
+    dataset: str | None,
+    data: str | None,
+    assignments: tuple[str, ...],
+    name: str | None,
+    asked: dict[str, Any],
+) -> Request:
+    """The checked request; problems of independent options are reported together."""
+    from dfd_tune.data.sources import SOURCES
+    from dfd_tune.errors import unknown_name
+    from dfd_tune.settings import resolve
+    from dfd_tune.space import read_space
+    from dfd_tune.store import problem_with_name
+
+    problems: list[str] = []
+    space = None
+    try:
+        space = read_space(space_name)
+    except UserError as error:
+        problems += error.problems
+    source = SOURCES.get(dataset or "digits")
+    if source is None:
+        problems.append(unknown_name("dataset", dataset, SOURCES))
+    if name is not None and (problem := problem_with_name(name)):
+        problems.append(problem)
+    if space is not None:
+        try:
+            request = resolve(
+                space,
+                dataset=dataset or "digits",
+                data=None if data is None else str(Path(data).expanduser().absolute()),
+                recipe=source.recipe if source else SOURCES["digits"].recipe,
+                assignments=assignments,
+                **asked,
+            )
+        except UserError as error:
+            problems += error.problems
+    raise_all(problems)
+    return request
+
+
+def _default_name(request: Request) -> str:
+    """SPACE-DATASET-DATE, with what a name may not have, as blanks of a file's name, left out."""
+    import datetime
+
+    today = datetime.date.today().isoformat()
+    tail = f"-{request.dataset.dataset}-{today}"
+    space = re.sub(r"[^A-Za-z0-9_-]+", "-", request.space.name).strip("-_")
+    return (space or "space")[: 100 - len(tail)] + tail
+
+
+def _show_config(request: Request) -> None:
+    from dfd_tune.report.formats import plain
+    from dfd_tune.settings import describe
+
+    rows = [list(row) for row in describe(request)]
+    click.echo(plain(["setting", "value", "from"], rows), nl=False)
+
+
+def _without_passwords(arguments: list[str]) -> list[str]:
+    return [_without_password(argument) for argument in arguments]
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+
+
+COMMANDS = (launch, resume)

@@ -1,0 +1,108 @@
+"""The commands about a search that is there: results, report, ui.
+
+Not for: running one (launch.py), nor for classifying with its best student (models.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dfd_tune.cli.group import STORE_OPTION
+from dfd_tune.errors import UserError, raise_all
+
+
+@click.command()
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@STORE_OPTION
+def results(name: str, form: str, store_path: str) -> None:
+    """Show what the search NAME found, also while it runs."""
+    from dfd_tune.record import load_search, load_trials
+    from dfd_tune.report.conclusion import conclusion
+    from dfd_tune.report.formats import plain
+    from dfd_tune.report.tables import ranking, results_object, trials_csv
+    from dfd_tune.store import existing_store
+
+    store = existing_store(store_path)
+    search = load_search(store, name)
+    trials = load_trials(store, search)
+    if form == "json":
+        click.echo(json.dumps(results_object(search, trials), indent=2, ensure_ascii=False))
+    elif form == "csv":
+        click.echo(trials_csv(trials), nl=False)
+    else:
+        click.echo(plain(*ranking(search, trials)))
+        click.echo("\n".join(conclusion(search, trials)))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--output", default=None, help="Folder to write to.  [default: report in the first search's folder]")
+@click.option("--mlflow-uri", default=None, help="MLflow server or database.  [default: mlflow.db in the store]")
+@STORE_OPTION
+def report(names: tuple[str, ...], output: str | None, mlflow_uri: str | None, store_path: str) -> None:
+    """Write the report of one or several searches: a page, figures, and tables as Markdown, CSV and LaTeX.
+
+    Several searches share one report: Table 1 of `table1` on two datasets, say. A search that is not finished is
+    reported as far as it goes. Nothing is trained, and no test image is looked at anew.
+    """
+    from dfd_tune.record import REPORT_FOLDER, load_search
+    from dfd_tune.report.write import write_report
+    from dfd_tune.store import existing_store
+    from dfd_tune.tracking import upload_report
+
+    store = existing_store(store_path)
+    names = tuple(dict.fromkeys(names))
+    searches = _all_of(lambda name: load_search(store, name), names)
+    several = f"{REPORT_FOLDER}-{'+'.join(names)}"[:100] if len(names) > 1 else REPORT_FOLDER
+    folder = Path(output).expanduser().absolute() if output else store.path("searches", names[0], several)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output '{folder}' is a file; name a folder.")
+    files = write_report(store, searches, folder)
+    click.echo(f"Report: {files[0]}")
+    for search in searches:
+        complaint = upload_report(store, mlflow_uri, search, folder, files)
+        if complaint:
+            click.echo(complaint, err=True)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@STORE_OPTION
+def ui(name: str | None, port: int, store_path: str) -> None:
+    """Serve MLflow's pages on the store.
+
+    With NAME, also the address of the page that compares that search's runs.
+    """
+    from dfd_tune.record import load_search
+    from dfd_tune.signals import Signals
+    from dfd_tune.store import existing_store
+    from dfd_tune.tracking import serve_ui
+
+    store = existing_store(store_path)
+    if name is not None:
+        load_search(store, name)
+    with Signals():  # the server is a process of its own, which a closed terminal would leave behind
+        serve_ui(store, port, click.echo, search=name)
+
+
+def _all_of(find: Callable[[str], Any], names: tuple[str, ...]) -> list[Any]:
+    """What `find` gives for each name; the problems of all names are reported together."""
+    found: list[Any] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            found.append(find(name))
+        except UserError as error:
+            problems += error.problems
+    raise_all(problems)
+    return found
+
+
+COMMANDS = (results, report, ui)

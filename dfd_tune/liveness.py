@@ -1,0 +1,276 @@
+"""Who runs a search, told truly also after a kill, and how a running one is asked to stop from elsewhere.
+
+A launch holds a lock on its search, which the operating system takes from it when it dies, and keeps
+`searches/NAME/run.json`: who it is, a heartbeat, and how it ended. Whether a search runs is asked of the lock alone, so
+that clocks of several hosts need not agree. Not for: how its trials fare (record.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dfd_tune.errors import UserError
+from dfd_tune.locks import HeldError, NoLocksError, Say, holder_of, holding, is_held, when
+from dfd_tune.machine import Process, this_process
+from dfd_tune.record import TrialRecord
+from dfd_tune.store import Store, read_json, write_json
+
+Clock = Callable[[], float]
+How = Literal["finished", "stopped", "failed"]
+
+BEAT_SECONDS = 5.0
+PATIENCE_SECONDS = 1.0
+"""Who only asks whether a search runs holds its lock for a moment; a launch asks again for this long."""
+SILENT_SECONDS = 60.0
+"""Where there are no locks to ask, a search without a heartbeat for so long counts as interrupted."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Whether a search runs. Times are seconds since 1970 by the clock of the host that ran it."""
+
+    kind: Literal["running", "interrupted", "ended", "never"]
+    """interrupted: its process died without a word."""
+    how: How | None = None
+    """How it ended: all was done, it was stopped, or by an error."""
+    since: float | None = None
+    """When it began, was last heard of, or ended; None if that is not known."""
+    process: Process | None = None
+    """Who runs it or ran it last."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        who = "" if self.process is None else f" ({self.process})"
+        at = "" if self.since is None else f" {when(self.since)}"
+        if self.kind == "running":
+            return f"RUNNING{' since' if at else ''}{at}{who}"
+        if self.kind == "interrupted":
+            return f"INTERRUPTED, last heard of{at}{who}"
+        if self.kind == "never":
+            return "not running; nothing is known of a launch"
+        words = {"finished": "finished", "stopped": "stopped", "failed": "ended by an error", None: "ended"}
+        return f"{words[self.how]}{at}{who}"
+
+
+@contextlib.contextmanager
+def running(
+    store: Store, name: str, say: Say, *, clock: Clock = time.time, beat_seconds: float = BEAT_SECONDS
+) -> Iterator[None]:
+    """For the length of the block, this process is the one that runs the search `name`.
+
+    A KeyboardInterrupt that leaves the block means that it was stopped, another exception that it failed. A launch that
+    ends so before it has written the search's record, as one that is refused, leaves no trace.
+
+    Args:
+        store: where the search is, or will be.
+        name: of the search.
+        say: is told if the launch before this one was interrupted.
+        clock: seconds since 1970.
+        beat_seconds: time between heartbeats.
+
+    Raises:
+        UserError: another process runs it, or the store's folder has no locks.
+    """
+    lock = _lock_of(store, name)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(holding(lock, patience=PATIENCE_SECONDS))
+        except HeldError as error:
+            raise UserError(
+                f"The search '{name}' is being run already, by {error.holder or 'another launch'}; wait for it, end it "
+                f"with `dfd-tune stop {name}`, or give this one another --name."
+            ) from None
+        _stop_file(store, name).unlink(missing_ok=True)
+        before = _read(_run_file(store, name))
+        if before is not None and before.ended is None:
+            say(f"The last launch of '{name}' was interrupted, last heard of {when(before.heartbeat)}; going on.")
+        yield from _beating(store, name, clock, beat_seconds)
+
+
+def _beating(store: Store, name: str, clock: Clock, beat_seconds: float) -> Iterator[None]:
+    file, now = _run_file(store, name), clock()
+    before, untouched = _read(file), _print_of_search(store, name)
+    run = _Run(this_process(), started=now, heartbeat=now)
+    write_json(file, run.as_json())
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(beat_seconds):
+            if file.parent.is_dir():
+                with contextlib.suppress(OSError):  # a missed heartbeat does no harm: the lock tells who lives
+                    write_json(file, dataclasses.replace(run, heartbeat=clock()).as_json())
+
+    thread = threading.Thread(target=beat, name=f"heartbeat of {name}", daemon=True)
+    thread.start()
+    how: How = "failed"
+    try:
+        yield
+        how = "finished"
+    except KeyboardInterrupt:
+        how = "stopped"
+        raise
+    finally:
+        over.set()
+        thread.join()
+        if how != "finished" and _print_of_search(store, name) == untouched:
+            _leave_no_trace(store, name, before)
+        else:
+            _leave(store, name, dataclasses.replace(run, heartbeat=clock(), ended=clock(), how=how))
+
+
+def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
+    """Whether the search `name` runs, and since when; also if its process was killed.
+
+    Args:
+        store: where the search is.
+        name: of the search.
+        clock: seconds since 1970; looked at only where the folder has no locks.
+    """
+    lock, file = _lock_of(store, name), _run_file(store, name)
+    while True:
+        run = _read(file)
+        try:
+            held = is_held(lock)
+        except (NoLocksError, PermissionError):
+            held = run is not None and run.ended is None and clock() - run.heartbeat < SILENT_SECONDS
+        if held:
+            return _running_state(lock, run)
+        # What was read is of the moment before the lock was asked for. If a run began or ended since, both are of
+        # different moments.
+        again = _read(file)
+        if (run and run.identity) == (again and again.identity):
+            break
+    if run is None:
+        return State("never")
+    if run.ended is None:
+        return State("interrupted", None, run.heartbeat, run.process)
+    return State("ended", run.how, run.ended, run.process)
+
+
+def as_they_are(trials: Sequence[TrialRecord], state: State) -> list[TrialRecord]:
+    """The trials with the truth about those whose record says RUNNING where nobody runs the search: INTERRUPTED."""
+    if state.kind == "running":
+        return list(trials)
+    return [
+        dataclasses.replace(trial, status="INTERRUPTED") if trial.status == "RUNNING" else trial for trial in trials
+    ]
+
+
+def ask_to_stop(store: Store, name: str) -> None:
+    """Have whoever runs the search end it gracefully; they look about once a second. May be repeated."""
+    write_json(_stop_file(store, name), dataclasses.asdict(this_process()) | {"asked": time.time()})
+
+
+def stop_asked(store: Store, name: str) -> bool:
+    """Whether somebody asked for an end of the search; for whoever runs it."""
+    # A client of NFS may remember for a minute that a file is not there, but not in a folder that it writes to itself,
+    # as the heartbeat does.
+    return _stop_file(store, name).exists()
+
+
+def who_asked(store: Store, name: str) -> str:
+    """Who asked for the end of the search, in a few words."""
+    try:
+        value = read_json(_stop_file(store, name)) or {}
+        return str(Process(value["host"], value["pid"], value["user"], None))
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The content of run.json."""
+
+    process: Process
+    started: float
+    heartbeat: float
+    ended: float | None = None
+    how: How | None = None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All but the heartbeat."""
+        return self.process, self.started, self.ended, self.how
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object, flat."""
+        process = dataclasses.asdict(self.process)
+        process["process_started"] = process.pop("started")
+        return process | {
+            "started": self.started,
+            "heartbeat": self.heartbeat,
+            "ended": self.ended,
+            "how": self.how,
+        }
+
+
+def _read(file: Path) -> _Run | None:
+    try:
+        value = read_json(file)
+        if value is None:
+            return None
+        process = Process(value["host"], value["pid"], value["user"], value["process_started"])
+        return _Run(process, value["started"], value["heartbeat"], value["ended"], value["how"])
+    except (OSError, ValueError, KeyError, AssertionError):
+        return None
+
+
+def _running_state(lock: Path, run: _Run | None) -> State:
+    """The note beside the lock is written before run.json, which may still be of the run before."""
+    holder = holder_of(lock)
+    if holder is not None:
+        return State("running", None, holder.since, holder.process)
+    if run is not None and run.ended is None:
+        return State("running", None, run.started, run.process)
+    return State("running")
+
+
+def _leave(store: Store, name: str, run: _Run) -> None:
+    with contextlib.suppress(OSError):
+        _stop_file(store, name).unlink(missing_ok=True)
+        write_json(_run_file(store, name), run.as_json())
+
+
+def _leave_no_trace(store: Store, name: str, before: _Run | None) -> None:
+    """Of a launch that has not come to write anything of the search: what was known before it is known again."""
+    if before is not None:
+        _leave(store, name, before)
+        return
+    folder = store.path("searches", name)
+    with contextlib.suppress(OSError):
+        _stop_file(store, name).unlink(missing_ok=True)
+        _run_file(store, name).unlink(missing_ok=True)
+        folder.rmdir()  # unless there is something else in it; likewise the next
+        folder.parent.rmdir()
+
+
+def _print_of_search(store: Store, name: str) -> tuple[int, int] | None:
+    """What changes whenever the search's record is written; None if there is none."""
+    try:
+        found = store.path("searches", name, "search.json").stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _lock_of(store: Store, name: str) -> Path:
+    return store.path("leases", f"search-{name}.lock")
+
+
+def _run_file(store: Store, name: str) -> Path:
+    return store.path("searches", name, "run.json")
+
+
+def _stop_file(store: Store, name: str) -> Path:
+    return store.path("searches", name, "stop")
