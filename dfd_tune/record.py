@@ -36,11 +36,19 @@ class TrialRecord:
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
-    images_per_second, learning_rate; and `seconds`, the training time of all epochs."""
+    images_per_second, learning_rate; `seconds`, the training time of all epochs; and of a trial that has ended, in
+    whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
     """The traceback of a trial that FAILED."""
+    cause: str | None = None
+    """Why it FAILED, in one line."""
+    host: str | None = None
+    """Name of the machine of its last attempt; likewise `device`, cpu or cuda."""
+    device: str | None = None
+    attempts: int = 0
+    """How often it was begun, over all launches of the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +136,9 @@ class SearchRecord:
     importances: dict[str, float] = field(default_factory=dict)
     """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
     best: BestRecord | None = None
+    mlflow: str | None = None
+    """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
+    store's own database."""
 
 
 def save_search(store: Store, record: SearchRecord) -> None:
