@@ -28,7 +28,6 @@ PREDICTIONS_FILE = "test_predictions.npz"
 """Beside the best student: `labels`, int64 (N,), and `probabilities`, float32 (N, K), of the test images."""
 
 Fault = Literal["machine", "unknown", "trial"]
-TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED"]
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED", "INTERRUPTED"]
 """INTERRUPTED is never stored: it is what RUNNING means where nobody runs the search any more (liveness.py)."""
 
@@ -45,7 +44,8 @@ class TrialRecord:
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
-    images_per_second, learning_rate; and `seconds`, the training time of all epochs."""
+    images_per_second, learning_rate; `seconds`, the training time of all epochs; and of a trial that has ended, in
+    whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
@@ -176,6 +176,9 @@ class SearchRecord:
     """The request as it was first launched (settings.request_as_json), for `resume`."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options of that launch, without a password."""
+    mlflow: str | None = None
+    """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
+    store's own database."""
 
 
 def save_search(store: Store, record: SearchRecord) -> None:

@@ -13,6 +13,8 @@ Not for: what the files mean. Layout:
     searches/<name>/     search.json, trials/<key>.json, run.json, logs/, best/, report files
     mlflow.db, mlflow_artifacts/
     leases/              lock files, empty; beside those that are held, who holds them
+    leases/              lock files; empty
+    store.json           the store's identity
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,26 @@ class Store:
     def path(self, *parts: str) -> Path:
         """The place of an entry; it need not exist."""
         return self.root.joinpath(*parts)
+
+    def identity(self) -> str:
+        """32 hexadecimal digits that tell this store from every other, drawn once; a moved store keeps them.
+
+        Raises:
+            UserError: its file can't be read.
+        """
+        file = self.path("store.json")
+        try:
+            known = read_json(file)
+            if known is None and not _create_text(file, json.dumps({"id": uuid.uuid4().hex}) + "\n"):
+                with self.lease("identity"):
+                    if not file.exists():
+                        write_json(file, {"id": uuid.uuid4().hex})
+            return str((known or read_json(file) or {})["id"])
+        except (AssertionError, KeyError, ValueError, OSError) as error:
+            raise UserError(
+                f"'{file}', which tells this store from others in MLflow, can't be read ({cause_of(error)}); "
+                "put it back from a copy, or delete it to have this store's searches begin new experiments there."
+            ) from None
 
     @contextlib.contextmanager
     def publish(self, *parts: str) -> Iterator[Path]:
@@ -162,6 +185,28 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def _create_text(path: Path, text: str) -> bool:
+    """Write a text file atomically unless it is there: of several who do so at once, the first one's stays.
+
+    Returns:
+        False on a file system that can't do this, as it has no hard links.
+    """
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o644)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    except OSError:
+        return False
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,7 +1,10 @@
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,3 +227,42 @@ def test_drafts_of_killed_publishers_are_cleared_and_others_are_kept(store):
     store.clear_drafts("banks", "aaaa")
     assert not draft.exists()
     assert kept.exists()
+
+
+# A store's identity
+
+
+def test_a_store_keeps_its_identity_also_when_it_is_moved(tmp_path):
+    one, other = open_store(tmp_path / "one"), open_store(tmp_path / "other")
+    identity = one.identity()
+    assert re.fullmatch("[0-9a-f]{32}", identity)
+    assert identity == one.identity() == open_store(one.root).identity()
+    assert other.identity() != identity
+    one.root.rename(tmp_path / "moved")
+    assert open_store(tmp_path / "moved").identity() == identity
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["store.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_who_ask_a_new_store_for_its_identity_all_get_the_same(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no links here")))
+    for attempt in range(5):
+        store = open_store(tmp_path / str(attempt))
+        together = threading.Barrier(8)
+
+        def ask(store=store, together=together):
+            together.wait(10)
+            return store.identity()
+
+        with ThreadPoolExecutor(8) as people:
+            answers = [future.result() for future in [people.submit(ask) for _ in range(8)]]
+        assert set(answers) == {store.identity()}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x"}'])
+def test_a_spoilt_identity_is_not_replaced_in_silence(tmp_path, content):
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(UserError, match=r"store\.json"):
+        open_store(tmp_path).identity()
+    assert (tmp_path / "store.json").read_text() == content
