@@ -190,8 +190,8 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
     from dfd_tune.search.launch import launch as run
 
     try:
-        with Signals():
-            outcome = run(request, store, options, Console())
+        with Signals() as signals:
+            outcome = run(request, store, options, Console(), signals)
     except KeyboardInterrupt:
         if find_search(store, options.name) is not None:
             again = in_store(f"resume {options.name}", store_path)
@@ -213,10 +213,13 @@ def _show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
         click.echo(complaint, err=True)
     if outcome.failed:
         click.echo(
-            f"{outcome.failed} trial(s) FAILED and stay so; `{in_store(f'dfd-tune logs {name}', store_path)}` lists "
-            f"their logs, `{in_store(f'dfd-tune resume {name} --retry-failed', store_path)}` runs them again.",
+            f"{sum(outcome.failed.values())} trial(s) FAILED and stay so; "
+            f"`{in_store(f'dfd-tune logs {name}', store_path)}` lists their logs, "
+            f"`{in_store(f'dfd-tune resume {name} --retry-failed', store_path)}` runs them again.",
             err=True,
         )
+        for cause, count in outcome.failed.items():
+            click.echo(f"  {count} × {cause}", err=True)
     click.echo("Next:")
     commands = {f"dfd-tune ui {name}": "compare the trials"}
     if outcome.search.best is not None:

@@ -39,7 +39,8 @@ from dfd_tune.search.worker import SearchContext
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
-from dfd_tune.tracking import Tracker, open_tracker, resolve_address, without_password
+from dfd_tune.tracking import Tracker, open_tracker, resolve_address
+from dfd_tune.tracking.connection import shown as without_password
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
