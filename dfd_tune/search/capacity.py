@@ -167,13 +167,13 @@ def refuse_what_never_fits(resources: Resources, workers: int, nodes: Sequence[N
         resources: of the search.
         workers: of a trial.
         nodes: the cluster as it is now.
-        may_grow: whether nodes of other kinds may yet come, so that nothing can be said.
+        may_grow: whether an autoscaler may yet bring nodes of other kinds, so that nothing can be said.
 
     Raises:
         UserError: not even one trial fits.
     """
-    if may_grow:
-        return
+    if may_grow or (resources.gpus and nodes and all(node.gpus == 0 for node in nodes)):
+        return  # a GPU that was asked for is waited for
     slots = 0
     for node in nodes:
         fits = [node.cpus / resources.cpus] + ([node.gpus / resources.gpus] if resources.gpus else [])

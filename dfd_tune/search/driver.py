@@ -88,6 +88,10 @@ class AgendaSearcher(Searcher):
         self._clock = clock
         self._ticked = float("-inf")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher into snapshots, which are never restored (the store is)."""
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
         """The next job's attempt as a point; None to be asked again, or that the search is finished."""
         self.tick()

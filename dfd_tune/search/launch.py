@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
-from dfd_tune.distill.student import find_result, result_there
+from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.liveness import running
 from dfd_tune.plan import Plan, describe, make_plan
@@ -28,7 +28,7 @@ from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
-from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
+from dfd_tune.search.capacity import Cluster, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
 from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
@@ -48,6 +48,7 @@ MOST_NETWORK_CPUS = 8
 """More threads gain networks of this size nothing."""
 
 Say = Callable[[str], None]
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
             reused = _take_known_results(ledger, plan, say)
             for line in describe(plan, reused):
                 say(line)
-            _carry_out(plan, ledger, options, progress, ray, say)
+            _carry_out(plan, device, ledger, options, progress, ray, say)
             return _end(plan, ledger, tracker, say)
 
 
@@ -124,7 +125,13 @@ def _ray_log(store: Store, name: str) -> Path:
 
 
 def _carry_out(
-    plan: Plan, ledger: Ledger, options: LaunchOptions, progress: Progress, ray: RayRuntime, say: Say
+    plan: Plan,
+    device: Device,
+    ledger: Ledger,
+    options: LaunchOptions,
+    progress: Progress,
+    ray: RayRuntime,
+    say: Say,
 ) -> None:
     """Everything that needs Ray. Not even started where nothing is left to run."""
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
@@ -139,11 +146,11 @@ def _carry_out(
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with _closing_books(ledger, ray.signals):
-        resources = _resources(plan, ledger, options, ray_nodes(), prerequisites)
+        resources = _resources(plan, device, ledger, options, prerequisites)
         workers = plan.request.settings["workers"]
-        refuse_what_never_fits(resources, workers, ray_nodes(), may_grow=ray.joined and ray.may_grow())
+        refuse_what_never_fits(resources, workers, ray_nodes(), may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
-        cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.joined else None)
+        cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.on_cluster else None)
         agenda = Agenda(
             prerequisites,
             points,
@@ -168,23 +175,23 @@ def _carry_out(
 
 
 def _resources(
-    plan: Plan, ledger: Ledger, options: LaunchOptions, nodes: Sequence[Node], prerequisites: Sequence[Job]
+    plan: Plan, device: Device, ledger: Ledger, options: LaunchOptions, prerequisites: Sequence[Job]
 ) -> Resources:
     """What the search was given when it was first planned or, now, what suits the machines.
 
     A trial gets one CPU unless asked otherwise: two trials of one thread get more done than one of two. Networks that
     come before the trials get the CPUs that nobody else could use meanwhile.
     """
-    gpus = 0.0 if plan.device == "cpu" else 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
+    gpus = 0.0 if device == "cpu" else 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
     if ledger.search.resources:
         return replace(Resources(**ledger.search.resources), gpus=gpus)
-    cpus = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker
+    cpus, nodes = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker, ray_nodes()
     at_once = sum(not job.needs for job in prerequisites) + sum(
         not trial_job(config, key, ledger.dataset_digest).needs for key, config in plan.trials.items()
     )
     spare = int(sum(node.cpus for node in nodes) / max(1, at_once))
     largest = int(max((node.cpus for node in nodes), default=1.0))
-    return Resources(plan.device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
+    return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
 
 def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
@@ -232,7 +239,7 @@ def _open_ledger(
 ) -> Ledger:
     """The books as an earlier launch left them, as far as the store bears them out."""
     trials = [
-        reopened(record, has_result=result_there(store, record.key), retry_failed=retry_failed)
+        reopened(record, has_result=find_result(store, record.key) is not None, retry_failed=retry_failed)
         for record in load_trials(store, search)
     ]
     tested = {key: record.accuracy for key, record in load_tests(store, search.search).items()}
@@ -254,7 +261,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
     return known
 
 
-def _device(asked: str, ray: RayRuntime) -> Literal["cpu", "cuda"]:
+def _device(asked: str, ray: RayRuntime) -> Device:
     """Where trials train: as asked or, with `auto`, on GPUs if the nodes have any.
 
     Raises:

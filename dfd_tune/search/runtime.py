@@ -91,8 +91,14 @@ class RayRuntime:
             )
 
     def may_grow(self) -> bool:
-        """Whether nodes may come that are not there yet: of a cluster, yes, by an autoscaler's or anybody's hand."""
-        return self.on_cluster
+        """Whether the cluster has an autoscaler, so that nodes may come that are not like those that are there."""
+        if not self.on_cluster:
+            return False
+        import ray
+
+        key = b"__autoscaling_config"  # of a monitor that was started with a cluster's configuration
+        found = ray.experimental.internal_kv._internal_kv_get(key)
+        return found is not None
 
 
 def refuse_client_address(address: str | None) -> None:

@@ -131,19 +131,15 @@ class StoppableCheckpoints(Checkpoints):
     """Checkpoints that are due when the search is to stop, and end the training then."""
 
     def __init__(self, context: SearchContext, key: str):
-        super().__init__(context.store, key, every_seconds=context.checkpoint_seconds, say=print)
-        self._context = context
-        self._stop = False
-
-    def due(self) -> bool:
-        """Whether the time is over, or the search is to stop."""
-        self._stop = self._context.stopping()
-        return self._stop or super().due()
+        super().__init__(
+            context.store, key, every_seconds=context.checkpoint_seconds, stop_asked=context.stopping, say=print
+        )
+        self._stopping = context.stopping
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint; then, if that was asked for, end."""
         super().save(snapshot)
-        if self._stop:
+        if self._stopping():
             raise StoppedError
 
 
@@ -151,7 +147,7 @@ def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Atte
     """A student trained, or its result handed on where the store has it already."""
     found = find_result(context.store, job.key, say=print)
     if found is not None and (not job.weights or student_there(context.store, job.key)):
-        return {"result": dataclasses.asdict(found)}
+        return {"result": found.to_json()}
     if job.workers == 1:
         return _train_here(job, context, process)
     return _train_in_a_group(job, context, attempt)
@@ -177,7 +173,7 @@ def train_and_publish(job: Job, context: SearchContext, process: Process) -> dic
     if process.rank == 0:
         save_result(student, result, job.config, bench)
         checkpoints.clear()
-    return {"result": dataclasses.asdict(result)}
+    return {"result": result.to_json()}
 
 
 def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dict[str, Any]:
@@ -315,7 +311,7 @@ _RUN: dict[str, Callable[[Job, SearchContext, TuneProcess, Attempt], dict[str, A
 
 def result_from(told: Mapping[str, Any]) -> TrialResult:
     """The result that a trial's last report holds: its file may not be visible here yet."""
-    return TrialResult(**told["result"])
+    return TrialResult.from_json(told["result"])
 
 
 def elsewhere(avoid: tuple[str, ...]) -> dict[str, str] | None:
@@ -389,7 +385,7 @@ def _workbench(
     store_root: str, dataset_key: str, banks: tuple[tuple[str, BankPlan], ...], device: str, checkpoint_seconds: float
 ) -> Workbench:
     return Workbench(
-        Store(Path(store_root)), dataset_key, dict(banks), torch.device(device), checkpoint_seconds=checkpoint_seconds
+        Store(Path(store_root)), dataset_key, dict(banks), torch.device(device), checkpoint_seconds=checkpoint_seconds, say=print
     )
 
 
