@@ -47,7 +47,7 @@ def usable_cores(cgroup_file: Path = CGROUP_FILE, cgroups: Path = CGROUPS) -> in
         cgroups: where control groups are mounted.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError):
         for line in cgroup_file.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             for share in _shares(controllers, group, cgroups):

@@ -2,7 +2,8 @@
 
     group.py      the group, and the options that commands share
     launch.py     launch, resume
-    searches.py   results, report, ui, stop, logs
+    running.py    stop, logs
+    searches.py   results, report, ui
     models.py     predict
     datasets.py   datasets, spaces
     entry.py      the entry point: how errors end the process

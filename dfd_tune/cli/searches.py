@@ -1,19 +1,26 @@
-"""The commands about a search that is there: results, report, ui.
+"""The commands about what came of a search: results, report, ui.
 
-Not for: running one (launch.py), nor for classifying with its best student (models.py).
+Not for: running one (launch.py) or watching it (running.py), nor for classifying with its best student (models.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dfd_tune.cli.group import STORE_OPTION
+from dfd_tune.cli.running import how_it_stands
 from dfd_tune.errors import UserError, raise_all
+
+if TYPE_CHECKING:
+    from dfd_tune.liveness import State
+    from dfd_tune.record import SearchRecord
+    from dfd_tune.store import Store
 
 
 @click.command()
@@ -22,6 +29,7 @@ from dfd_tune.errors import UserError, raise_all
 @STORE_OPTION
 def results(name: str, form: str, store_path: str) -> None:
     """Show what the search NAME found, also while it runs."""
+    from dfd_tune.liveness import as_they_are, state_of
     from dfd_tune.record import load_search, load_trials
     from dfd_tune.report.conclusion import conclusion
     from dfd_tune.report.formats import plain
@@ -30,14 +38,18 @@ def results(name: str, form: str, store_path: str) -> None:
 
     store = existing_store(store_path)
     search = load_search(store, name)
-    trials = load_trials(store, search)
+    state = state_of(store, name)
+    trials = as_they_are(load_trials(store, search), state)
     if form == "json":
-        click.echo(json.dumps(results_object(search, trials), indent=2, ensure_ascii=False))
+        told = results_object(search, trials) | {"state": state.as_json()}
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif form == "csv":
         click.echo(trials_csv(trials), nl=False)
     else:
         click.echo(plain(*ranking(search, trials)))
         click.echo("\n".join(conclusion(search, trials)))
+        if state.kind != "ended" or state.how != "finished":
+            click.echo(how_it_stands(state, name, store_path))
 
 
 @click.command()
@@ -80,6 +92,7 @@ def ui(name: str | None, port: int, store_path: str) -> None:
 
     With NAME, also the address of the page that compares that search's runs.
     """
+    from dfd_tune.liveness import state_of
     from dfd_tune.record import load_search
     from dfd_tune.signals import Signals
     from dfd_tune.store import existing_store
@@ -87,9 +100,26 @@ def ui(name: str | None, port: int, store_path: str) -> None:
 
     store = existing_store(store_path)
     if name is not None:
-        load_search(store, name)
+        search, state = load_search(store, name), state_of(store, name)
+        click.echo(how_it_stands(state, name, store_path))
+        _mark_interrupted(store, search, state)
     with Signals():  # the server is a process of its own, which a closed terminal would leave behind
         serve_ui(store, port, click.echo, search=name)
+
+
+def _mark_interrupted(store: Store, search: SearchRecord, state: State) -> None:
+    """What nobody runs any more is not RUNNING in the store's MLflow either, but KILLED, its nearest word."""
+    from dfd_tune.liveness import as_they_are
+    from dfd_tune.record import load_trials
+    from dfd_tune.tracking import open_tracker
+
+    told = as_they_are(load_trials(store, search), state)
+    killed = [dataclasses.replace(trial, status="KILLED") for trial in told if trial.status == "INTERRUPTED"]
+    if not killed or not store.path("mlflow.db").exists():
+        return
+    tracker = open_tracker(store, None)
+    for complaint in {*tracker.sync(search, killed), *tracker.close()}:
+        click.echo(complaint, err=True)
 
 
 def _all_of(find: Callable[[str], Any], names: tuple[str, ...]) -> list[Any]:
