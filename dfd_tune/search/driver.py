@@ -11,9 +11,10 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune import Callback, PlacementGroupFactory
 from ray.tune.search import Searcher
 
@@ -164,7 +165,7 @@ class AgendaCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A job's process was lost, or ended itself after it had said why."""
-        self._end(trial, trial.get_error())
+        self._end(trial, _error_of(trial))
 
     def _end(self, trial: Any, error: BaseException | None) -> None:
         attempt: Attempt = trial.config["attempt"]
@@ -183,6 +184,15 @@ class AgendaCallback(Callback):
         self._books.failed(attempt, verdict.failure, again=verdict.again)
         if verdict.left_out is not None:
             self._books.left_out(verdict.left_out)
+
+
+def _error_of(trial: Any) -> BaseException | None:
+    """What Ray raised for a lost process, as Tune has noted it on this machine; None if it has not."""
+    file = Path(trial.pickled_error_file or "")
+    if not file.is_file():
+        return None
+    found: BaseException = cloudpickle.loads(file.read_bytes())
+    return found
 
 
 def _placement(point: Mapping[str, Any]) -> PlacementGroupFactory:

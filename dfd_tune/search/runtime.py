@@ -6,13 +6,14 @@ Not for: what runs on it (driver.py), or how much of it is used (capacity.py).
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from dfd_tune.errors import UserError
 from dfd_tune.machine import usable_cores
@@ -20,8 +21,6 @@ from dfd_tune.signals import Signals
 
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
-LOOPBACK = "127.0.0.1"
-"""Where Ray on one machine listens: nobody else can reach it."""
 
 
 class RayRuntime:
@@ -78,6 +77,9 @@ class RayRuntime:
     def _init(self) -> None:
         import ray
 
+        if not self._address:
+            # Ray's own switch for machines that are no cluster: it then takes 127.0.0.1 for its address.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if self._address:
             ray.init(address=self._address, **quiet)
@@ -86,7 +88,6 @@ class RayRuntime:
                 num_cpus=usable_cores(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
-                _node_ip_address=LOOPBACK,
                 **quiet,
             )
 
@@ -152,24 +153,54 @@ def _log_to_file(log_file: Path) -> None:
 
 @contextlib.contextmanager
 def _logged_to(log_file: Path) -> Iterator[None]:
-    """What Ray's own code writes to this process's standard error, below Python, goes to a file.
+    """What Ray writes to this process's standard error goes to a file: from below Python, and from its own threads.
 
-    Python's `sys.stderr` is left with the terminal: it is moved to a copy of the original while the block lasts.
+    What the main thread writes there is meant for a person, and still reaches one.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
-    original = os.dup(2)
-    shown, before = os.fdopen(os.dup(original), "w", buffering=1, encoding="utf-8", errors="replace"), sys.stderr
-    with log_file.open("ab", buffering=0) as log:
+    original, before = os.dup(2), sys.stderr
+    terminal = os.fdopen(os.dup(original), "w", buffering=1, encoding="utf-8", errors="replace")
+    with log_file.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
         os.dup2(log.fileno(), 2)
-    sys.stderr = shown
-    try:
-        yield
-    finally:
-        sys.stderr = before
-        shown.close()
-        os.dup2(original, 2)
-        os.close(original)
+        sys.stderr = _ByThread(terminal, log)
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(original, 2)
+            os.close(original)
+            terminal.close()
+
+
+class _ByThread(io.TextIOBase):
+    """A stream whose text goes one way from the main thread, and another from all others."""
+
+    def __init__(self, main: TextIO, others: TextIO):
+        self._main = main
+        self._others = others
+
+    def _stream(self) -> TextIO:
+        return self._main if threading.current_thread() is threading.main_thread() else self._others
+
+    def write(self, text: str) -> int:
+        """Write to the thread's stream."""
+        with contextlib.suppress(ValueError):  # a thread of Ray's may outlive the log
+            self._stream().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the thread's stream."""
+        with contextlib.suppress(ValueError):
+            self._stream().flush()
+
+    def fileno(self) -> int:
+        """Of the thread's stream."""
+        return self._stream().fileno()
+
+    def isatty(self) -> bool:
+        """Of the thread's stream."""
+        return self._stream().isatty()
 
 
 def _quiet_environment() -> None:
