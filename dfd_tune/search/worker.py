@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dfd_tune.distill.process import Process
+from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.student import find_result, save_result, train_student
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.search.runtime import TrialResources
@@ -88,6 +88,9 @@ class TuneProcess:
 
         tune.report({TRIAL_KEY: self.key, **metrics})
 
+    def resumed(self, history: list[EpochMetrics]) -> None:
+        """Nothing is told of epochs that were reported before."""
+
 
 @dataclass(frozen=True)
 class TrainProcess:
@@ -103,6 +106,9 @@ class TrainProcess:
         from ray import train
 
         train.report({TRIAL_KEY: self.key, **metrics})
+
+    def resumed(self, history: list[EpochMetrics]) -> None:
+        """Nothing is told of epochs that were reported before."""
 
 
 def _run_local(point: dict[str, Any], context: TrialContext) -> None:
