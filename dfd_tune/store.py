@@ -1,6 +1,8 @@
 """The store: the folder that holds datasets, teachers, banks, trials and searches, each under its key.
 
-Everything appears whole or not at all: files are written beside their place and renamed, folders too.
+Everything appears whole or not at all: files are written beside their place and renamed, folders too. Each entry has
+a manifest, the sizes and digests of its files, written last; an entry that does not match it does not count. A disk
+that can't be read just now is an error, and no reason to make anything anew.
 Not for: what the files mean. Layout:
 
     datasets/<key>/      train.arrow, validation.arrow, test.arrow, dataset.json
@@ -10,20 +12,23 @@ Not for: what the files mean. Layout:
     frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
     trials/<key>/        student.safetensors, result.json
+    checkpoints/<key>/<epoch>/  state.safetensors, state.json       trainings that are under way
     searches/<name>/     search.json, trials/<key>.json, run.json, logs/, best/, report files
     mlflow.db, mlflow_artifacts/
     leases/              lock files, empty; beside those that are held, who holds them
-    leases/              lock files; empty
     store.json           the store's identity
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +38,8 @@ from typing import Any
 
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding
+
+MANIFEST_FILE = "manifest.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -69,9 +76,11 @@ class Store:
 
     @contextlib.contextmanager
     def publish(self, *parts: str) -> Iterator[Path]:
-        """A fresh folder to fill, renamed to its place when the block ends without an error.
+        """A fresh folder to fill. When the block ends without an error it gets its manifest, goes to the disk, and is
+        renamed to its place.
 
-        If the place is taken by then, by someone who was quicker, theirs is kept: equal keys mean equal content.
+        If the place is taken by then, by someone who was quicker, theirs is kept, as equal keys mean equal content; but
+        what does not match its manifest, in sizes and digests, gives way.
         """
         final = self.path(*parts)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +88,32 @@ class Store:
         try:
             yield draft
             draft.chmod(0o755)
-            try:
-                draft.rename(final)
-            except OSError:
-                if not final.is_dir():
-                    raise
+            write_manifest(draft)
+            while not _renamed(draft, final) and not _sound(final):
+                self.set_aside(*parts)
+            _sync(final.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+        for damaged in final.parent.glob(f"{_aside(final)}*"):
+            shutil.rmtree(damaged, ignore_errors=True)
+
+    def whole(self, *parts: str) -> bool:
+        """Whether an entry is there with all of its files, each of its size; nothing is read but the manifest.
+
+        Raises:
+            OSError: it can't be told, as the disk can't be read just now.
+        """
+        return whole(self.path(*parts))
+
+    def set_aside(self, *parts: str) -> None:
+        """Rename an entry away, if it is there; it goes when another one is published in its place."""
+        final = self.path(*parts)
+        with contextlib.suppress(FileNotFoundError):
+            aside = Path(tempfile.mkdtemp(prefix=_aside(final), dir=final.parent))
+            try:
+                final.rename(aside / final.name)
+            except FileNotFoundError:
+                aside.rmdir()
 
     def clear_drafts(self, *parts: str) -> None:
         """Remove what killed publishers of an entry left; for the holder of its lease, as nobody drafts it then."""
@@ -114,9 +142,12 @@ class Store:
         final = self.path(*parts)
         if not final.exists():
             return
-        doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
-        final.rename(doomed / final.name)
-        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # someone else was quicker
+            doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
+            try:
+                final.rename(doomed / final.name)
+            finally:
+                shutil.rmtree(doomed, ignore_errors=True)
 
 
 def open_store(location: str | os.PathLike[str]) -> Store:
@@ -156,6 +187,148 @@ def existing_store(location: str | os.PathLike[str]) -> Store:
             "`dfd-tune launch`."
         )
     return Store(root)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write down the size and SHA-256 of every file in `folder`, and have all of it on the disk before returning."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST_FILE:
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        _sync(path)
+    write_json(folder / MANIFEST_FILE, {"files": files})
+    _sync(folder / MANIFEST_FILE)
+    _sync(folder)
+
+
+def whole(folder: Path, *names: str) -> bool:
+    """Whether the entry in `folder` has a manifest and the files `names`, or all of it, have the sizes it says.
+
+    Raises:
+        OSError: it can't be told, as the disk can't be read just now.
+    """
+    files = _manifest(folder)
+    return files is not None and all(
+        name in files and _size(folder / name) == files[name]["bytes"] for name in names or files
+    )
+
+
+def _sound(folder: Path) -> bool:
+    """Whether an entry is whole and all of its files have the digests that its manifest says. Reads all of it."""
+    files = _manifest(folder)
+    try:
+        return (
+            files is not None
+            and whole(folder)
+            and all(_digest(folder / name) == files[name]["sha256"] for name in files)
+        )
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return False
+
+
+def read_whole(folder: Path, name: str) -> bytes | None:
+    """The content of a file of the entry in `folder`, held against the manifest; None if it is not there or damaged.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
+    files = _manifest(folder)
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    if files is None or name not in files or files[name]["sha256"] != hashlib.sha256(content).hexdigest():
+        return None
+    return content
+
+
+def read_whole_json(folder: Path, name: str) -> dict[str, Any] | None:
+    """The content of a JSON file of the entry in `folder`; None if it is not there or damaged.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
+    content = read_whole(folder, name)
+    if content is None:
+        return None
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether an error says that something can't be read just now, and not that it is missing or damaged.
+
+    Libraries raise an OSError without a number where they do not understand a file's content.
+    """
+    return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """The manifest's files; None if there is no manifest, or none that is one."""
+    try:
+        files = json.loads((folder / MANIFEST_FILE).read_bytes())["files"]
+        assert all({"bytes", "sha256"} <= facts.keys() for facts in files.values())
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        return None
+    found: dict[str, dict[str, Any]] = files
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _renamed(draft: Path, final: Path) -> bool:
+    """Rename a folder; False if its place is taken."""
+    try:
+        draft.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _aside(final: Path) -> str:
+    """How the names begin under which what was `final` is set aside."""
+    return f".set-aside.{final.name}."
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems know no such thing for folders.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def problem_with_name(name: str) -> str | None:

@@ -1,5 +1,8 @@
+import errno
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from dfd_tune.errors import UserError
-from dfd_tune.store import existing_store, open_store, problem_with_name, read_json, write_json, write_text
+from dfd_tune.store import (
+    MANIFEST_FILE,
+    existing_store,
+    open_store,
+    problem_with_name,
+    read_json,
+    read_whole_json,
+    whole,
+    write_json,
+    write_manifest,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -27,7 +41,13 @@ def test_an_entry_appears_whole_when_the_block_ends(store):
         (draft / "one.txt").write_text("one")
         (draft / "sub").mkdir()
         assert not store.path("trials", "k").exists()
-    assert everything_in(store.root) == ["trials", "trials/k", "trials/k/one.txt", "trials/k/sub"]
+    assert everything_in(store.root) == [
+        "trials",
+        "trials/k",
+        "trials/k/manifest.json",
+        "trials/k/one.txt",
+        "trials/k/sub",
+    ]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -48,7 +68,7 @@ def test_of_two_publishers_the_first_to_end_is_kept(store):
         with store.publish("trials", "k") as quick:
             (quick / "who.txt").write_text("quick")
     assert store.path("trials", "k", "who.txt").read_text() == "quick"
-    assert everything_in(store.root) == ["trials", "trials/k", "trials/k/who.txt"]
+    assert everything_in(store.root) == ["trials", "trials/k", "trials/k/manifest.json", "trials/k/who.txt"]
 
 
 def test_a_file_in_the_place_of_an_entry_is_an_error(store):
@@ -72,7 +92,7 @@ def test_what_a_killed_process_leaves_is_no_entry(store):
     assert all(path.name.startswith(".") for path in store.path("trials").iterdir())
     with store.publish("trials", "k") as draft:
         (draft / "whole.txt").write_text("whole")
-    assert [path.name for path in store.path("trials", "k").iterdir()] == ["whole.txt"]
+    assert {path.name for path in store.path("trials", "k").iterdir()} == {"whole.txt", MANIFEST_FILE}
 
 
 def test_entries_can_be_read_by_others(store):
@@ -88,7 +108,196 @@ def test_a_discarded_entry_is_gone_and_others_stay(store):
             (draft / "one.txt").write_text("one")
     store.discard("trials", "k")
     store.discard("trials", "never-there")
-    assert everything_in(store.root) == ["trials", "trials/kept", "trials/kept/one.txt"]
+    assert everything_in(store.root) == ["trials", "trials/kept", "trials/kept/manifest.json", "trials/kept/one.txt"]
+
+
+# Manifests.
+
+
+@pytest.fixture
+def entry(store):
+    """The folder of an entry with two files, one of them in a folder of its own."""
+    with store.publish("trials", "k") as draft:
+        (draft / "one.json").write_text('{"one": 1}')
+        (draft / "sub").mkdir()
+        (draft / "sub" / "two.bin").write_bytes(b"two")
+    return store.path("trials", "k")
+
+
+def test_a_manifest_holds_sizes_and_digests(entry):
+    digests = {"one.json": hashlib.sha256(b'{"one": 1}').hexdigest(), "sub/two.bin": hashlib.sha256(b"two").hexdigest()}
+    assert read_json(entry / MANIFEST_FILE) == {
+        "files": {
+            "one.json": {"bytes": 10, "sha256": digests["one.json"]},
+            "sub/two.bin": {"bytes": 3, "sha256": digests["sub/two.bin"]},
+        }
+    }
+
+
+def test_the_manifest_is_written_when_everything_else_is_there(store, monkeypatch):
+    """And it goes to the disk after it, before the entry gets its name."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def watched(handle):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("names of open files are looked up in /proc")
+    monkeypatch.setattr(os, "fsync", watched)
+    with store.publish("trials", "k") as draft:
+        name = draft.name
+        (draft / "one.json").write_text("{}")
+        (draft / "sub").mkdir()
+    assert set(synced[:2]) == {"one.json", "sub"}
+    assert synced[2:] == [MANIFEST_FILE, name, "trials"]
+
+
+def cut_short(entry):
+    (entry / "sub" / "two.bin").write_bytes(b"tw")
+
+
+def grown(entry):
+    (entry / "sub" / "two.bin").write_bytes(b"two!")
+
+
+def missing(entry):
+    (entry / "sub" / "two.bin").unlink()
+
+
+def a_folder_in_its_place(entry):
+    missing(entry)
+    (entry / "sub" / "two.bin").mkdir()
+
+
+def no_manifest(entry):
+    (entry / MANIFEST_FILE).unlink()
+
+
+def an_empty_manifest(entry):
+    (entry / MANIFEST_FILE).write_text("")
+
+
+def half_a_manifest(entry):
+    text = (entry / MANIFEST_FILE).read_text()
+    (entry / MANIFEST_FILE).write_text(text[: len(text) // 2])
+
+
+def a_manifest_of_a_list(entry):
+    (entry / MANIFEST_FILE).write_text('{"files": ["one.json"]}')
+
+
+def a_manifest_without_digests(entry):
+    (entry / MANIFEST_FILE).write_text('{"files": {"one.json": {"bytes": 10}}}')
+
+
+def no_folder(entry):
+    shutil.rmtree(entry)
+
+
+DAMAGES = (
+    cut_short,
+    grown,
+    missing,
+    a_folder_in_its_place,
+    no_manifest,
+    an_empty_manifest,
+    half_a_manifest,
+    a_manifest_of_a_list,
+    a_manifest_without_digests,
+    no_folder,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_an_entry_that_does_not_match_its_manifest_is_not_whole_and_gives_way(damage, store, entry):
+    assert store.whole("trials", "k")
+    damage(entry)
+    assert not store.whole("trials", "k")
+    with store.publish("trials", "k") as draft:
+        (draft / "anew.txt").write_text("anew")
+    assert store.whole("trials", "k")
+    assert everything_in(store.path("trials")) == ["k", "k/anew.txt", "k/manifest.json"]
+
+
+def test_an_entry_with_a_bit_flipped_gives_way(store, entry):
+    (entry / "sub" / "two.bin").write_bytes(b"twO")
+    assert store.whole("trials", "k")  # a look at the sizes does not see it
+    with store.publish("trials", "k") as draft:
+        (draft / "anew.txt").write_text("anew")
+    assert everything_in(store.path("trials")) == ["k", "k/anew.txt", "k/manifest.json"]
+
+
+def test_single_files_can_be_asked_for(entry):
+    assert whole(entry, "one.json")
+    cut_short(entry)
+    assert whole(entry, "one.json")
+    assert not whole(entry, "sub/two.bin")
+    assert not whole(entry, "one.json", "sub/two.bin")
+    assert not whole(entry, "never-there")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"one": 2}', '{"one": 1, "more": 2}'])
+def test_json_that_is_not_what_was_written_is_not_read(content, entry):
+    assert read_whole_json(entry, "one.json") == {"one": 1}
+    (entry / "one.json").write_text(content)
+    assert read_whole_json(entry, "one.json") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "1", "no JSON"])
+def test_what_is_no_json_object_is_not_read_however_whole(content, entry):
+    (entry / "one.json").write_text(content)
+    write_manifest(entry)
+    assert whole(entry)
+    assert read_whole_json(entry, "one.json") is None
+
+
+def test_json_beside_an_entry_is_not_of_it(entry):
+    assert read_whole_json(entry, "none.json") is None
+    (entry / "late.json").write_text("{}")
+    assert read_whole_json(entry, "late.json") is None
+    assert read_whole_json(entry / "none", "one.json") is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_can_not_be_read_just_now_is_an_error_and_deletes_nothing(number, store, entry, monkeypatch):
+    before = everything_in(store.root)
+
+    def failing(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    for name in ("stat", "read_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, failing)
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                whole(entry)
+        assert caught.value.errno == number
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            read_whole_json(entry, "one.json")
+        with pytest.raises(OSError, match=os.strerror(number)), store.publish("trials", "k") as draft:
+            (draft / "anew.txt").write_text("anew")
+    assert everything_in(store.root) == before
+    assert store.whole("trials", "k")
+
+
+def test_what_is_set_aside_is_no_entry_and_goes_when_another_takes_its_place(store, entry):
+    store.set_aside("trials", "k")
+    store.set_aside("trials", "never-there")
+    store.set_aside("nowhere", "k")
+    assert not entry.exists()
+    assert [file.name for file in store.path("trials").rglob("one.json")] == ["one.json"]
+    assert all(path.name.startswith(".") for path in store.path("trials").iterdir())
+    store.clear_drafts("trials", "k")
+    assert len(list(store.path("trials").iterdir())) == 1
+    with store.publish("trials", "other"):
+        pass
+    assert len(list(store.path("trials").iterdir())) == 2
+    with store.publish("trials", "k"):
+        pass
+    assert sorted(path.name for path in store.path("trials").iterdir()) == ["k", "other"]
 
 
 def test_json_comes_back(tmp_path):

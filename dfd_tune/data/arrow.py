@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dfd_tune.errors import cause_of
+from dfd_tune.store import is_passing
 
 
 class DamagedFileError(Exception):
@@ -67,6 +68,7 @@ def read_split(path: Path, shape: tuple[int, int, int]) -> Split:
 
     Raises:
         DamagedFileError: the file is missing, cut short, foreign, or holds images of another shape.
+        OSError: the disk can't be read just now.
     """
     import pyarrow as pa
 
@@ -76,6 +78,8 @@ def read_split(path: Path, shape: tuple[int, int, int]) -> Split:
             raise DamagedFileError(f"{path.name} holds {reader.num_record_batches} record batches, not 1")
         batch = reader.get_batch(0)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         raise DamagedFileError(f"{path.name}: {cause_of(error)}") from None
     expected = {"image": pa.list_(pa.uint8(), math.prod(shape)), "label": pa.int64()}
     found = {field.name: field.type for field in batch.schema}

@@ -13,7 +13,7 @@ import numpy as np
 from dfd_tune.config import Camera
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,13 +29,16 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
 
     Returns:
         uint8 (N, C, r, r), memory-mapped, read-only.
+
+    Raises:
+        OSError: the disk can't be read just now, or not be written.
     """
     key = camera.key(dataset.digest)
     with store.lease(f"low_res-{key}"):
         found = _open(store, key, dataset, camera, split)
         if found is not None:
             return found
-        store.discard("low_res", key)
+        store.set_aside("low_res", key)
         store.clear_drafts("low_res", key)
         with store.publish("low_res", key) as folder:
             for number, name in enumerate(SPLITS):
@@ -50,11 +53,13 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
 
 def _open(store: Store, key: str, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
     folder = store.path("low_res", key)
+    if not whole(folder) or read_whole_json(folder, "camera.json") != _identity(dataset, camera):
+        return None
     try:
-        if read_json(folder / "camera.json") != _identity(dataset, camera):
-            return None
         pictures = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, AssertionError):
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         return None
     shape = (len(_split(dataset, split)), dataset.channels, camera.resolution, camera.resolution)
     return pictures if (pictures.dtype, pictures.shape) == (np.uint8, shape) else None

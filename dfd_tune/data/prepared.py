@@ -11,7 +11,6 @@ Not for: decoding (sources/), or what is done to images in training (views.py, d
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from dfd_tune.data.splits import stratified_split, stratified_subset
 from dfd_tune.digest import digest_arrays, digest_json
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
 from dfd_tune.rules import problems_in
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, read_whole_json, whole, write_json
 
 __all__ = ["DamagedFileError", "Dataset", "Split", "open_dataset", "prepare_dataset"]
 
@@ -93,7 +92,11 @@ def prepare_dataset(config: DatasetConfig, store: Store, say: Callable[[str], No
                 return open_dataset(folder)
             except DamagedFileError as error:
                 say(f"The prepared dataset '{folder}' is damaged ({error}); preparing it again.")
-                store.discard("datasets", key)
+                store.set_aside("datasets", key)
+            except OSError as error:
+                raise UserError(
+                    f"The prepared dataset '{folder}' can't be read ({cause_of(error)}); see to its disk."
+                ) from None
         raw = source.load(data, config.image_size, store.path("downloads"), say)
         raw = _subset(_checked(raw, source.name), config)
         try:
@@ -112,11 +115,14 @@ def open_dataset(folder: Path) -> Dataset:
 
     Raises:
         DamagedFileError: a file is missing, cut short, or does not belong there.
+        OSError: the disk can't be read just now.
     """
+    if not whole(folder):
+        raise DamagedFileError("a file is missing or cut short")
+    card = read_whole_json(folder, _CARD)
+    if card is None:
+        raise DamagedFileError(f"{_CARD} is not what was written")
     try:
-        card = read_json(folder / _CARD)
-        if card is None:
-            raise DamagedFileError(f"{_CARD} is missing")
         classes = tuple(card["classes"])
         shape = (card["channels"], card["image_size"], card["image_size"])
         splits = {name: _open_split(folder, name, shape, card["images"][name], len(classes)) for name in _SPLITS}
@@ -133,7 +139,7 @@ def open_dataset(folder: Path) -> Dataset:
             validation=splits["validation"],
             test=splits["test"],
         )
-    except (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+    except (KeyError, TypeError) as error:
         raise DamagedFileError(f"{_CARD}: {cause_of(error)}") from None
 
 

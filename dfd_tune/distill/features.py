@@ -18,7 +18,7 @@ from torch import Tensor
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.digest import digest_json
 from dfd_tune.models import Network
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
 BankLayout = Literal["views", "epochs"]
 FILL_BATCH = 512
@@ -164,11 +164,16 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
 
     Raises:
         BankMismatchError: it is missing, damaged, or not the bank of `identity`.
+        OSError: the disk can't be read just now.
     """
+    if not whole(folder):
+        raise BankMismatchError(f"the bank in {folder} is not there or not whole")
+    recorded: dict[str, Any] | None = read_whole_json(folder, "bank.json")
     try:
-        recorded: dict[str, Any] | None = read_json(folder / "bank.json")
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, AssertionError) as error:  # EOFError: an empty file
+    except (OSError, EOFError, ValueError) as error:  # EOFError: an empty file
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         raise BankMismatchError(f"the bank in {folder} can't be read: {error}") from error
     if recorded != asdict(identity):
         raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")

@@ -7,6 +7,7 @@ loss. Not for: the networks (models/super_resolution.py), or the student behind 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,10 @@ from dfd_tune.config import FrontendConfig, PretrainedConfig
 from dfd_tune.data.degradation import resize
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill import kept
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.networks import load_weights
+from dfd_tune.distill.process import Process
+from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.distill.training import DivergedError, batches
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
@@ -84,7 +88,8 @@ def ensure_frontend(
     low: tuple[np.ndarray, np.ndarray],
     high: tuple[np.ndarray, np.ndarray],
     content: Network | None,
-    device: torch.device,
+    process: Process,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[TrainedFrontend, bool]:
     """The front end from the store or, where it is not there, trained now and kept; and whether it was trained now.
 
@@ -95,7 +100,8 @@ def ensure_frontend(
         low: training and validation images as the camera sees them, uint8 (N, C, r, r).
         high: the same images at twice that side, uint8 (N, C, 2r, 2r).
         content: the teacher, where `config.content` is one.
-        device: where it is trained.
+        process: a single process.
+        checkpoints: of this training; None keeps none.
 
     Raises:
         DivergedError: a loss was not finite.
@@ -106,8 +112,8 @@ def ensure_frontend(
     def train() -> tuple[FrontEnd, kept.Facts]:
         with seeded(config.seed):
             network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
-            loss = _content_loss(store, config, dataset, content, device)
-            history = _train(network.to(device), config, low[0], high[0], loss, device)
+            loss = _content_loss(store, config, dataset, content, process.device)
+            history = _train(network.to(process.device), config, low[0], high[0], loss, process, checkpoints)
         network.cpu().eval()
         return network, {
             "content": _content_name(config),
@@ -115,7 +121,7 @@ def ensure_frontend(
             **_quality(network, low[1], high[1]),
         }
 
-    return kept.ensure(store, _place(config, dataset), partial(_frozen, config, dataset), train)
+    return kept.ensure(store, _place(config, dataset), partial(_frozen, config, dataset), train, checkpoints)
 
 
 def vgg19_at_hand(store: Store) -> Path | None:
@@ -143,19 +149,25 @@ def _train(
     low: np.ndarray,
     high: np.ndarray,
     content: Loss | None,
-    device: torch.device,
+    process: Process,
+    checkpoints: Checkpoints | None,
 ) -> list[dict[str, float]]:
     """Train in place by Adam, whose rate falls along a cosine; returns each epoch's losses."""
+    device = process.device
     inputs, targets = (torch.tensor(images).to(device) for images in (low, high))
     steps = math.ceil(len(inputs) / config.batch_size)
     alone = config.epochs if content is None else config.epochs // 2
     optimizer, schedule = _adam(network, config, steps * config.epochs)
-    judge = None
-    history = []
+    parts = {"generator": Trainee(network, optimizer, schedule)}
+    adversary = None
+    if content is not None:
+        adversary = _Adversary(config, inputs.shape[1], steps * (config.epochs - alone), device)
+        parts["adversary"] = adversary.trainee
+    run = Resumable(checkpoints, parts, process, epochs=config.epochs, clock=time.perf_counter, draws=False)
+    history = run.resume()
     network.train()
-    for epoch in range(config.epochs):
-        if content is not None and epoch == alone:
-            judge = _Adversary(config, inputs.shape[1], steps * (config.epochs - alone), device)
+    for epoch in range(len(history), config.epochs):
+        judge = adversary if epoch >= alone else None
         total = torch.zeros((), dtype=torch.float64, device=device)
         for batch in batches(len(inputs), config.batch_size, config.seed, epoch):
             where = torch.from_numpy(batch).to(device)
@@ -174,9 +186,11 @@ def _train(
         if not math.isfinite(mean):
             raise DivergedError(
                 f"The loss of the front end {config.kind} is not finite in epoch {epoch + 1}: frontend_learning_rate "
-                f"{config.learning_rate:g} is too high for it; lower it."
+                f"{config.learning_rate:g} is too high for it; lower it.",
+                epoch + 1,
             )
         history.append({"epoch": epoch + 1, "loss": mean, "adversarial": float(judge is not None)})
+        run.epoch_done(history)
     return history
 
 
@@ -192,6 +206,7 @@ class _Adversary:
         with seeded(config.seed + 1):
             self._network = discriminator(channels=channels, size=config.size).to(device)
         self._optimizer, self._schedule = _adam(self._network, config, steps)
+        self.trainee = Trainee(self._network, self._optimizer, self._schedule)
 
     def learn(self, restored: Tensor, true: Tensor) -> None:
         """One step towards telling restored images from true ones."""

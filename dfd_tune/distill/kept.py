@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 from torch import nn
 
 from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.networks import arrays_of
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
 WEIGHTS_FILE, FACTS_FILE = "network.safetensors", "network.json"
 
@@ -43,17 +45,23 @@ class Place:
 
 
 def find(store: Store, place: Place, thaw: Callable[[Weights, Facts], Found]) -> Found | None:
-    """What `thaw` makes of the weights and facts at `place`; None if they are not there, others, or damaged."""
+    """What `thaw` makes of the weights and facts at `place`; None if they are not there, others, or damaged.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
     folder = store.path(place.kind, place.key)
+    if not whole(folder):
+        return None
+    facts = read_whole_json(folder, FACTS_FILE)
     try:
-        facts = read_json(folder / FACTS_FILE)
         if facts is None or (facts["config"], facts["dataset"]) != (place.config, place.dataset):
             return None
-        weights = load_file(folder / WEIGHTS_FILE)
+        weights = load(_bytes_of(folder / WEIGHTS_FILE))
         if digest_arrays(weights) != facts["weights_digest"]:
             return None
         return thaw(weights, facts)
-    except (OSError, ValueError, SafetensorError, KeyError, AssertionError):
+    except (ValueError, SafetensorError, KeyError):
         return None
 
 
@@ -62,6 +70,7 @@ def ensure(
     place: Place,
     thaw: Callable[[Weights, Facts], Found],
     train: Callable[[], tuple[nn.Module, Facts]],
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Found, bool]:
     """The network at `place` or, where it is not there, one that `train` gives now; and whether it was trained now.
 
@@ -72,12 +81,14 @@ def ensure(
         place: where in it.
         thaw: makes weights and facts into what is returned.
         train: gives the trained network and what is known of it.
+        checkpoints: of its training, if it keeps any; removed once the network is there.
     """
     with store.lease(f"{place.kind}-{place.key}"):
         found = find(store, place, thaw)
         if found is not None:
+            _clear(checkpoints)  # of someone who was killed after publishing
             return found, False
-        store.discard(place.kind, place.key)
+        store.set_aside(place.kind, place.key)
         store.clear_drafts(place.kind, place.key)
         network, told = train()
         weights = arrays_of(network)
@@ -90,4 +101,20 @@ def ensure(
         with store.publish(place.kind, place.key) as folder:
             save_file(weights, folder / WEIGHTS_FILE)
             write_json(folder / FACTS_FILE, facts)
+        _clear(checkpoints)
         return thaw(weights, facts), True
+
+
+def _clear(checkpoints: Checkpoints | None) -> None:
+    if checkpoints is not None:
+        checkpoints.clear()
+
+
+def _bytes_of(file: Path) -> bytes:
+    """The content of a file; none where there is no file."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return b""

@@ -16,6 +16,7 @@ from dfd_tune.config import PretrainedConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill import kept
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
@@ -53,6 +54,7 @@ def ensure_pretrained(
     images: TrainingImages,
     validation: EvaluationImages,
     process: Process,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Pretrained, bool]:
     """The network from the store or, where it is not there, trained now and kept; and whether it was trained now.
 
@@ -63,14 +65,17 @@ def ensure_pretrained(
         images: the training images of the side that `config` asks for.
         validation: validation images of that side.
         process: a single process.
+        checkpoints: of this training; None keeps none.
     """
 
     def train() -> tuple[Network, kept.Facts]:
         network = fresh_network(config, dataset)
-        history = train_network(network, images, validation, recipe=config.recipe, process=process)
+        history = train_network(
+            network, images, validation, recipe=config.recipe, process=process, checkpoints=checkpoints
+        )
         return network, {"role": config.role, "val_accuracy": history[-1]["val_accuracy"], "history": history}
 
-    return kept.ensure(store, _place(config, dataset), partial(_frozen, config, dataset), train)
+    return kept.ensure(store, _place(config, dataset), partial(_frozen, config, dataset), train, checkpoints)
 
 
 def fresh_network(config: PretrainedConfig, dataset: Dataset) -> Network:

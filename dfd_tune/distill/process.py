@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 
+EpochMetrics = dict[str, float]
+
 
 class Process(Protocol):
     """One of `world_size` processes that train a network together, on its own device."""
@@ -31,16 +33,27 @@ class Process(Protocol):
     def report(self, metrics: Mapping[str, float]) -> None:
         """Hand on an epoch's metrics. Called once an epoch, by every rank."""
 
+    def resumed(self, history: list[EpochMetrics]) -> None:
+        """Learn the metrics of the epochs that an earlier attempt did, which are not reported again.
+
+        Called once, by every rank, before any report, where a training goes on from a checkpoint.
+        """
+
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """A process of its own, which keeps what is reported."""
+    """A process of its own, which keeps what it is told."""
 
     device: torch.device = torch.device("cpu")
     rank: int = 0
     world_size: int = 1
-    reported: list[dict[str, float]] = field(default_factory=list)
+    reported: list[EpochMetrics] = field(default_factory=list)
+    restored: list[EpochMetrics] = field(default_factory=list)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Append the metrics to `reported`."""
         self.reported.append(dict(metrics))
+
+    def resumed(self, history: list[EpochMetrics]) -> None:
+        """Put the history into `restored`."""
+        self.restored.extend(history)

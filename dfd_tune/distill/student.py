@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.config import PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.features import LiveMaps
 from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.networks import load_weights, network_for
@@ -23,7 +24,7 @@ from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, save_student
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, read_whole_json, whole, write_json
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
 
@@ -37,20 +38,45 @@ class TrialResult:
     dataset: str
     teacher: str | None
     metrics: dict[str, float]
-    """Of the last epoch, and `seconds` of the whole training."""
+    """Of the last epoch, and `seconds` of the whole training, in all attempts together."""
     history: list[dict[str, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies in the store."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialResult:
+        """The result that `to_json` made into `value`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if value.keys() != names or not isinstance(value["metrics"], dict) or not isinstance(value["history"], list):
+            raise ValueError(f"a result has {', '.join(sorted(names))}, not {', '.join(sorted(value))}")
+        return cls(**value)
 
 
 def train_student(
     config: TrialConfig,
     workbench: Workbench,
     process: Process,
+    checkpoints: Checkpoints | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Network, TrialResult]:
     """Train the student of `config`; the same call in one process or in each of several workers.
 
+    Args:
+        config: what to train.
+        workbench: of the dataset.
+        process: one of those that train the student together.
+        checkpoints: of this trial, which goes on from the latest; `save_result` takes them too.
+        clock: seconds that only grow.
+
     Raises:
         DivergedError: the loss did not stay finite.
+        OSError: a checkpoint can't be written, or not be read just now.
     """
     dataset = workbench.dataset
     started = clock()
@@ -62,9 +88,12 @@ def train_student(
         recipe=config.recipe,
         process=process,
         distillation=_distillation(config, student, workbench),
+        checkpoints=checkpoints,
+        clock=clock,
     )
     metrics = {name: value for name, value in history[-1].items() if name != "epoch"}
-    metrics["seconds"] = clock() - started
+    earlier = 0.0 if checkpoints is None else checkpoints.earlier_seconds
+    metrics["seconds"] = earlier + clock() - started
     result = TrialResult(
         key=config.key(dataset.digest),
         config=dataclasses.asdict(config),
@@ -86,18 +115,55 @@ def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
     return student
 
 
-def save_result(student: Network, result: TrialResult, config: TrialConfig, bench: Workbench) -> None:
-    """Publish a finished trial: weights (a front end's too) and result appear together, or not at all."""
+def save_result(
+    student: Network,
+    result: TrialResult,
+    config: TrialConfig,
+    bench: Workbench,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Publish a finished trial: weights (a front end's too) and result appear together, or not at all.
+
+    Then its checkpoints, if any were kept, are removed.
+    """
     frontend = None if config.low_res.frontend is None else bench.frontend(config.low_res.frontend).network
     with bench.store.publish("trials", result.key) as folder:
         save_student(folder / STUDENT_FILE, student, _card(config, bench.dataset, result), frontend)
-        write_json(folder / RESULT_FILE, dataclasses.asdict(result))
+        write_json(folder / RESULT_FILE, result.to_json())
+    if checkpoints is not None:
+        checkpoints.clear()
 
 
-def find_result(store: Store, key: str) -> TrialResult | None:
-    """The finished trial of that key; None if the store has none."""
-    value = read_json(store.path("trials", key, RESULT_FILE))
-    return None if value is None else TrialResult(**value)
+def find_result(store: Store, key: str, say: Callable[[str], None] | None = None) -> TrialResult | None:
+    """The finished trial of that key, whose student may be gone; None if the store has none.
+
+    Args:
+        store: where trials are kept.
+        key: of the trial.
+        say: takes a line where there is one that can't be used.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
+    folder = store.path("trials", key)
+    value = read_whole_json(folder, RESULT_FILE)
+    try:
+        if value is not None:
+            return TrialResult.from_json(value)
+    except ValueError:
+        pass
+    if say is not None and folder.exists():
+        say(f"The result of trial {key} is damaged and counts as absent.")
+    return None
+
+
+def student_there(store: Store, key: str) -> bool:
+    """Whether a finished trial's student lies in the store, of the size it was written with.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
+    return whole(store.path("trials", key), STUDENT_FILE)
 
 
 def student_file(store: Store, key: str) -> Path:

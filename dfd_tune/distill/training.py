@@ -19,16 +19,27 @@ from torch.optim.lr_scheduler import LRScheduler
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.splits import random_order
-from dfd_tune.distill.losses import joint_loss
+from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.losses import Losses, joint_loss
 from dfd_tune.distill.methods import Distillation
-from dfd_tune.distill.process import Process
+from dfd_tune.distill.process import EpochMetrics, Process
+from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.models import Network
-
-EpochMetrics = dict[str, float]
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number, so that going on would only warm the room."""
+    """The loss is no longer a finite number, so that going on would only warm the room. Survives pickling.
+
+    Attributes:
+        epoch: in which that was, from 1.
+    """
+
+    def __init__(self, problem: str, epoch: int):
+        super().__init__(problem, epoch)
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def train_network(
@@ -39,9 +50,10 @@ def train_network(
     recipe: Recipe,
     process: Process,
     distillation: Distillation | None = None,
+    checkpoints: Checkpoints | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[EpochMetrics]:
-    """Train `network` in place and report every epoch.
+    """Train `network` in place and report every epoch; go on from the latest of `checkpoints`, and keep more of them.
 
     Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
     views, as they were trained on), val_accuracy, val_loss, learning_rate (of the last step), images_per_second
@@ -50,6 +62,7 @@ def train_network(
 
     Raises:
         DivergedError: an epoch's loss is not finite.
+        OSError: a checkpoint can't be written, or not be read just now.
     """
     torch.manual_seed(recipe.seed + process.rank)
     network.to(memory_format=torch.channels_last)
@@ -63,8 +76,18 @@ def train_network(
     )
     steps = math.ceil(len(images) / recipe.batch_size)
     schedule = learning_rate_schedule(optimizer, recipe, total_steps=recipe.epochs * steps)
-    history = []
-    for epoch in range(recipe.epochs):
+    run = Resumable(
+        checkpoints,
+        {"network": Trainee(outputs, optimizer, schedule)},
+        process,
+        epochs=recipe.epochs,
+        clock=clock,
+        draws=True,
+    )
+    history = run.resume(warm_up=lambda: _warm_up(model, images, recipe, process, distillation))
+    if history:
+        process.resumed(list(history))
+    for epoch in range(len(history), recipe.epochs):
         started = clock()
         metrics = _train_epoch(model, images, recipe, process, distillation, optimizer, schedule, epoch)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
@@ -72,10 +95,12 @@ def train_network(
         if not all(map(math.isfinite, metrics.values())):
             raise DivergedError(
                 f"The loss is not finite in epoch {epoch + 1}: learning_rate {recipe.learning_rate:g} or λ is too "
-                "high for this network; lower one of them."
+                "high for this network; lower one of them.",
+                epoch + 1,
             )
-        process.report(metrics)
         history.append(metrics)
+        run.epoch_done(history)
+        process.report(metrics)
     network.to(memory_format=torch.contiguous_format)
     return history
 
@@ -94,23 +119,15 @@ def _train_epoch(
     sums = torch.zeros(4, dtype=torch.float64, device=process.device)
     used_rate = recipe.learning_rate
     for batch in batches(len(images), recipe.batch_size, recipe.seed, epoch):
-        mine = np.array_split(batch, process.world_size)[process.rank]
-        inputs, labels = images.batch(epoch, mine)
-        with torch.autocast(process.device.type, dtype=torch.bfloat16, enabled=process.device.type == "cuda"):
-            logits, adapted = model(inputs)
-        if distillation is None:
-            losses = joint_loss(logits, labels, None, 0.0)
-        else:
-            losses = joint_loss(logits, labels, distillation.loss(adapted, epoch, mine), distillation.lambda_)
+        losses, correct, mine = _losses(model, images, process, distillation, epoch, batch)
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; this weight makes that the mean over the global batch, even when
         # the ranks' shares of it differ by an image.
-        (losses.total * (len(mine) * process.world_size / len(batch))).backward()
+        (losses.total * (mine * process.world_size / len(batch))).backward()
         optimizer.step()
         used_rate = optimizer.param_groups[0]["lr"]
         schedule.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
-        sums += torch.stack([*(loss.detach() * len(mine) for loss in losses), correct]).double()
+        sums += torch.stack([*(loss.detach() * mine for loss in losses), correct]).double()
     if process.world_size > 1:
         torch.distributed.all_reduce(sums)
     loss, cross_entropy, distilled, accuracy = (sums / len(images)).tolist()
@@ -122,6 +139,46 @@ def _train_epoch(
         "train_accuracy": accuracy,
         "learning_rate": used_rate,
     }
+
+
+def _losses(
+    model: nn.Module,
+    images: TrainingImages,
+    process: Process,
+    distillation: Distillation | None,
+    epoch: int,
+    batch: np.ndarray,
+) -> tuple[Losses, Tensor, int]:
+    """Losses of this process's share of a batch, how many of its images were told right, and of how many."""
+    mine = np.array_split(batch, process.world_size)[process.rank]
+    inputs, labels = images.batch(epoch, mine)
+    with torch.autocast(process.device.type, dtype=torch.bfloat16, enabled=process.device.type == "cuda"):
+        logits, adapted = model(inputs)
+    if distillation is None:
+        losses = joint_loss(logits, labels, None, 0.0)
+    else:
+        losses = joint_loss(logits, labels, distillation.loss(adapted, epoch, mine), distillation.lambda_)
+    return losses, (logits.detach().argmax(1) == labels).sum(), len(mine)
+
+
+def _warm_up(
+    model: nn.Module,
+    images: TrainingImages,
+    recipe: Recipe,
+    process: Process,
+    distillation: Distillation | None,
+) -> None:
+    """Bring a model that is to go on where it was to the state of one that has taken a step.
+
+    After its first step, DistributedDataParallel puts the gradients into another order, in which three processes or
+    more round their sums otherwise. The step is not taken, but running statistics and random states have moved on.
+    """
+    if process.world_size == 1:
+        return
+    model.train()
+    first = batches(len(images), recipe.batch_size, recipe.seed, 0)[0]
+    _losses(model, images, process, distillation, 0, first)[0].total.backward()
+    model.zero_grad(set_to_none=True)
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ fresh one. Not for: anything that a trial changes (weights, optimiser, random st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.features import (
     BankedFeatures,
     BankIdentity,
@@ -56,10 +57,23 @@ class Workbench:
         dataset_key: name of the prepared dataset's folder in the store.
         banks: by teacher key, the banks that the plan asks for; a teacher without one runs live.
         device: where images and networks are put.
+        checkpoint_seconds: how long to train from one checkpoint to the next; with None, none are kept.
+        say: takes a line where a checkpoint can't be used.
     """
 
-    def __init__(self, store: Store, dataset_key: str, banks: Mapping[str, BankPlan], device: torch.device):
+    def __init__(
+        self,
+        store: Store,
+        dataset_key: str,
+        banks: Mapping[str, BankPlan],
+        device: torch.device,
+        *,
+        checkpoint_seconds: float | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
         self.store = store
+        self._checkpoint_seconds = checkpoint_seconds
+        self._say = say
         self.dataset: Dataset = open_dataset(store.path("datasets", dataset_key))
         self.banks = banks
         self.device = device
@@ -68,6 +82,24 @@ class Workbench:
         self.frontend = lru_cache(KEPT)(self._frontend)
         self.pretrained = lru_cache(KEPT)(self._pretrained)
         self.features = lru_cache(KEPT)(self._features)
+
+    def checkpoints(self, kind: str, key: str, stop_asked: Callable[[], bool] | None = None) -> Checkpoints | None:
+        """The checkpoints of a training, if this workbench keeps any.
+
+        Args:
+            kind: of the network: the folder of the store in which it will be kept.
+            key: under which it will.
+            stop_asked: whether the training is about to be stopped, so that a checkpoint is due at once.
+        """
+        if self._checkpoint_seconds is None:
+            return None
+        return Checkpoints(
+            self.store,
+            f"{kind}-{key}",
+            every_seconds=self._checkpoint_seconds,
+            stop_asked=stop_asked,
+            say=self._say,
+        )
 
     def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
         """The training images of the side, and in the views, that `config` asks for."""
@@ -82,6 +114,7 @@ class Workbench:
             self.images_for(config),
             self.validation_images(config.low_res),
             process,
+            self.checkpoints("pretrained", config.key(self.dataset.digest)),
         )
         filled = False
         if found.key in self.banks:
@@ -109,7 +142,8 @@ class Workbench:
             low=(low_train, low_validation),
             high=(high_train, high_validation),
             content=content,
-            device=process.device,
+            process=process,
+            checkpoints=self.checkpoints("frontends", config.key(self.dataset.digest)),
         )
 
     def pictures(self, split: str, low_res: LowRes) -> np.ndarray:
@@ -132,7 +166,7 @@ class Workbench:
         try:
             open_bank(folder, identity, live)
         except BankMismatchError:
-            self.store.discard("banks", identity.key)
+            self.store.set_aside("banks", identity.key)
             self.store.clear_drafts("banks", identity.key)
             fill_bank(self.store, identity, live)
             open_bank(folder, identity, live)

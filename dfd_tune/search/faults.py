@@ -87,14 +87,13 @@ def _loss_in_words(error: BaseException) -> str:
     text = str(error).lower()
     if getattr(error, "preempted", False):
         return "its node was pre-empted"
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "oom" in text.split():
+    if type(error).__name__ == "OutOfMemoryError":
         return "it was killed for want of memory"
-    if "node" in text and ("died" in text or "dead" in text or "terminated" in text or "unreachable" in text):
-        if "the actor died because its node has died" in text or "node was terminated" in text:
-            return "its node was lost"
-    if getattr(error, "actor_init_failed", False) or "creation task" in text:
+    if "its node has died" in text or "node was terminated" in text or type(error).__name__ == "NodeDiedError":
+        return "its node was lost"
+    if getattr(error, "actor_init_failed", False):
         return "its process could not start"
-    return "its process was lost"
+    return "its process was killed or crashed"
 
 
 def one_line(error: BaseException) -> str:

@@ -153,35 +153,40 @@ def _log_to_file(log_file: Path) -> None:
 
 @contextlib.contextmanager
 def _logged_to(log_file: Path) -> Iterator[None]:
-    """What Ray writes to this process's standard error goes to a file: from below Python, and from its own threads.
+    """What Ray writes to this process's standard streams goes to a file: from below Python, and from its own threads.
 
-    What the main thread writes there is meant for a person, and still reaches one.
+    What other threads write there is meant for a person, and still reaches one.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
-    original, before = os.dup(2), sys.stderr
-    terminal = os.fdopen(os.dup(original), "w", buffering=1, encoding="utf-8", errors="replace")
+    below, shown = os.dup(2), (sys.stdout, sys.stderr)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
     with log_file.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
         os.dup2(log.fileno(), 2)
-        sys.stderr = _ByThread(terminal, log)
+        sys.stdout, sys.stderr = _WithoutRay(shown[0], log), _WithoutRay(terminal, log)
         try:
             yield
         finally:
-            sys.stderr = before
-            os.dup2(original, 2)
-            os.close(original)
+            sys.stdout, sys.stderr = shown
+            os.dup2(below, 2)
+            os.close(below)
             terminal.close()
 
 
-class _ByThread(io.TextIOBase):
-    """A stream whose text goes one way from the main thread, and another from all others."""
+class _WithoutRay(io.TextIOBase):
+    """A stream of which Ray's own threads, known by their names, write to a log instead."""
 
-    def __init__(self, main: TextIO, others: TextIO):
-        self._main = main
-        self._others = others
+    def __init__(self, stream: TextIO, log: TextIO):
+        self._original = stream
+        self._log = log
 
     def _stream(self) -> TextIO:
-        return self._main if threading.current_thread() is threading.main_thread() else self._others
+        return self._log if threading.current_thread().name.startswith("ray_") else self._original
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream."""
+        return self._original.encoding
 
     def write(self, text: str) -> int:
         """Write to the thread's stream."""
@@ -195,12 +200,12 @@ class _ByThread(io.TextIOBase):
             self._stream().flush()
 
     def fileno(self) -> int:
-        """Of the thread's stream."""
-        return self._stream().fileno()
+        """Of the stream."""
+        return self._original.fileno()
 
     def isatty(self) -> bool:
-        """Of the thread's stream."""
-        return self._stream().isatty()
+        """Of the stream."""
+        return self._original.isatty()
 
 
 def _quiet_environment() -> None:

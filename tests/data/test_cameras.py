@@ -70,7 +70,7 @@ def test_pictures_are_taken_once_and_then_mapped_read_only(
 ) -> None:
     first = pictures_of(store, dataset)
     files = {file.name: file.stat().st_mtime_ns for file in folder_of(store, dataset).iterdir()}
-    assert files.keys() == {"train.npy", "validation.npy", "test.npy", "camera.json"}
+    assert files.keys() == {"train.npy", "validation.npy", "test.npy", "camera.json", "manifest.json"}
     # Whoever took another picture now would fail.
     monkeypatch.setattr(cameras, "take_pictures", None)
     for name in SPLITS:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import fresh_store, trial, workbench
-from two_processes import pair
+from two_processes import group
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.process import SingleProcess
@@ -26,7 +26,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def two_processes() -> Iterator[Callable[..., list[Any]]]:
     """Call `task(number, *arguments)` in two other processes at once; starting them takes seconds."""
-    with pair() as call:
+    with group(2) as call:
         yield call
 
 

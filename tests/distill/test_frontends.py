@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from tiny import CPU, bits, fresh_store, prepared, run, trial, workbench
+from tiny import bits, fresh_store, prepared, run, trial, workbench
 from torch.nn import functional as F
 from two_processes import prepare_frontend
 
@@ -37,6 +37,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.super_resolution import build_frontend, discriminator
 from dfd_tune.rules import settings_of
+from dfd_tune.store import MANIFEST_FILE
 
 KINDS = ("vdsr", "espcn", "srgan")
 QUICK = {
@@ -137,7 +138,7 @@ def test_a_front_end_beats_bicubic_enlargement_where_there_is_something_to_learn
         low=(low, low_held_out),
         high=(high, high_held_out),
         content=None,
-        device=CPU,
+        process=SingleProcess(),
     )
     assert found.psnr > found.bicubic_psnr + 1
     assert found.ssim > found.bicubic_ssim
@@ -199,7 +200,7 @@ def test_images_without_any_error_have_a_finite_quality(store):
     sides = {"low": (flat[0], flat[0]), "high": (flat[1], flat[1])}
     bench = workbench(store)
     # Whatever is learnt, bicubic enlargement of a flat image is exact.
-    found, _ = ensure_frontend(store, config_of("vdsr"), bench.dataset, **sides, content=None, device=CPU)
+    found, _ = ensure_frontend(store, config_of("vdsr"), bench.dataset, **sides, content=None, process=SingleProcess())
     assert found.bicubic_psnr == MOST_PSNR
     assert found.psnr <= MOST_PSNR
 
@@ -377,7 +378,7 @@ def test_a_front_end_is_trained_once_and_then_found(kind, store):
     first = trained(store, config)
     bench = workbench(store)
     files = {file: file.stat().st_mtime_ns for file in folder_of(bench, config).iterdir()}
-    assert {file.name for file in files} == {WEIGHTS_FILE, FACTS_FILE}
+    assert {file.name for file in files} == {WEIGHTS_FILE, FACTS_FILE, MANIFEST_FILE}
     second, now = bench.prepare_frontend(config, SingleProcess())
     assert not now
     assert {file: file.stat().st_mtime_ns for file in folder_of(bench, config).iterdir()} == files

@@ -13,6 +13,7 @@ from torch import nn
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.kept import FACTS_FILE, WEIGHTS_FILE, Place, ensure, find
 from dfd_tune.distill.networks import arrays_of
+from dfd_tune.store import MANIFEST_FILE
 
 PLACE = Place(kind="kept", key="abc", config={"epochs": 3}, dataset="d" * 16)
 
@@ -51,7 +52,7 @@ def folder(store, trained):
 
 
 def test_an_entry_holds_weights_facts_and_whose_they_are(folder):
-    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, FACTS_FILE}
+    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, FACTS_FILE, MANIFEST_FILE}
     assert json.loads((folder / FACTS_FILE).read_text()) == {
         "config": {"epochs": 3},
         "dataset": "d" * 16,

@@ -24,6 +24,7 @@ from dfd_tune.distill.pretrained import (
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import evaluate, train_network
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.store import MANIFEST_FILE
 
 CONFIG = trial().teacher()
 
@@ -49,7 +50,7 @@ def test_a_network_is_trained_once_and_then_found(store):
     first, trained = ensure(bench)
     assert trained
     files = {file: file.stat().st_mtime_ns for file in folder_of(bench).iterdir()}
-    assert {file.name for file in files} == {WEIGHTS_FILE, FACTS_FILE}
+    assert {file.name for file in files} == {WEIGHTS_FILE, FACTS_FILE, MANIFEST_FILE}
     second, trained = ensure(bench)
     assert not trained
     assert {file: file.stat().st_mtime_ns for file in folder_of(bench).iterdir()} == files

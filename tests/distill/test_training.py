@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
+import pickle
 from functools import partial
 
 import numpy as np
@@ -313,6 +315,10 @@ def test_a_loss_that_is_not_finite_ends_the_training():
     assert "lower" in str(caught.value)
     # The epoch that diverged is not reported, so no scheduler ranks it.
     assert process.reported == []
+    assert caught.value.epoch == 1
+    for survivor in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+        assert isinstance(survivor, DivergedError)
+        assert (str(survivor), survivor.epoch) == (str(caught.value), 1)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

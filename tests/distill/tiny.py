@@ -15,7 +15,7 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import TrialResult, train_student
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.models import Network, build_network
-from dfd_tune.store import Store, open_store, write_json
+from dfd_tune.store import Store, open_store, write_json, write_manifest
 
 SIDE, CLASSES = 8, ("high", "middle", "low")
 COUNTS = {"train": 40, "validation": 9, "test": 30}
@@ -54,6 +54,7 @@ def write_dataset(store: Store, key: str = "tiny", first_seed: int = 0) -> str:
         "images": COUNTS,
     }
     write_json(folder / "dataset.json", card)
+    write_manifest(folder)
     return key
 
 

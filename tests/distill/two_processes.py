@@ -1,12 +1,13 @@
-"""Two spawned processes, and what they do in the tests of this folder. Not tests."""
+"""Two or more spawned processes, and what they do in the tests of this folder. Not tests."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.distributed
 from tiny import CPU, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Method, Recipe
+from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.features import LiveFeatures, LiveMaps
 from dfd_tune.distill.methods import COMPARED, Distillation, adapters_for, loss_of
 from dfd_tune.distill.process import Process, SingleProcess
@@ -22,17 +24,17 @@ from dfd_tune.distill.training import train_network
 from dfd_tune.store import Store
 
 _together: Any = None
-"""A barrier that both processes reach before either starts its task."""
+"""A barrier that all processes reach before any starts its task."""
 
 
-@contextmanager
-def pair() -> Iterator[Callable[..., list[Any]]]:
-    """Gives a function that calls `task(number, *arguments)` in both processes, number 0 and 1, at once."""
+@contextlib.contextmanager
+def group(size: int) -> Iterator[Callable[..., list[Any]]]:
+    """Gives a function that calls `task(number, *arguments)` in all processes, with numbers from 0, at once."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, spawn, _initialise, (spawn.Barrier(2),)) as pool:
+    with ProcessPoolExecutor(size, spawn, _initialise, (spawn.Barrier(size),)) as pool:
 
         def call(task: Callable[..., Any], *arguments: Any) -> list[Any]:
-            futures = [pool.submit(_at_once, task, number, *arguments) for number in range(2)]
+            futures = [pool.submit(_at_once, task, number, *arguments) for number in range(size)]
             return [future.result(timeout=120) for future in futures]
 
         yield call
@@ -51,15 +53,20 @@ def _at_once(task: Callable[..., Any], number: int, *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Rank:
-    """One of two processes that train together."""
+    """One of several processes that train together."""
 
     rank: int
     world_size: int = 2
     device: torch.device = CPU
     reported: list[dict[str, float]] = field(default_factory=list)
 
+    restored: list[dict[str, float]] = field(default_factory=list)
+
     def report(self, metrics: Mapping[str, float]) -> None:
         self.reported.append(dict(metrics))
+
+    def resumed(self, history: list[dict[str, float]]) -> None:
+        self.restored.extend(history)
 
 
 def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
@@ -83,12 +90,52 @@ def train_distributed(rank: int, root: Path, meeting: Path, *arguments: Any) -> 
         torch.distributed.destroy_process_group()
 
 
+class KilledError(Exception):
+    """In the place of a kill: what follows it is not run."""
+
+
+def train_and_resume(rank: int, size: int, root: Path, meeting: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """`train_distilled` with dropout as one of `size` ranks: undisturbed, and killed after two epochs and resumed."""
+    torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
+    process = partial(Rank, rank, size)
+    train = partial(train_distilled, root=root, recipe=recipe, method="fitnets", dropout=0.5)
+
+    def kept() -> Checkpoints:
+        # Only rank 0 decides, so the others may think what they like.
+        return Checkpoints(Store(root), "trials-key", every_seconds=0.0 if rank == 0 else 1e9)
+
+    try:
+        undisturbed = train(process())
+        with contextlib.suppress(KilledError):
+            train(KilledAfter(rank, size, epochs=2), checkpoints=kept())
+        return [undisturbed, train(process(), checkpoints=kept())]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class KilledAfter(Rank):
+    """A process that is killed when so many epochs are done."""
+
+    epochs: int = 1
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        if metrics["epoch"] == self.epochs:
+            raise KilledError
+
+
 def train_distilled(
-    process: Process, root: Path, recipe: Recipe, method: Method = "dfd", backbone: str = "alexnet"
+    process: Process,
+    root: Path,
+    recipe: Recipe,
+    method: Method = "dfd",
+    backbone: str = "alexnet",
+    dropout: float = 0.0,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Train an AlexNet by an untrained teacher; plain values, for they may come from another process."""
     bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
-    student = network(seed=1)
+    student = network(seed=1, dropout=dropout)
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
     live = LiveFeatures(teacher, bench.images_for(config.teacher()))
     adapters = adapters_for(config, student, [teacher])
@@ -98,6 +145,7 @@ def train_distilled(
         bench.validation_images(config.low_res),
         recipe=recipe,
         process=process,
+        checkpoints=checkpoints,
         distillation=Distillation(
             config.lambda_,
             loss_of(config),
@@ -111,5 +159,6 @@ def train_distilled(
     return {
         "history": without_times(history),
         "reported": without_times(process.reported),
+        "restored": without_times(process.restored),
         "weights": {name: tensor.numpy() for name, tensor in trained.state_dict().items()},
     }

@@ -1,0 +1,144 @@
+"""Checkpoints of a training in the store, one for each epoch at which one was taken; the highest whole one counts.
+
+    checkpoints/<key>/<epoch>/  state.safetensors  state.json
+
+Named by epoch, so that a node that was cut off and comes back does not overwrite what is newer. Not for: what a
+checkpoint is made of, or how several processes agree on one (resume.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dfd_tune.store import Store, read_whole, read_whole_json, whole, write_json
+
+FOLDER = "checkpoints"
+STATE_FILE, FACTS_FILE = "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training as it stands at the end of an epoch."""
+
+    epoch: int
+    """How many are done."""
+    tensors: Mapping[str, Tensor]
+    """On the CPU, contiguous; by names that the training gives."""
+    history: list[dict[str, float]]
+    """Metrics of the epochs done."""
+    seconds: float
+    """That these epochs took, in all attempts together."""
+
+
+class Checkpoints:
+    """Checkpoints of one network's training under one key.
+
+    Args:
+        store: where they are kept.
+        key: of the training, among all kinds of networks: no two share one.
+        every_seconds: how long to wait, since the start or the last one, until the next is due.
+        clock: seconds that only grow.
+        stop_asked: whether the training is about to be stopped, so that a checkpoint is due at once.
+        say: takes a line where a checkpoint can't be used.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        *,
+        every_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        stop_asked: Callable[[], bool] | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.key = key
+        self.say = say or (lambda line: None)
+        self.earlier_seconds = 0.0
+        """Of the checkpoint from which the training goes on: what earlier attempts took for its epochs."""
+        self._store = store
+        self._every_seconds = every_seconds
+        self._clock = clock
+        self._stop_asked = stop_asked
+        self._last = clock()
+
+    def latest(self) -> Snapshot | None:
+        """The checkpoint of the highest epoch that is whole; None if there is none. Damaged ones are set aside.
+
+        Raises:
+            OSError: the disk can't be read just now.
+        """
+        for epoch in reversed(self._epochs()):
+            snapshot = self._read(epoch)
+            if snapshot is not None:
+                return snapshot
+            self.say(f"The checkpoint of epoch {epoch} of {self.key} is damaged; an earlier one is looked for.")
+            self._store.set_aside(FOLDER, self.key, _name(epoch))
+        return None
+
+    def at(self, epoch: int) -> Snapshot:
+        """The checkpoint of that epoch.
+
+        Raises:
+            OSError: it is not there or not whole, as this process sees the store.
+        """
+        snapshot = self._read(epoch)
+        if snapshot is None:
+            raise OSError(f"the checkpoint of epoch {epoch} of {self.key} is not seen in {self._store.root}")
+        return snapshot
+
+    def due(self) -> bool:
+        """Whether it is time for one, or one is asked for."""
+        return (
+            self._stop_asked is not None and self._stop_asked()
+        ) or self._clock() - self._last >= self._every_seconds
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Keep a checkpoint, and then remove those of earlier epochs."""
+        with self._store.publish(FOLDER, self.key, _name(snapshot.epoch)) as folder:
+            safetensors.torch.save_file(dict(snapshot.tensors), folder / STATE_FILE)
+            facts = {"epoch": snapshot.epoch, "seconds": snapshot.seconds, "history": snapshot.history}
+            write_json(folder / FACTS_FILE, facts)
+        self._last = self._clock()
+        epochs = self._epochs()
+        kept = next((epoch for epoch in reversed(epochs) if self._store.whole(FOLDER, self.key, _name(epoch))), 0)
+        for epoch in epochs:
+            if epoch < kept:
+                self._store.discard(FOLDER, self.key, _name(epoch))
+
+    def clear(self) -> None:
+        """Remove all of them: the training is over, and what it gave is kept elsewhere."""
+        self._store.discard(FOLDER, self.key)
+
+    def _epochs(self) -> list[int]:
+        """Of what lies there, whole or not; lowest first."""
+        try:
+            names = [entry.name for entry in self._store.path(FOLDER, self.key).iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _read(self, epoch: int) -> Snapshot | None:
+        folder = self._store.path(FOLDER, self.key, _name(epoch))
+        if not whole(folder):
+            return None
+        # Read in one piece anyway, so the digest is as good as free.
+        facts: dict[str, Any] | None = read_whole_json(folder, FACTS_FILE)
+        state = read_whole(folder, STATE_FILE)
+        if facts is None or state is None:
+            return None
+        try:
+            return Snapshot(facts["epoch"], safetensors.torch.load(state), facts["history"], facts["seconds"])
+        except (KeyError, SafetensorError):
+            return None
+
+
+def _name(epoch: int) -> str:
+    return f"{epoch:06}"
