@@ -1,6 +1,6 @@
-"""Where MLflow is, whether it answers, and its database made ready before anyone else touches it.
+"""Whether MLflow answers, its database made ready before anyone else touches it, and what its failures mean.
 
-Not for: what is written there (runs.py, models.py).
+Not for: what is written there (runs.py, models.py), nor for addresses as such (address.py).
 """
 
 from __future__ import annotations
@@ -9,28 +9,43 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.store import Store
+from dfd_tune.tracking.address import Address, read_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-SERVERS = ("http", "https")
 PROBE_SECONDS = 5
 """How long a server may take to answer; MLflow's own patience is minutes."""
+REQUEST_SECONDS = 20
 
-_ALLOWED = "a server (http://HOST:PORT) or a database (sqlite:////FOLDER/mlflow.db, postgresql://, mysql://, mssql://)"
+_REFUSALS = (
+    "BAD_REQUEST",
+    "CUSTOMER_UNAUTHORIZED",
+    "ENDPOINT_NOT_FOUND",
+    "FEATURE_DISABLED",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_CONFLICT",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+)
+"""MLflow's answers that asking once more, later, does not change."""
 
 
-def resolve_address(store: Store, uri: str | None) -> str:
+def resolve_address(store: Store, uri: str | None) -> Address:
     """The address of MLflow: as given, or the store's own SQLite database. Imports no mlflow.
 
     A server is asked once whether it is there.
@@ -38,70 +53,48 @@ def resolve_address(store: Store, uri: str | None) -> str:
     Raises:
         UserError: the address is none that MLflow takes, or the server there does not answer.
     """
-    if uri is None:
-        return _own_database(store)
-    scheme = uri.split(":", 1)[0].lower() if ":" in uri else ""
-    if scheme in SERVERS:
-        return _answering_server(uri.rstrip("/"))
-    if scheme.split("+", 1)[0] not in DATABASES or "://" not in uri:
-        raise UserError(_problem_with(uri, scheme))
-    if scheme.startswith("sqlite"):
-        return _absolute_sqlite(uri)
-    return uri
+    address = read_address(store, uri)
+    if address.is_server:
+        _ask_whether_it_is_there(address)
+    return address
 
 
-def is_server(address: str) -> bool:
-    """Whether the address is an MLflow server's, which knows itself where artifacts go."""
-    return address.split(":", 1)[0].lower() in SERVERS
-
-
-def shown(address: str) -> str:
-    """The address for messages: without its password."""
-    try:
-        password = urlsplit(address).password
-    except ValueError:
-        return address
-    return address.replace(f":{password}@", ":***@", 1) if password else address
-
-
-def connect(store: Store, address: str) -> MlflowClient:
+def connect(store: Store, address: Address) -> MlflowClient:
     """A client for a resolved address. A database is made ready first, by one process at a time.
 
     Raises:
         UserError: the database can't be opened or is of another MLflow version; the server refuses.
     """
-    _import_mlflow_quietly()
+    import_mlflow_quietly()
     from mlflow import MlflowClient
 
     with refusals_as_user_errors(address, "can't be used"):
-        if is_server(address):
-            # Later calls may wait for a busy server, but not MLflow's four minutes each.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-            client = MlflowClient(tracking_uri=address, registry_uri=address)
-            with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT=str(PROBE_SECONDS)):
+        if address.is_server:
+            _tell_mlflow_how_to_ask(address)
+            client = MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
+            with _environment(MLFLOW_HTTP_REQUEST_TIMEOUT=str(PROBE_SECONDS)):
                 client.search_experiments(max_results=1)
             return client
         with store.lease("mlflow"):
             prepare_database(store, address)
         # Not before: a client opens its database as soon as it is made.
-        return MlflowClient(tracking_uri=address, registry_uri=address)
+        return MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
 
 
-def prepare_database(store: Store, address: str) -> None:
+def prepare_database(store: Store, address: Address) -> None:
     """Create or check the database's tables and its default experiment. The caller holds the lease."""
-    _import_mlflow_quietly()
+    import_mlflow_quietly()
     import sqlalchemy
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     # MLflow tries a database that it can't open for 100 seconds; this asks once.
-    engine = sqlalchemy.create_engine(address)
+    engine = sqlalchemy.create_engine(address.uri)
     try:
         sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
     # The store is made directly because a client would record ./mlruns as the default place of artifacts.
-    SqlAlchemyStore(address, artifact_root(store))
+    SqlAlchemyStore(address.uri, artifact_root(store))
 
 
 def artifact_root(store: Store) -> str:
@@ -110,25 +103,57 @@ def artifact_root(store: Store) -> str:
 
 
 @contextlib.contextmanager
-def refusals_as_user_errors(address: str, what_happened: str) -> Iterator[None]:
-    """Turn what MLflow, its database or the network raise into one UserError that names the address."""
+def refusals_as_user_errors(address: Address, what_happened: str) -> Iterator[None]:
+    """Turn what MLflow, its database or the network raise into one UserError that names the address.
+
+    Nothing is chained to it, as its causes may hold the password. An error of any other kind goes on, unless it
+    holds the password.
+    """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
-        if isinstance(error, _refusals()):
-            raise UserError(f"MLflow at '{shown(address)}' {what_happened} ({reason(error)}).") from error
+        if isinstance(error, _failures()) or any(address.reveals(str(link)) for link in _chain(error)):
+            raise UserError(f"MLflow at '{address}' {what_happened} ({reason(error, address)}).") from None
         raise
 
 
-def reason(error: BaseException) -> str:
-    """The cause of a failure, short enough for a sentence."""
-    text = cause_of(error)
+def reason(error: BaseException, address: Address) -> str:
+    """The cause of a failure, short enough for a sentence, and without the address's password."""
+    links = list(_chain(error))
+    if isinstance(error, _failures()):
+        if system := next((link for link in links if isinstance(link, OSError) and link.strerror), None):
+            return address.scrubbed(cause_of(system)) or type(system).__name__
+        if any(type(link).__name__.endswith("Timeout") for link in links):
+            return "no answer in time"
+    text = re.sub(r" object at 0x[0-9a-f]+", "", cause_of(error))
     if "out-of-date database schema" in text:
         return "its database is of another MLflow version; back it up and run `mlflow db upgrade ADDRESS`"
+    text = address.scrubbed(text) or type(error).__name__
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def is_away(error: BaseException) -> bool:
+    """Whether a failure may pass by itself: no answer, a broken connection, a busy or full database."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code not in _REFUSALS
+    return isinstance(error, _failures()) and not isinstance(error, ImportError)
+
+
+def import_mlflow_quietly() -> None:
+    """Import mlflow without what it and its libraries log: failures are told by us, once."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search reports to its user, to nobody else
+    import mlflow  # noqa: F401
+
+    # Their errors are raised as well; what they log repeats addresses, passwords and all.
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _failures() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -136,65 +161,42 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (MlflowException, RequestException, SQLAlchemyError, ImportError, OSError)
 
 
-def _import_mlflow_quietly() -> None:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a search reports to its user, to nobody else
-    import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _problem_with(uri: str, scheme: str) -> str:
-    if scheme in ("", "file"):
-        return (
-            f"The MLflow address '{uri}' is a folder, which MLflow no longer takes; give {_ALLOWED}, "
-            "or none for the database in the store."
-        )
-    return f"The MLflow address '{uri}' is neither {_ALLOWED.replace(' or ', ' nor ', 1)}; give one of these."
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
-def _own_database(store: Store) -> str:
-    # MLflow reads such a path both as it is and unescaped: it opens the one and makes folders for the other.
-    if bad := [character for character in "%?#" if character in str(store.root)]:
-        raise UserError(
-            f"The store '{store.root}' has a '{bad[0]}' in its path, which MLflow's database can't have; "
-            "name another store, or give the address of an MLflow server."
-        )
-    return f"sqlite:///{store.path('mlflow.db')}"
+def _tell_mlflow_how_to_ask(address: Address) -> None:
+    """The process-wide settings of MLflow's REST client, which has no others."""
+    # MLflow's own repeats would make a run twice where just the answer was lost; who repeats here looks first.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
+    if address.user and address.password:
+        # Not in the address, which MLflow and its libraries repeat in logs and errors.
+        os.environ["MLFLOW_TRACKING_USERNAME"] = address.user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = address.password
 
 
-def _absolute_sqlite(uri: str) -> str:
-    """The same database whatever folder a process works in."""
-    head, _, rest = uri.partition(":///")
-    file, mark, options = rest.partition("?")
-    if not file or file == ":memory:":
-        raise UserError(
-            f"The MLflow address '{uri}' is a database in memory, which ends with the process; name a file, "
-            "as in sqlite:////FOLDER/mlflow.db."
-        )
-    folder = os.path.dirname(os.path.abspath(file))
-    if not os.path.isdir(folder):
-        raise UserError(f"The MLflow address '{uri}' is in the folder '{folder}', which is not there; make it.")
-    return f"{head}:///{os.path.abspath(file)}{mark}{options}"
-
-
-def _answering_server(uri: str) -> str:
+def _ask_whether_it_is_there(address: Address) -> None:
     try:
-        if not urlsplit(uri).hostname:
-            raise ValueError("it names no host")
-        with urllib.request.urlopen(f"{uri}/health", timeout=PROBE_SECONDS):
-            return uri
+        with urllib.request.urlopen(f"{address.uri}/health", timeout=PROBE_SECONDS):
+            return
     except urllib.error.HTTPError:
-        return uri  # somebody is there; whether it is MLflow, and lets us in, the client finds out
+        return  # somebody is there; whether it is MLflow, and lets us in, the client finds out
     except (OSError, ValueError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
-            return uri  # MLflow has certificate settings of its own
-        why = cause_of(cause) if isinstance(cause, BaseException) else str(cause)
-        raise UserError(
-            f"No MLflow server answers at '{shown(uri)}' ({why}); start it, correct the address, or give "
-            "none for the database in the store."
-        ) from None
+            return  # MLflow has certificate settings of its own
+        why = address.scrubbed(cause_of(cause) if isinstance(cause, BaseException) else str(cause))
+    raise UserError(
+        f"No MLflow server answers at '{address}' ({why or 'no reason given'}); start it, or correct the address "
+        "(none is the database in the store)."
+    )
 
 
 @contextlib.contextmanager

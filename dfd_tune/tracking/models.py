@@ -53,7 +53,7 @@ def register(
         trial: its key becomes the version's tag, its settings become the model's parameters.
         model: on the CPU, in eval mode; maps uint8 (N, H, W, C) to float32 (N, K) for any N, H and W.
         example: uint8 (N, H, W, C) with N of at least 2; a size of 1 would become the only one allowed.
-        name: of the registered model.
+        name: of the registered model, which is there.
         description: shown beside the version.
         by_id: register by the logged model's id, as a server wants it; a client that writes to a database
             itself looks ids up at MLflow's global address, so there it must be the artifacts' place.
@@ -82,14 +82,7 @@ def register(
 
 
 def _version_of(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
-    """The newest usable version that holds this trial's student; makes the registered model if need be."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    """The newest usable version that holds this trial's student."""
     versions = [
         version
         for version in client.search_model_versions(f"name = '{name}'", max_results=1000)
@@ -125,7 +118,8 @@ def _log(
             _save(path, run_id, logged.model_id, logged.artifact_location, model, example)
             client.log_model_artifacts(logged.model_id, str(path))
     except BaseException:
-        client.finalize_logged_model(logged.model_id, "FAILED")
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            client.finalize_logged_model(logged.model_id, "FAILED")
         raise
     return client.finalize_logged_model(logged.model_id, "READY")
 

@@ -1,18 +1,22 @@
 """The runs of one experiment, kept equal to the records of a search: one run a trial, one named `summary`.
 
-Everything here can be repeated: what MLflow has already is not written again. Not for: which records there
-are (record.py), nor for threads and failures (tracker.py).
+Everything here can be repeated: what MLflow has already is not written again, and each metric has one value a step.
+After a failure it looks again before it writes, as a call may have been carried out although its answer was lost.
+Not for: which records there are (record.py), nor for threads and failures (tracker.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.tracking.experiments import SEARCH_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,23 +25,28 @@ if TYPE_CHECKING:
 KEY_TAG = "dfd.trial_key"
 KIND_TAG = "dfd.kind"
 ERROR_TAG = "dfd.error"
+STATE_TAG = "dfd.state"
+"""Of a run whose search ended without a word."""
 EPOCH = "epoch"
 """A metric written with each epoch's others, in one transaction: it tells how far MLflow has come."""
 
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entries a call, all kinds together
 _ENTRIES_PER_CALL = 100  # params, and tags
+_RUNS_PER_PAGE = 500
 _TERMINAL = ("FINISHED", "FAILED", "KILLED")
+_LARGEST = sys.float_info.max
 
 
-@dataclass
+@dataclass(slots=True)
 class _Known:
-    """What MLflow holds of a run."""
+    """What MLflow holds of a run; there is one of each trial, so it is kept small."""
 
     id: str
     status: str
-    params: set[str] = field(default_factory=set)
+    params: frozenset[str] = frozenset()
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    """The latest values."""
     has_dataset: bool = False
 
 
@@ -47,15 +56,19 @@ class ExperimentRuns:
     Args:
         client: a connected client.
         experiment_id: an experiment that is not deleted.
+        runs: the runs that matter; None for all of them.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str):
+    def __init__(self, client: MlflowClient, experiment_id: str, runs: Iterable[Run] | None = None):
         self._client = client
         self.experiment_id = experiment_id
         self._trials: dict[str, _Known] = {}
         self._summary: _Known | None = None
-        for run in _all_runs(client, experiment_id):
-            known = _known(run)
+        self._doubtful: set[str] = set()
+        """Keys of trials, or `summary`, whose last write failed, so that what is known of them may be wrong."""
+        self._same_params: dict[frozenset[str], frozenset[str]] = {}
+        for run in all_runs(client, experiment_id) if runs is None else runs:
+            known = self._known(run)
             if KEY_TAG in known.tags and known.tags.get(KIND_TAG) == "trial":
                 self._trials.setdefault(known.tags[KEY_TAG], known)
             elif known.tags.get(KIND_TAG) == "summary":
@@ -76,15 +89,24 @@ class ExperimentRuns:
         """
         if trial.status == "PENDING":
             return
+        if trial.key in self._doubtful:
+            self._look_again(trial.key)
+        self._doubtful.add(trial.key)
         tags = _trial_tags(search, trial)
         known = self._trials.get(trial.key)
         if known is None:
             known = self._create(_run_name(trial), tags, _start(trial, started_ms, now_ms))
             self._trials[trial.key] = known
         self._write_dataset(known, search)
-        params = {name: str(value) for name, value in (_dataset_settings(search) | trial.config).items()}
-        self._send(known, _new_epochs(trial, known, now_ms), params, tags)
-        self._write_status(known, trial, now_ms)
+        if trial.status == "FAILED":
+            tags[ERROR_TAG] = _cause(trial)
+            if known.status != trial.status or known.tags.get(ERROR_TAG) != tags[ERROR_TAG]:
+                self._client.log_text(known.id, trial.error or trial.cause or "", "error.txt")
+        params = _missing_params(search, trial, known)
+        self._send(known, self._new_metrics(trial, known, now_ms), params, tags)
+        self._remove_tags(known, {ERROR_TAG, STATE_TAG} - tags.keys())
+        self._write_status(known, trial.status, now_ms)
+        self._doubtful.discard(trial.key)
 
     def write_summary(
         self,
@@ -96,17 +118,22 @@ class ExperimentRuns:
     ) -> str:
         """Bring the summary's run up to date and upload its files; returns its run id."""
         tags = {**_search_tags(search), KIND_TAG: "summary", **tags}
+        if "summary" in self._doubtful:
+            self._look_again("summary")
+        self._doubtful.add("summary")
         known = self._summary
         if known is None:
             known = self._summary = self._create("summary", tags, now_ms)
         self._write_dataset(known, search)
-        changed = {name: value for name, value in metrics.items() if known.metrics.get(name) != value}
-        self._send(known, [_metrics(changed, 0, now_ms)] if changed else [], {}, tags)
-        known.metrics.update(changed)
+        changed = _changed(metrics, known)
+        groups = [_metrics(changed, self._free_step(known, changed, 0), now_ms)] if changed else []
+        self._send(known, groups, {}, tags)
+        self._remove_tags(known, {STATE_TAG})
         for file in files:
             self._client.log_artifact(known.id, str(file))
         self._client.set_terminated(known.id, "FINISHED", now_ms)
         known.status = "FINISHED"
+        self._doubtful.discard("summary")
         return known.id
 
     def write_report(self, search: SearchRecord, folder: Path, files: Sequence[Path], now_ms: int) -> None:
@@ -123,12 +150,62 @@ class ExperimentRuns:
     def _create(self, name: str, tags: Mapping[str, str], started_ms: int) -> _Known:
         # The tags come with the run itself, so that a crash leaves no run that could not be found again.
         run = self._client.create_run(self.experiment_id, started_ms, dict(tags), name)
-        return _known(run)
+        return self._known(run)
+
+    def _look_again(self, which: str) -> None:
+        """Learn anew what MLflow holds of a trial's run, or of the summary's; one that was deleted is gone."""
+        condition = f"tags.`{KIND_TAG}` = 'summary'"
+        if which != "summary":
+            condition = f"tags.`{KIND_TAG}` = 'trial' AND tags.`{KEY_TAG}` = '{which}'"
+        known = next((self._known(run) for run in all_runs(self._client, self.experiment_id, condition)), None)
+        if which == "summary":
+            self._summary = known
+        elif known is None:
+            self._trials.pop(which, None)
+        else:
+            self._trials[which] = known
+
+    def _known(self, run: Run) -> _Known:
+        # Thousands of trials have the same params: their names are kept once.
+        params = frozenset(run.data.params)
+        return _Known(
+            id=run.info.run_id,
+            status=run.info.status,
+            params=self._same_params.setdefault(params, params),
+            tags={sys.intern(name): value for name, value in run.data.tags.items() if name.startswith(_OUR_TAGS)},
+            metrics={sys.intern(name): value for name, value in run.data.metrics.items()},
+            has_dataset=bool(run.inputs and run.inputs.dataset_inputs),
+        )
 
     def _write_dataset(self, known: _Known, search: SearchRecord) -> None:
         if not known.has_dataset:
             self._client.log_inputs(known.id, [_dataset_input(search.dataset)])
             known.has_dataset = True
+
+    def _new_metrics(self, trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Metric]]:
+        """The metrics that MLflow does not have: a list for each epoch, then one for the whole trial."""
+        written, groups = known.metrics.get(EPOCH, 0), []
+        for entry in reversed(trial.history):
+            if entry[EPOCH] <= written:
+                break  # also those that an earlier attempt reported, of which this one began again
+            groups.append(_metrics(entry, int(entry[EPOCH]), now_ms))
+        groups.reverse()
+        if trial.status in _TERMINAL:
+            last = trial.history[-1] if trial.history else {EPOCH: 0.0}
+            whole = {name: value for name, value in trial.metrics.items() if name not in last}
+            if whole := _changed(whole, known):
+                groups.append(_metrics(whole, self._free_step(known, whole, int(last[EPOCH])), now_ms))
+        return groups
+
+    def _free_step(self, known: _Known, names: Iterable[str], step: int) -> int:
+        """The first step from `step` on at which none of these metrics has a value, nor later."""
+        taken = [
+            metric.step
+            for name in names
+            if name in known.metrics
+            for metric in self._client.get_metric_history(known.id, name)
+        ]
+        return max([step, *(other + 1 for other in taken)])
 
     def _send(
         self, known: _Known, groups: list[list[Metric]], params: Mapping[str, str], tags: Mapping[str, str]
@@ -136,7 +213,7 @@ class ExperimentRuns:
         """Write what is not known yet, in few calls within the limits; a group of metrics stays together."""
         from mlflow.entities import Param, RunTag
 
-        new_params = [Param(name, value) for name, value in params.items() if name not in known.params]
+        new_params = [Param(name, value) for name, value in params.items()]
         new_tags = [RunTag(name, value) for name, value in tags.items() if known.tags.get(name) != value]
         groups = list(groups)
         while groups or new_params or new_tags:
@@ -147,51 +224,70 @@ class ExperimentRuns:
             now_tags, new_tags = new_tags[:_ENTRIES_PER_CALL], new_tags[_ENTRIES_PER_CALL:]
             self._client.log_batch(known.id, metrics, now_params, now_tags)
             known.metrics.update((metric.key, metric.value) for metric in metrics)
-            known.params.update(param.key for param in now_params)
+            if now_params:
+                names = known.params | {param.key for param in now_params}
+                known.params = self._same_params.setdefault(names, names)
             known.tags.update((tag.key, tag.value) for tag in now_tags)
 
-    def _write_status(self, known: _Known, trial: TrialRecord, now_ms: int) -> None:
-        error = _last_line(trial.error) if trial.status == "FAILED" else None
-        if known.status == trial.status and known.tags.get(ERROR_TAG) == error:
+    def _remove_tags(self, known: _Known, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            if name in known.tags:
+                self._client.delete_tag(known.id, name)
+                del known.tags[name]
+
+    def _write_status(self, known: _Known, status: str, now_ms: int) -> None:
+        if known.status == status:
             return
-        if error is not None:
-            self._client.log_text(known.id, trial.error or "", "error.txt")
-            self._client.set_tag(known.id, ERROR_TAG, error)
-            known.tags[ERROR_TAG] = error
-        elif ERROR_TAG in known.tags:
-            self._client.delete_tag(known.id, ERROR_TAG)
-            del known.tags[ERROR_TAG]
-        if trial.status in _TERMINAL:
-            self._client.set_terminated(known.id, trial.status, now_ms)
+        if status in _TERMINAL:
+            self._client.set_terminated(known.id, status, now_ms)
         else:
-            self._client.update_run(known.id, status=trial.status)
-        known.status = trial.status
+            self._client.update_run(known.id, status=status)
+        known.status = status
 
 
-def _all_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """Every run that is not deleted, oldest first."""
-    runs: list[Run] = []
+def all_runs(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
+    """Every run that is not deleted and meets a condition, oldest first."""
     token = None
     while True:
         page = client.search_runs(
-            [experiment_id], max_results=500, order_by=["attributes.start_time ASC"], page_token=token
+            [experiment_id],
+            condition,
+            max_results=_RUNS_PER_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
-        runs += page
+        yield from page
         token = page.token
         if not token:
-            return runs
+            return
 
 
-def _known(run: Run) -> _Known:
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    return _Known(
-        id=run.info.run_id,
-        status=run.info.status,
-        params=set(run.data.params),
-        tags=dict(run.data.tags),
-        metrics=dict(run.data.metrics),
-        has_dataset=bool(inputs),
+def mark_interrupted_runs(
+    client: MlflowClient, experiment_id: str, search: SearchRecord, trials: Sequence[TrialRecord], since: float
+) -> None:
+    """End the runs that say RUNNING although nobody runs them: as their records say, or as KILLED.
+
+    Args:
+        client: a connected client.
+        experiment_id: an experiment that is not deleted.
+        search: the search that ended without a word.
+        trials: records of its trials.
+        since: when it was last alive, in seconds since 1970.
+    """
+    running = list(all_runs(client, experiment_id, "attributes.status = 'RUNNING'"))
+    ended = {trial.key: trial for trial in trials if trial.status in _TERMINAL}
+    runs = ExperimentRuns(client, experiment_id, running)
+    since_ms, state = (
+        int(1000 * since),
+        f"INTERRUPTED since {datetime.fromtimestamp(since, UTC).isoformat('T', 'seconds')}",
     )
+    for run in running:
+        trial = ended.get(run.data.tags.get(KEY_TAG, ""))
+        if trial is not None:
+            runs.write_trial(search, trial, None, since_ms)
+        elif KIND_TAG in run.data.tags:
+            client.set_tag(run.info.run_id, STATE_TAG, state)
+            client.set_terminated(run.info.run_id, "KILLED", since_ms)
 
 
 def _dataset_settings(search: SearchRecord) -> dict[str, Any]:
@@ -204,9 +300,12 @@ def _run_name(trial: TrialRecord) -> str:
     return f"{config['backbone']} λ={config['lambda_']:g} seed={config['seed']} {trial.key[:6]}"
 
 
+_OUR_TAGS = ("dfd.", "mlflow.source.name")
+
+
 def _search_tags(search: SearchRecord) -> dict[str, str]:
     return {
-        "dfd.search": search.search,
+        SEARCH_TAG: search.search,
         "dfd.space": search.space,
         "dfd.dataset": str(search.dataset["dataset"]),
         "mlflow.source.name": "dfd-tune",
@@ -219,8 +318,15 @@ def _trial_tags(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
         KIND_TAG: "trial",
         KEY_TAG: trial.key,
         "dfd.backbone": str(trial.config["backbone"]),
+        "dfd.attempts": str(trial.attempts),
     }
-    return tags if trial.teacher is None else {**tags, "dfd.teacher_key": trial.teacher}
+    known_later = {"dfd.teacher_key": trial.teacher, "dfd.host": trial.host, "dfd.device": trial.device}
+    return tags | {name: value for name, value in known_later.items() if value is not None}
+
+
+def _missing_params(search: SearchRecord, trial: TrialRecord, known: _Known) -> dict[str, str]:
+    settings = _dataset_settings(search) | trial.config
+    return {name: str(value) for name, value in settings.items() if name not in known.params}
 
 
 def _start(trial: TrialRecord, started_ms: int | None, now_ms: int) -> int:
@@ -228,18 +334,18 @@ def _start(trial: TrialRecord, started_ms: int | None, now_ms: int) -> int:
     return now_ms - int(1000 * trial.metrics.get("seconds", 0.0)) if started_ms is None else started_ms
 
 
-def _new_epochs(trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Metric]]:
-    """The metrics that MLflow does not have: a list for each epoch, then one for the whole trial."""
-    written = known.metrics.get(EPOCH, 0)
-    groups = [_metrics(entry, int(entry[EPOCH]), now_ms) for entry in trial.history if entry[EPOCH] > written]
-    last = int(trial.history[-1][EPOCH]) if trial.history else 0
-    per_epoch = set(trial.history[-1]) if trial.history else {EPOCH}
-    whole = {
+def _changed(metrics: Mapping[str, float], known: _Known) -> dict[str, float]:
+    """The metrics that MLflow has another value of, or none."""
+    return {
         name: value
-        for name, value in trial.metrics.items()
-        if name not in per_epoch and name != EPOCH and known.metrics.get(name) != value
+        for name, value in metrics.items()
+        if name not in known.metrics or _kept(known.metrics[name]) != _kept(value)
     }
-    return [*groups, _metrics(whole, last, now_ms)] if whole and trial.status in _TERMINAL else groups
+
+
+def _kept(value: float) -> float | None:
+    """A number as a database keeps it and Python can compare it."""
+    return None if value != value else max(-_LARGEST, min(_LARGEST, value))
 
 
 def _metrics(values: Mapping[str, float], step: int, now_ms: int) -> list[Metric]:
@@ -250,8 +356,9 @@ def _metrics(values: Mapping[str, float], step: int, now_ms: int) -> list[Metric
     return [Metric(name, float(values[name]), now_ms, step) for name in order]
 
 
-def _last_line(error: str | None) -> str:
-    lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
+def _cause(trial: TrialRecord) -> str:
+    """Why a trial FAILED, in one line: as its record says, else the last line of its traceback."""
+    lines = [line.strip() for line in (trial.cause or trial.error or "").splitlines() if line.strip()]
     return lines[-1][:500] if lines else "unknown"
 
 

@@ -1,19 +1,20 @@
 """Tracker: what the rest of the program tells MLflow, and how failures of MLflow are kept out of a search.
 
-Trials are written by a thread, so that the search does not wait; a failure is remembered and reported at the
-end. Summary and model are written while the caller waits, and raise. Not for: reading results (record.py).
+Trials are written by a thread, so that the search does not wait; while MLflow is away they wait there, and what it
+never took is reported at the end. Summary and model are written while the caller waits, and raise. Not for: reading
+results (record.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,24 +22,29 @@ from dfd_tune.errors import UserError
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import Store
 from dfd_tune.tracking import models
+from dfd_tune.tracking.address import Address
 from dfd_tune.tracking.connection import (
     artifact_root,
     connect,
-    is_server,
+    is_away,
     reason,
     refusals_as_user_errors,
     resolve_address,
-    shown,
 )
-from dfd_tune.tracking.outbox import Outbox
+from dfd_tune.tracking.experiments import experiment_of, model_name
+from dfd_tune.tracking.outbox import PAUSES, Outbox, Pauses
 from dfd_tune.tracking.runs import ExperimentRuns
 
 if TYPE_CHECKING:
     import torch
     from mlflow import MlflowClient
 
+Result = TypeVar("Result")
+
 PATIENCE_SECONDS = 120.0
-"""How long `sync` and `close` wait for MLflow before they give up and say so."""
+"""How long a search that is over waits for an MLflow that takes nothing, before it gives up and says so."""
+_ATTEMPTS = 4
+"""How often summary, report and model are begun, where MLflow answers in between."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,33 @@ class _TrialUpdate:
     started_ms: int | None
     now_ms: int
 
+    def says_the_same(self, other: _TrialUpdate) -> bool:
+        """Whether the trial's record is the same."""
+        return self.trial == other.trial
 
-def open_tracker(store: Store, uri: str | None, *, clock: Callable[[], float] = time.time) -> Tracker:
+
+def open_tracker(
+    store: Store,
+    uri: str | None,
+    *,
+    clock: Callable[[], float] = time.time,
+    patience: float = PATIENCE_SECONDS,
+    pauses: Pauses = PAUSES,
+) -> Tracker:
     """Connect to MLflow at `uri`, or at the store's own database, which is made if it is not there.
 
     Args:
         store: where the database and, unless MLflow is a server, the artifacts go.
         uri: http(s) address of a server, or address of a database; None for the store's own.
         clock: seconds since 1970.
+        patience: seconds; how long summary and model are tried while MLflow is away.
+        pauses: between attempts while MLflow is away.
 
     Raises:
         UserError: no such address, no answer within seconds, or a database that can't be opened.
     """
     address = resolve_address(store, uri)
-    artifacts = None if is_server(address) else artifact_root(store)
-    return Tracker(connect(store, address), address, artifacts, clock)
+    return Tracker(connect(store, address), address, store, clock, patience, pauses)
 
 
 def upload_report(
@@ -70,10 +88,17 @@ def upload_report(
 ) -> str | None:
     """Upload a report to the summary run of a search; returns what MLflow had against it, None if nothing.
 
-    The report lies in the store in any case, so a refusal is no error.
+    The report lies in the store in any case, so a refusal is no error, and a server that is away is not waited for.
+
+    Args:
+        store: the search's.
+        uri: None for where the search was recorded.
+        search: whose report it is.
+        folder: where the files lie.
+        files: all of them.
     """
     try:
-        tracker = open_tracker(store, uri)
+        tracker = open_tracker(store, search.mlflow if uri is None else uri, patience=0)
         try:
             tracker.log_report(search, folder, files)
         finally:
@@ -89,38 +114,69 @@ class Tracker:
     Args:
         client: a connected client.
         address: where MLflow is.
-        artifacts: file URI of the folder for artifacts; None leaves it to the server.
+        store: whose searches these are.
         clock: seconds since 1970.
+        patience: see `open_tracker`; likewise `pauses`.
+        pauses: between attempts.
     """
 
-    def __init__(self, client: MlflowClient, address: str, artifacts: str | None, clock: Callable[[], float]):
-        self.address = address
+    def __init__(
+        self,
+        client: MlflowClient,
+        address: Address,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        patience: float = PATIENCE_SECONDS,
+        pauses: Pauses = PAUSES,
+    ):
         self._client = client
-        self._artifacts = artifacts
+        self._address = address
+        self._store = store
         self._clock = clock
+        self._patience = patience
+        self._pauses = pauses
         self._started: dict[str, int] = {}
         self._experiments: dict[str, ExperimentRuns] = {}
+        self._suspect: set[str] = set()
+        """Searches of which MLflow refused something: somebody may have deleted the experiment."""
+        self._gave_up = False
         self._one_writer = threading.RLock()
-        self._outbox: Outbox[_TrialUpdate] = Outbox(self._write_trial, self._describe)
+        self._outbox: Outbox[_TrialUpdate] = Outbox(self._write_trial, self._describe, is_away, pauses=pauses)
+
+    @property
+    def address(self) -> str:
+        """Where MLflow is, without user and password."""
+        return str(self._address)
+
+    @property
+    def recorded_address(self) -> str | None:
+        """For `SearchRecord.mlflow`: as `address`, but None for the store's own database."""
+        return self._address.recorded
 
     def log_trial(self, search: SearchRecord, trial: TrialRecord) -> None:
         """Have the trial's run brought up to its record; returns at once, raises nothing. May be repeated."""
-        now_ms = self._now_ms()
-        name = f"{search.search}/{trial.key}"
-        if trial.status == "RUNNING":
-            self._started.setdefault(name, now_ms)
-        self._outbox.put(name, _TrialUpdate(search, trial, self._started.get(name), now_ms))
+        self._outbox.put(f"{search.search}/{trial.key}", self._update(search, trial))
 
     def sync(
         self, search: SearchRecord, trials: Sequence[TrialRecord], *, patience: float = PATIENCE_SECONDS
     ) -> list[str]:
-        """Bring the runs of all trials up to their records and wait; what went wrong, in sentences."""
+        """Bring the runs of all trials up to their records and wait; what went wrong, in sentences.
+
+        Args:
+            search: the search that they belong to.
+            trials: their records.
+            patience: seconds without anything written, after which it gives up.
+        """
         for trial in trials:
-            self.log_trial(search, trial)
-        return self._outbox.flush(patience)
+            name, update = f"{search.search}/{trial.key}", self._update(search, trial)
+            # What waits since the trial ended knows when that was.
+            self._outbox.put(name, update, says_the_same=update.says_the_same)
+        problems = self._outbox.flush(patience, while_it_goes_on=True)
+        self._gave_up = bool(problems)
+        return problems
 
     def close(self, *, patience: float = PATIENCE_SECONDS) -> list[str]:
-        """Write what still waits and end the thread; returns what went wrong, in sentences."""
+        """Write what still waits, for up to `patience` seconds, and end the thread; what went wrong, in sentences."""
         return self._outbox.close(patience)
 
     def log_summary(
@@ -140,9 +196,12 @@ class Tracker:
         """
         counts = Counter(trial.status for trial in trials)
         counted = {f"trials_{status.lower()}": float(number) for status, number in sorted(counts.items())}
-        with self._one_writer, refusals_as_user_errors(self.address, "did not take the search's summary"):
+
+        def write() -> str:
             runs = self._runs_of(search.search)
             return runs.write_summary(search, list(files), {**counted, **metrics}, tags or {}, self._now_ms())
+
+        return self._insist(write, "did not take the search's summary")
 
     def log_report(self, search: SearchRecord, folder: Path, files: Sequence[Path]) -> None:
         """Upload a report's files, which lie in `folder`.
@@ -150,8 +209,11 @@ class Tracker:
         Raises:
             UserError: MLflow did not take them.
         """
-        with self._one_writer, refusals_as_user_errors(self.address, "did not take the report"):
+
+        def write() -> None:
             self._runs_of(search.search).write_report(search, folder, files, self._now_ms())
+
+        self._insist(write, "did not take the report")
 
     def register_best(
         self,
@@ -170,7 +232,7 @@ class Tracker:
             trial: the best trial.
             model: on the CPU, in eval mode; maps uint8 (N, H, W, C) to float32 (N, K) for any N, H and W.
             example: uint8 (2, H, W, C).
-            name: of the registered model.
+            name: of the registered model; where another store has taken it, a longer one is used.
             description: shown beside the version.
 
         Returns:
@@ -181,7 +243,8 @@ class Tracker:
         """
         if not name or any(character in name for character in "/:'\""):
             raise UserError(f"The model name '{name}' must be some text without '/', ':' and quotes.")
-        with self._one_writer, refusals_as_user_errors(self.address, f"did not take the model '{name}'"):
+
+        def write() -> str:
             runs = self._runs_of(search.search)
             return models.register(
                 self._client,
@@ -190,10 +253,12 @@ class Tracker:
                 trial=trial,
                 model=model,
                 example=example,
-                name=name,
+                name=model_name(self._client, name, self._store),
                 description=description,
-                by_id=is_server(self.address),
+                by_id=self._address.is_server,
             )
+
+        return self._insist(write, f"did not take the model '{name}'")
 
     def runs(self, search_name: str) -> dict[str, str]:
         """Trial key -> run id, as far as written; makes the experiment if there is none.
@@ -201,7 +266,7 @@ class Tracker:
         Raises:
             UserError: MLflow does not answer.
         """
-        with self._one_writer, refusals_as_user_errors(self.address, "can't be read"):
+        with self._one_writer, refusals_as_user_errors(self._address, "can't be read"):
             return self._runs_of(search_name).ids()
 
     def experiment_id(self, search_name: str) -> str:
@@ -210,48 +275,69 @@ class Tracker:
         Raises:
             UserError: MLflow does not answer.
         """
-        with self._one_writer, refusals_as_user_errors(self.address, "can't be read"):
+        with self._one_writer, refusals_as_user_errors(self._address, "can't be read"):
             return self._runs_of(search_name).experiment_id
+
+    def _update(self, search: SearchRecord, trial: TrialRecord) -> _TrialUpdate:
+        now_ms, name = self._now_ms(), f"{search.search}/{trial.key}"
+        if trial.status == "RUNNING":
+            self._started.setdefault(name, now_ms)
+        return _TrialUpdate(search, trial, self._started.get(name), now_ms)
 
     def _write_trial(self, update: _TrialUpdate) -> None:
         with self._one_writer:
             try:
                 runs = self._runs_of(update.search.search)
                 runs.write_trial(update.search, update.trial, update.started_ms, update.now_ms)
-            except BaseException:
-                # Somebody may have deleted a run: the next attempt looks again at what is there.
-                self._experiments.pop(update.search.search, None)
+            except Exception as error:
+                if not is_away(error):
+                    self._suspect.add(update.search.search)
                 raise
 
+    def _insist(self, write: Callable[[], Result], what_happened: str) -> Result:
+        """Write while the caller waits; again if MLflow was away and is back within the patience.
+
+        A search whose trials were given up just now has waited already.
+        """
+        with refusals_as_user_errors(self._address, what_happened):
+            end = time.monotonic() + (0 if self._gave_up else self._patience)
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    with self._one_writer:
+                        return write()
+                except Exception as error:
+                    if not is_away(error) or attempt == _ATTEMPTS or not self._back_before(end):
+                        raise
+            raise AssertionError("the last attempt returns or raises")
+
+    def _back_before(self, end: float) -> bool:
+        """Wait until MLflow answers; False if it does not by then."""
+        failures = 1
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self._pauses.after(failures)))
+            failures += 1
+            with contextlib.suppress(Exception):
+                self._client.search_experiments(max_results=1)
+                return True
+        return False
+
     def _runs_of(self, search_name: str) -> ExperimentRuns:
-        if search_name not in self._experiments:
-            experiment_id = self._experiment(search_name)
-            self._experiments[search_name] = ExperimentRuns(self._client, experiment_id)
-        return self._experiments[search_name]
-
-    def _experiment(self, name: str) -> str:
-        """Find or make the experiment. One that was deleted comes back, as the search did."""
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            place = None if self._artifacts is None else f"{self._artifacts}/{quote(name)}"
-            try:
-                return str(self._client.create_experiment(name, artifact_location=place))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self._client.get_experiment_by_name(name)
-                assert found is not None, name
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        runs = self._experiments.get(search_name)
+        if runs is not None and search_name in self._suspect:
+            if self._client.get_experiment(runs.experiment_id).lifecycle_stage != "active":
+                runs = None
+            self._suspect.discard(search_name)
+        if runs is None:
+            artifacts = None if self._address.is_server else artifact_root(self._store)
+            experiment_id = experiment_of(self._client, search_name, self._store, artifacts)
+            runs = self._experiments[search_name] = ExperimentRuns(self._client, experiment_id)
+        return runs
 
     def _now_ms(self) -> int:
         return int(1000 * self._clock())
 
     def _describe(self, error: Exception) -> str:
         return (
-            f"MLflow at '{shown(self.address)}' did not take a trial ({reason(error)}); its results are in "
+            f"MLflow at '{self._address}' did not take a trial ({reason(error, self._address)}); its results are in "
             "the store, and the next launch of the search writes them again."
         )

@@ -15,22 +15,37 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dfd_tune.errors import UserError
+from dfd_tune.record import SearchRecord, TrialRecord, load_search, load_trials
 from dfd_tune.store import Store
-from dfd_tune.tracking.connection import prepare_database, refusals_as_user_errors, resolve_address
+from dfd_tune.tracking.address import Address, read_address
+from dfd_tune.tracking.connection import (
+    artifact_root,
+    connect,
+    import_mlflow_quietly,
+    prepare_database,
+    refusals_as_user_errors,
+    resolve_address,
+)
+from dfd_tune.tracking.experiments import find_experiment
+from dfd_tune.tracking.runs import KIND_TAG, mark_interrupted_runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 START_SECONDS = 120.0
 """How long the server may take to answer. It takes about 10 s on two cores."""
 
 _HOST = "127.0.0.1"
 _PORTS_TRIED = 50
+_COMPARED = 100
+"""So many trials the comparison page takes; an address of more is longer than browsers and terminals bear."""
 
 
 def compare_url(base_url: str, experiment_id: str, run_ids: Sequence[str]) -> str:
@@ -40,31 +55,82 @@ def compare_url(base_url: str, experiment_id: str, run_ids: Sequence[str]) -> st
     return f"{base_url.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
-def serve_ui(store: Store, port: int, say: Callable[[str], None], *, search: str | None = None) -> None:
+def serve_ui(
+    store: Store,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    search: str | None = None,
+    uri: str | None = None,
+    interrupted_since: float | None = None,
+) -> None:
     """Serve the store's MLflow pages on this machine until Ctrl-C or SIGTERM; then return.
+
+    Of a search that was recorded at a server, its pages there are named instead, and nothing is served.
 
     Args:
         store: whose database and artifacts are shown.
         port: the port wanted; if it is taken, the next free one is used.
         say: is told the address once it answers, and the pages of `search` if it has runs.
-        search: name of a search.
+        search: name of a search, which is shown where it was recorded.
+        uri: where MLflow is, if not there; with user and password, which no record keeps.
+        interrupted_since: when the search was last alive, in seconds since 1970, if it ended without a word; None if it
+            runs or has ended as it should.
 
     Raises:
-        UserError: no port is free, or the server does not start or ends by itself.
+        UserError: there is no such search; no port is free; the server does not start, ends by itself, or refuses.
     """
-    address = resolve_address(store, None)
+    record = None if search is None else load_search(store, search)
+    with _naming_the_search(record, uri):
+        address = resolve_address(store, _where(record, uri))
+        if record is not None and interrupted_since is not None:
+            mark_interrupted(store, record, load_trials(store, record), interrupted_since, uri=uri)
+        if address.is_server:
+            client = connect(store, address)
+    if address.is_server:
+        say(f"MLflow: {address} (a server; nothing is started here)")
+        _say_pages(client, address, store, search, say)
+        return
     with store.lease("mlflow"), refusals_as_user_errors(address, "can't be shown"):
-        if not store.path("mlflow.db").exists():
+        if not (address.own and store.path("mlflow.db").exists()):
             prepare_database(store, address)
     url = f"http://{_HOST}:{free_port(port)}"
     with _ends_on_signals(), _server(store, address, url) as (process, log):
-        _wait_until_it_answers(process, url, log)
+        import_mlflow_quietly()  # takes seconds, in which the server starts
+        _wait_until_it_answers(process, url, log, address)
         say(f"MLflow: {url} (Ctrl-C ends it)")
-        if search is not None and (pages := _pages(url, search)):
-            say(f"Runs of '{search}': {pages[0]}")
-            say(f"Its trials side by side: {pages[1]}")
+        if search is not None:
+            here = read_address(store, url)
+            _say_pages(connect(store, here), here, store, search, say)
         process.wait()
-        raise UserError(f"The MLflow server at {url} ended by itself: {_last_lines(log)}.")
+        raise UserError(f"The MLflow server at {url} ended by itself: {_last_lines(log, address)}.")
+
+
+def mark_interrupted(
+    store: Store, search: SearchRecord, trials: Sequence[TrialRecord], since: float, *, uri: str | None = None
+) -> None:
+    """End those runs of a search that say RUNNING although nobody runs them: as their records say, or as KILLED.
+
+    The latter say so in the tag `dfd.state` until their trial runs again or ends. Not for a search that runs.
+
+    Args:
+        store: the search's.
+        search: one whose launch ended without a word, by SIGKILL, say.
+        trials: records of its trials.
+        since: when it was last alive, in seconds since 1970.
+        uri: where MLflow is, if not where the search was recorded.
+
+    Raises:
+        UserError: MLflow does not answer or refuses.
+    """
+    address = resolve_address(store, _where(search, uri))
+    if address.own and not store.path("mlflow.db").exists():
+        return
+    client = connect(store, address)
+    with refusals_as_user_errors(address, f"did not take that '{search.search}' was interrupted"):
+        experiment = find_experiment(client, search.search, store)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            mark_interrupted_runs(client, experiment.experiment_id, search, trials, since)
 
 
 def free_port(port: int) -> int:
@@ -85,20 +151,24 @@ def free_port(port: int) -> int:
 
 
 @contextlib.contextmanager
-def _server(store: Store, address: str, url: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def _server(store: Store, address: Address, url: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The server in a process group of its own, which is gone when the block ends."""
-    artifacts = store.path("mlflow_artifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", url.rsplit(":", 1)[1]]
-    command += ["--backend-store-uri", address, "--artifacts-destination", artifacts, "--workers", "1"]
-    # Without this setting the server starts eight job runners of 230 MB each, for features not used here.
-    switched_off = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command += ["--artifacts-destination", artifact_root(store), "--workers", "1"]
+    settings = {
+        # Not on the command line, which everybody on the machine can read.
+        "MLFLOW_BACKEND_STORE_URI": address.uri,
+        # Without this the server starts eight job runners of 230 MB each, for features not used here.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "server.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=store.root,
-                env={**os.environ, **switched_off},
+                env={**os.environ, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -133,41 +203,54 @@ def _ends_on_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path, address: Address) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise UserError(f"The MLflow server did not start: {_last_lines(log)}.")
+            raise UserError(f"The MLflow server did not start: {_last_lines(log, address)}.")
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise UserError(f"No MLflow server answered at {url} within {START_SECONDS:g} s: {_last_lines(log)}.")
+    raise UserError(f"No MLflow server answered at {url} within {START_SECONDS:g} s: {_last_lines(log, address)}.")
 
 
-def _pages(url: str, search: str) -> tuple[str, str] | None:
-    """The pages of a search's runs and of their comparison, asked for over HTTP; None if MLflow has no such trials."""
+@contextlib.contextmanager
+def _naming_the_search(record: SearchRecord | None, uri: str | None) -> Iterator[None]:
+    """If the address that a search was recorded at will not do, say whose it is and how to give another."""
     try:
-        found = _ask(f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(search)}")
-        experiment_id = found["experiment"]["experiment_id"]
-        query = {"experiment_ids": [experiment_id], "filter": "tags.`dfd.kind` = 'trial'", "max_results": 500}
-        runs = _ask(f"{url}/api/2.0/mlflow/runs/search", query).get("runs", [])
-    except urllib.error.HTTPError:
-        return None
-    if not runs:
-        return None
-    listing = f"{url}/#/experiments/{experiment_id}/runs"
-    return listing, compare_url(url, experiment_id, [run["info"]["run_id"] for run in runs])
+        yield
+    except UserError as error:
+        if record is None or record.mlflow is None or uri is not None:
+            raise
+        hint = (
+            f"The search '{record.search}' was recorded there; if a user and a password are needed, give the address "
+            "with them as --mlflow-uri, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server."
+        )
+        raise UserError(*error.problems, hint) from None
 
 
-def _ask(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        value = json.load(answer)
-    assert isinstance(value, dict), url
-    return value
+def _where(search: SearchRecord | None, uri: str | None) -> str | None:
+    return search.mlflow if uri is None and search is not None else uri
 
 
-def _last_lines(log: Path) -> str:
+def _say_pages(
+    client: MlflowClient, address: Address, store: Store, search: str | None, say: Callable[[str], None]
+) -> None:
+    """Name the pages of a search's runs and of their comparison, if MLflow has any."""
+    if search is None:
+        return
+    with refusals_as_user_errors(address, "can't be read"):
+        experiment = find_experiment(client, search, store)
+        if experiment is None:
+            return
+        runs = client.search_runs([experiment.experiment_id], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED)
+    if runs:
+        say(f"Runs of '{search}': {address}/#/experiments/{experiment.experiment_id}/runs")
+        ids = [run.info.run_id for run in runs]
+        say(f"Its trials side by side: {compare_url(str(address), experiment.experiment_id, ids)}")
+
+
+def _last_lines(log: Path, address: Address) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return " / ".join(lines[-3:]).rstrip(".") or "it said nothing"
+    text = " / ".join(lines[-3:]).rstrip(".") or "it said nothing"
+    return address.scrubbed(text) or "what it said holds the password"

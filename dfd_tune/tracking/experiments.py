@@ -1,0 +1,88 @@
+"""Whose experiment, and whose registered model, a name in MLflow is.
+
+Several stores may hold searches of one name and share a server. What a store makes there carries its identity; where
+a name is taken by another store, or by anybody else, it makes its own under a longer name, and finds it by the identity
+ever after, also if somebody has renamed it. Not for: what is in an experiment (runs.py) or a model (models.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from dfd_tune.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+STORE_TAG = "dfd.store"
+SEARCH_TAG = "dfd.search"
+NAME_TAG = "dfd.name"
+"""The name that a registered model was to have."""
+
+
+def find_experiment(client: MlflowClient, search: str, store: Store) -> Experiment | None:
+    """The experiment of a store's search; None if there is none. It may be a deleted one, if there is no other."""
+    from mlflow.entities import ViewType
+
+    found = client.search_experiments(
+        view_type=ViewType.ALL,
+        filter_string=f"tags.`{STORE_TAG}` = '{store.identity()}' AND tags.`{SEARCH_TAG}` = '{search}'",
+    )
+    return min(found, key=lambda one: (one.lifecycle_stage != "active", int(one.experiment_id)), default=None)
+
+
+def experiment_of(client: MlflowClient, search: str, store: Store, artifacts: str | None) -> str:
+    """The id of a search's experiment, which is made if there is none. One that was deleted comes back, as the search
+    did.
+
+    Args:
+        client: a connected client.
+        search: name of the search.
+        store: the store that holds it.
+        artifacts: URI of the folder for artifacts; None leaves it to the server.
+    """
+    found = find_experiment(client, search, store)
+    if found is None:
+        found = _make_experiment(client, search, store, artifacts)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _make_experiment(client: MlflowClient, search: str, store: Store, artifacts: str | None) -> Experiment:
+    from mlflow.exceptions import MlflowException
+
+    identity = store.identity()
+    for name in (search, f"{search} ({store.root.name} {identity[:8]})", f"{search} ({identity})"):
+        place = None if artifacts is None else f"{artifacts}/{quote(name)}"
+        try:
+            made = client.create_experiment(name, place, {STORE_TAG: identity, SEARCH_TAG: search})
+            return client.get_experiment(made)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Whose it is: ours, if another process of this store was quicker, or the answer of an earlier call was lost.
+        found = find_experiment(client, search, store)
+        if found is not None:
+            return found
+    raise AssertionError(f"three names of '{search}' are taken, one of which holds this store's identity")
+
+
+def model_name(client: MlflowClient, wanted: str, store: Store) -> str:
+    """The name under which a store's models that should be called `wanted` are registered. It is made if need be."""
+    from mlflow.exceptions import MlflowException
+
+    identity = store.identity()
+    for name in (wanted, f"{wanted}-{identity[:8]}", f"{wanted}-{identity}"):
+        ours = f"tags.`{STORE_TAG}` = '{identity}' AND tags.`{NAME_TAG}` = '{wanted}'"
+        if found := sorted(model.name for model in client.search_registered_models(ours)):
+            return str(found[0])
+        try:
+            client.create_registered_model(name, {STORE_TAG: identity, NAME_TAG: wanted})
+            return name
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    raise AssertionError(f"three names of '{wanted}' are taken, one of which holds this store's identity")
