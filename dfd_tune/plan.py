@@ -72,7 +72,9 @@ class Plan:
         return {network.key: network.bank for network in self.networks if network.bank is not None}
 
 
-def make_plan(request: Request, dataset: Dataset, *, bank_budget: int, vgg19_at_hand: bool = False) -> Plan:
+def make_plan(
+    request: Request, dataset: Dataset, *, bank_budget: int, vgg19_at_hand: bool = False, device: str = "cpu"
+) -> Plan:
     """Work out what `request` means on `dataset`.
 
     Args:

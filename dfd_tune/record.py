@@ -53,7 +53,7 @@ class TrialRecord:
     cause: str | None = None
     """Why it FAILED, in one line."""
     fault: Fault | None = None
-    """Whose fault that was: the trial's own (it would come again), or the machine's; unknown where nobody tried again."""
+    """Whose fault that was: the trial's own, which would come again, or the machine's; unknown where nobody tried."""
     host: str | None = None
     """Name of the machine of its last attempt; likewise `device`, cpu or cuda."""
     device: str | None = None
@@ -81,7 +81,7 @@ class TestRecord:
 
 def test_record(key: str, right: np.ndarray) -> TestRecord:
     """The record of a student that classified the test images as `right` says, bool (images,)."""
-    packed = base64.b64encode(np.packbits(right)).decode("ascii")
+    packed = base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
     return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed)
 
 
@@ -243,7 +243,9 @@ def _readable(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | 
         value = read_json(file)
         return None if value is None else make(value)
     except (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        logging.getLogger(__name__).warning("The record '%s' can't be read (%s) and is left out.", file, cause_of(error))
+        logging.getLogger(__name__).warning(
+            "The record '%s' can't be read (%s) and is left out.", file, cause_of(error)
+        )
         return None
 
 

@@ -238,7 +238,9 @@ class Agenda:
     def _finish(self, job: Job) -> None:
         self._known.add(job.id)
         self._done.add(job.id)
-        if job.kind not in ("network", "frontend") and not any(job.id in other.needs for other in self._blocked.values()):
+        if job.kind not in ("network", "frontend") and not any(
+            job.id in other.needs for other in self._blocked.values()
+        ):
             return
         free = [waiting for waiting in self._blocked.values() if waiting.needs <= self._done]
         for waiting in free:
@@ -266,7 +268,9 @@ class Agenda:
 
     def _avoided(self, job: Job, room: Room) -> set[str]:
         """The nodes that a job must not run on; none where it would then have no room even in an idle cluster."""
-        wanted = {node for node in self.left_out | self._past.get(job.id, _Past()).avoid if node and not room.gone(node)}
+        wanted = {
+            node for node in self.left_out | self._past.get(job.id, _Past()).avoid if node and not room.gone(node)
+        }
         if wanted and not room.has_room(job, (), wanted):
             return set()
         return wanted

@@ -163,7 +163,9 @@ class SearchBooks:
             record = dataclasses.replace(record, test_accuracy=known[record.key].test_accuracy)
         known[record.key] = record
         # What an earlier launch made comes first where the plan does not name it any more.
-        ordered = sorted(known.values(), key=lambda found: self._order.index(found.key) if found.key in self._order else -1)
+        ordered = sorted(
+            known.values(), key=lambda found: self._order.index(found.key) if found.key in self._order else -1
+        )
         self._ledger.update_search(**{name: ordered})
         self._say(_line(config, record, what))
 

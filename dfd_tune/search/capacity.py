@@ -111,8 +111,10 @@ class Cluster:
     def _wanted(self, job: Job) -> tuple[float, float, float]:
         largest = max((node.cpus for node in self.nodes()), default=0.0)
         # Threads are frozen, the CPUs held for them are not: a search goes on on a smaller machine.
-        return min(self.resources.worker_cpus(job.kind), max(largest, self.resources.cpus)), self.resources.gpus, (
-            TRIAL_MEMORY_BYTES
+        return (
+            min(self.resources.worker_cpus(job.kind), max(largest, self.resources.cpus)),
+            self.resources.gpus,
+            (TRIAL_MEMORY_BYTES),
         )
 
     def bundle(self, job: Job) -> dict[str, float]:

@@ -13,19 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
-from dfd_tune.plan import Plan, PlannedNetwork
+from dfd_tune.plan import Plan
 from dfd_tune.record import (
     BEST_FOLDER,
     PREDICTIONS_FILE,
     REPORT_FOLDER,
     BestRecord,
     SearchRecord,
-    TeacherRecord,
     TrialRecord,
 )
 from dfd_tune.report.cells import seeds_of_best, trials_to_test
@@ -60,10 +59,11 @@ def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
     if twin is not None:
         return [twin]
     digest = ledger.dataset_digest
+    untested = {record.key for record in ledger.search.teachers if record.test_accuracy is None}
     jobs = [
-        Job(kind="reference", key=record.key, config=config)
-        for record in ledger.search.teachers
-        if record.test_accuracy is None and (config := _config_of(record, plan.networks)) is not None
+        Job(kind="reference", key=network.key, config=network.config)
+        for network in plan.networks
+        if network.key in untested
     ]
     for key, config in _to_test(ledger, trials, best).items():
         retrained = not student_there(ledger.store, key)
@@ -137,10 +137,6 @@ def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -
     if known is not None and known.status == "FINISHED":
         wanted[twin_key] = twin
     return {key: config for key, config in wanted.items() if key not in ledger.search.tested}
-
-
-def _config_of(record: TeacherRecord, networks: Sequence[PlannedNetwork]) -> PretrainedConfig | None:
-    return next((network.config for network in networks if network.key == record.key), None)
 
 
 def _best_record(ledger: Ledger, best: TrialRecord) -> BestRecord:

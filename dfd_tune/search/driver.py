@@ -1,7 +1,7 @@
 """The search itself: Ray Tune runs the agenda's jobs, each as one of its trials, in processes that are reused.
 
-Tune asks our `Searcher` for work, which is bounded by the cluster as it is at that moment; our callback hears what came
-of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store is what
+Tune asks our `Searcher` for work, which is bounded by the cluster as it is at that moment; our callback hears what
+came of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store is what
 a search resumes from. Not for: what a job does (worker.py), or which one is next (agenda.py).
 """
 
@@ -93,7 +93,7 @@ class AgendaSearcher(Searcher):
         """Nothing: Tune pickles its searcher into snapshots, which are never restored (the store is)."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job's attempt as a point; None to be asked again, or that the search is finished."""
         self.tick()
         attempt = self._agenda.next(self._cluster)

@@ -100,4 +100,3 @@ def one_line(error: BaseException) -> str:
     """The last line of an error as a traceback ends with it."""
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
     return lines[-1].strip()[:500] if lines else type(error).__name__
-

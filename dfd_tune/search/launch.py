@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
@@ -40,7 +41,6 @@ from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
-from dfd_tune.tracking.connection import shown as without_password
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
@@ -97,18 +97,18 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    address = resolve_address(store, options.mlflow_uri)
+    resolve_address(store, options.mlflow_uri)
     with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
         known = find_search(store, options.name)
         dataset = prepare_dataset(request.dataset, store, say)
         device = known.resources["device"] if known is not None and known.resources else _device(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
-        search = _search_record(plan, options, None if options.mlflow_uri is None else without_password(address))
+        tracker = open_tracker(store, options.mlflow_uri)
+        search = _search_record(plan, options, tracker.recorded_address)
         if known is not None:
             _refuse_changes(known, search)
             search = _continued(known, search)
-        tracker = open_tracker(store, options.mlflow_uri)
         progress = Progress(console, plan.num_trials, list(request.explore))
         ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
         with _closing_books(ledger, signals):
@@ -205,8 +205,10 @@ def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
     problems = []
     for broken, failure in agenda.broken.items():
         job = jobs.get(broken)
-        name = f"Job {broken[0]} {broken[1]}" if job is None else title(job.config)
-        if failure.plain and job is not None:
+        name = f"{broken[0]} {broken[1]}"
+        if job is not None and not isinstance(job.config, TrialConfig):
+            name = title(job.config)
+        if failure.plain and job is not None and not isinstance(job.config, TrialConfig):
             settings = "frontend_" if broken[0] == "frontend" else "teacher_"
             problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
         elif failure.fault == "machine":

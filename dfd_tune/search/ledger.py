@@ -158,10 +158,11 @@ class Ledger:
 
     def kill_running(self) -> None:
         """The search was stopped: what still runs, or waits for another attempt, is KILLED."""
-        for trial in (*self.with_status("RUNNING"), *(trial for trial in self.with_status("PENDING") if trial.attempts)):
-            self._put(
-                dataclasses.replace(trial, status="KILLED", metrics=_lasting(trial) | self._cost(trial.key))
-            )
+        for trial in (
+            *self.with_status("RUNNING"),
+            *(trial for trial in self.with_status("PENDING") if trial.attempts),
+        ):
+            self._put(dataclasses.replace(trial, status="KILLED", metrics=_lasting(trial) | self._cost(trial.key)))
 
     def tested(self, key: str, record: TestRecord) -> None:
         """What the test images say of a student: kept at once, so that nobody asks them again."""

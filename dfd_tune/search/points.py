@@ -259,4 +259,3 @@ def _finite(axis: Axis) -> list[Any] | None:
     if isinstance(axis.low, int):
         return list(range(int(axis.low), int(axis.high) + 1))[: SMALL_GRID + 1]
     return None
-

@@ -110,8 +110,8 @@ def refuse_client_address(address: str | None) -> None:
     """
     if address is not None and address.startswith("ray://"):
         raise UserError(
-            f"RAY_ADDRESS is '{address}', but a search can't be driven through Ray Client; run the launch on a machine of "
-            "the cluster with RAY_ADDRESS=HOST:6379 or RAY_ADDRESS=auto."
+            f"RAY_ADDRESS is '{address}', but a search can't be driven through Ray Client; run the launch on a "
+            "machine of the cluster with RAY_ADDRESS=HOST:6379 or RAY_ADDRESS=auto."
         )
 
 
@@ -121,13 +121,13 @@ def why_not_connected(address: str, error: BaseException) -> str:
     low = text.lower()
     if type(error).__name__ == "AuthenticationError" or "unauthenticated" in low or "token" in low:
         return (
-            f"The Ray cluster at RAY_ADDRESS '{address}' refuses this process: its token is missing or wrong; set "
-            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
+            f"The Ray cluster at RAY_ADDRESS '{address}' refuses this process: its token is missing or wrong; "
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
         )
     if "version mismatch" in low or "python version" in low:
         return (
-            f"The Ray cluster at RAY_ADDRESS '{address}' runs other versions than this process ({text[:200]}); install the "
-            "same Ray and Python on both."
+            f"The Ray cluster at RAY_ADDRESS '{address}' runs other versions than this process ({text[:200]}); install "
+            "the same Ray and Python on both."
         )
     return (
         f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({text[:200] or type(error).__name__}); start it, "

@@ -1,7 +1,7 @@
 """What runs inside Ray: one job at a time in a reused Tune actor, with Ray Train around `train_student`.
 
-A trial of one worker runs in Ray Train's local mode, in the Tune actor itself; one of several runs as a Ray Train worker
-group. Both call the same training function through the same seam (distill/process.py). What comes of a job, a failure
+A trial of one worker runs in Ray Train's local mode, in the Tune actor itself; one of several runs as a Ray Train
+worker group. Both call the same training function through the same seam (distill/process.py). What comes of a job, a failure
 too, is the last thing that is reported, as one JSON object. Not for: deciding which jobs run (agenda.py).
 """
 
@@ -69,9 +69,7 @@ class SearchContext:
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
         torch.set_num_threads(threads)
-        return _workbench(
-            self.store_root, self.dataset_key, self.banks, self.resources.device, self.checkpoint_seconds
-        )
+        return _workbench(self.store_root, self.dataset_key, self.banks, self.resources.device, self.checkpoint_seconds)
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""
@@ -96,7 +94,7 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
             done, failure = {"outcome": "stopped"}, None
         except Exception as error:
             failure = _failure(error, process.epoch)
-            print(failure.error, file=sys.stderr, flush=True)
+            _note(failure.error)
             done = {"outcome": "failed", "failure": dataclasses.asdict(failure)}
     report(**done, peak_memory_bytes=_peak_memory())
     if failure is not None and failure.fault == "machine":
@@ -132,7 +130,7 @@ class StoppableCheckpoints(Checkpoints):
 
     def __init__(self, context: SearchContext, key: str):
         super().__init__(
-            context.store, key, every_seconds=context.checkpoint_seconds, stop_asked=context.stopping, say=print
+            context.store, key, every_seconds=context.checkpoint_seconds, stop_asked=context.stopping, say=_note
         )
         self._stopping = context.stopping
 
@@ -145,7 +143,7 @@ class StoppableCheckpoints(Checkpoints):
 
 def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Attempt) -> dict[str, Any]:
     """A student trained, or its result handed on where the store has it already."""
-    found = find_result(context.store, job.key, say=print)
+    found = find_result(context.store, job.key, say=_note)
     if found is not None and (not job.weights or student_there(context.store, job.key)):
         return {"result": found.to_json()}
     if job.workers == 1:
@@ -344,6 +342,11 @@ def job_log(context: SearchContext, attempt: Attempt) -> Iterator[None]:
                 os.close(original)
 
 
+def _note(line: str) -> None:
+    """Write a line to the job's log."""
+    sys.stderr.write(f"{line}\n")
+
+
 def _report(send: Callable[[dict[str, Any]], None], **told: Any) -> None:
     send({REPORT: json.dumps(told)})
 
@@ -385,7 +388,10 @@ def _workbench(
     store_root: str, dataset_key: str, banks: tuple[tuple[str, BankPlan], ...], device: str, checkpoint_seconds: float
 ) -> Workbench:
     return Workbench(
-        Store(Path(store_root)), dataset_key, dict(banks), torch.device(device), checkpoint_seconds=checkpoint_seconds, say=print
+        Store(Path(store_root)),
+        dataset_key,
+        dict(banks),
+        torch.device(device),
+        checkpoint_seconds=checkpoint_seconds,
+        say=_note,
     )
-
-

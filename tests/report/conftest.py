@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from dfd_tune.search.teach import frontend_record, network_record
 
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.data.recipes import DIGITS
@@ -14,7 +15,6 @@ from dfd_tune.plan import make_plan
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.search.conclude import conclude
 from dfd_tune.search.ledger import Ledger
-from dfd_tune.search.teach import frontend_record, network_record
 from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace, parse_axis
 from dfd_tune.store import Store, open_store

@@ -87,7 +87,9 @@ def test_a_continued_search_proposes_what_an_uninterrupted_one_does(sampler, cut
     if sampler == "random":
         assert rest == whole[cut:]
     else:  # what is told in another way may round otherwise, so that the points alone are compared, to 1 %
-        assert [config.lambda_ for config in rest] == pytest.approx([config.lambda_ for config in whole[cut:]], rel=0.01)
+        assert [config.lambda_ for config in rest] == pytest.approx(
+            [config.lambda_ for config in whole[cut:]], rel=0.01
+        )
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -128,7 +130,10 @@ def test_another_seed_proposes_other_points():
 def test_a_grid_gives_its_points_in_order_but_for_the_known_ones():
     plan = plan_of("grid", EIGHT)
     keys = list(plan.trials)
-    done = [record_of(plan, plan.trials[key], status) for key, status in zip(keys, ("FINISHED", "FAILED", "PENDING"), strict=False)]
+    done = [
+        record_of(plan, plan.trials[key], status)
+        for key, status in zip(keys, ("FINISHED", "FAILED", "PENDING"), strict=False)
+    ]
     points = source(plan, done)
     assert points.at_once
     assert [key for key, _ in iter(points.ask, None)] == keys[2:]
