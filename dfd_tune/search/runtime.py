@@ -59,6 +59,10 @@ class RayRuntime:
             return
         refuse_client_address(self._address)
         _quiet_environment()
+        if not self._address:
+            # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
+            # address, and listens there alone.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         import ray
 
         self._stack.enter_context(_logged_to(self._log_file))
@@ -77,9 +81,6 @@ class RayRuntime:
     def _init(self) -> None:
         import ray
 
-        if not self._address:
-            # Ray's own switch for machines that are no cluster: it then takes 127.0.0.1 for its address.
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if self._address:
             ray.init(address=self._address, **quiet)
