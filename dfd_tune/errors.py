@@ -16,15 +16,24 @@ class UserError(Exception):
     """Something the user can mend. Each problem is one sentence: what, where, what is allowed, what to do.
 
     Several problems found together are raised together. The command line prints them one a line and exits
-    with code 2. Survives pickling, as it crosses process borders.
+    with code 2. What can't be printed in one line, as a line break in a name that the user gave, is written as \\n and
+    the like. Survives pickling, as it crosses process borders.
     """
 
     def __init__(self, *problems: str):
-        super().__init__(*problems)
-        self.problems: tuple[str, ...] = problems
+        self.problems: tuple[str, ...] = tuple(_printable(problem) for problem in problems)
+        super().__init__(*self.problems)
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ def share_of_side(value: Any) -> int | None:
     if not isinstance(value, str):
         return None
     one, _, parts = value.replace(" ", "").partition("/")
-    return int(parts) if one == "1" and parts.isdecimal() and 2 <= int(parts) <= 64 else None
+    return int(parts) if one == "1" and parts.isdecimal() and len(parts) <= 2 and 2 <= int(parts) <= 64 else None
 
 
 def broken_rule(config: Config, name: str, value: Any) -> str | None:
@@ -130,9 +130,10 @@ def broken_rule(config: Config, name: str, value: Any) -> str | None:
         kind = next(option for option in options if option is not type(None))
         options = ()
     if options:
+        if isinstance(value, str) and value in options:
+            return None
         close = nearest(value, options)
-        rule = f"one of {', '.join(options)}" + (f" (did you mean {close}?)" if close else "")
-        return None if isinstance(value, str) and value in options else rule
+        return f"one of {', '.join(options)}" + (f" (did you mean {close}?)" if close else "")
     if limits["joined"]:
         return _broken_by_names(value, limits["joined"])
     if limits["share"] and share_of_side(value) is not None:

@@ -152,8 +152,9 @@ def settle(request: Request, *, image_size: int, vgg19_at_hand: bool) -> Request
         explore[name] = axis
         if isinstance(axis, Choice):
             values = tuple(settled(name, value) for value in axis.values)
-            explore[name] = Choice(values)
-            if len(set(values)) < len(values) and not problems:
+            if len(set(values)) == len(values):
+                explore[name] = Choice(values)
+            elif not problems:
                 problems.append(f"{name} names a value twice: {', '.join(map(str, values))}; leave one out.")
     settings = {name: settled(name, value) for name, value in request.settings.items()}
     only = tuple(
@@ -286,7 +287,7 @@ def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, A
             continue
         try:
             parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # ValueError: a date as 2024-13-45
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date as 2024-13-45
             problems.append(f"--set {name}: '{value}' is no YAML value; write a number, a word or [a, list].")
             continue
         config = setting_class(name)

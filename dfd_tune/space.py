@@ -16,6 +16,7 @@ Not for: what a space means on a dataset (plan.py).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,25 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
 DEPTH = 3
 """A space is a mapping of mappings of ranges."""
+ROUNDING = 1e-8
+"""By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
 SEARCH_WIDE = ("augment_seed", "workers")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Each of these values."""
+    """Each of these values.
+
+    Raises:
+        ValueError: there is none, or one is there twice.
+    """
 
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise ValueError(f"a choice needs one or several values, all different, not {self.values!r}")
 
     def as_json(self) -> Any:
         """As it stands in a YAML file."""
@@ -54,20 +65,36 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """Any value from low to high, both included."""
+    """Any value from low to high, both included; of two whole numbers, any whole one.
+
+    Raises:
+        ValueError: it is empty or not finite, begins at or below 0 though `log`, or its step does not fit into it.
+    """
 
     low: float
     high: float
     log: bool = False
     step: float | None = None
+    """Only low, low + step, and so on."""
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+        log_fits = not self.log or (self.low > 0 and self.step is None)
+        if not finite or not log_fits or (self.step is not None and not 0 < self.step <= self.high - self.low):
+            raise ValueError(f"no such range: {self!r}")
 
     def as_json(self) -> Any:
         """As it stands in a YAML file."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
     def contains(self, value: Any) -> bool:
-        """Whether `value`, a number, is one of the axis's, whatever its step."""
-        return bool(self.low <= value <= self.high)
+        """Whether `value`, a number, is one of the axis's; on a step but for rounding."""
+        if not self.low <= value <= self.high or (isinstance(self.low, int) and value != int(value)):
+            return False
+        if self.step is None:
+            return True
+        steps = (value - self.low) / self.step
+        return math.isinf(steps) or abs(steps - round(steps)) < ROUNDING
 
 
 Axis = Choice | Range
@@ -163,6 +190,8 @@ def parse_axis(name: str, value: Any, sampler: str | None) -> tuple[Axis | None,
         return None, [f"{name} can't be explored: all trials of a search share it; put it under `settings`."]
     if name not in settings_of(TrialConfig):
         return None, [unknown_name("setting", name, settings_of(TrialConfig))]
+    if name == "seed" and sampler in ("random", "tpe"):
+        return None, [f"seed can't be explored with sampler {sampler}: a lucky seed is no setting; use a grid."]
     if isinstance(value, dict):
         return _parse_range(name, value, sampler)
     if not isinstance(value, list):
@@ -183,8 +212,6 @@ def meets(point: Mapping[str, Any], only: Sequence[Condition]) -> bool:
 def _parse_choice(name: str, value: list[Any], sampler: str | None) -> tuple[Axis | None, list[str]]:
     if not value:
         return None, [f"{name} has an empty list; give it at least one value, or leave it out."]
-    if name == "seed" and sampler in ("random", "tpe"):
-        return None, [f"seed can't be explored with sampler {sampler}: a lucky seed is no setting; use a grid."]
     values = tuple(coerce(TrialConfig, name, item) for item in value)
     problems = [
         f"{name} has the value {item!r}, but each must be {rule}."
@@ -318,8 +345,11 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     if protocol not in get_args(Protocol):
         say(unknown_name("protocol", protocol, get_args(Protocol)), "protocol")
     raise_all(problems)
-    description = str(content.get("description", ""))
-    return SearchSpace(path.stem, description, sampler, explore, settings, trials, only, protocol)
+    # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
+    name, description = (
+        text.encode("utf-8", "replace").decode("utf-8") for text in (path.stem, str(content.get("description", "")))
+    )
+    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol)
 
 
 def _parse_only(

@@ -365,3 +365,42 @@ def test_every_wrong_value_of_a_list_is_named():
     axis, problems = parse_axis("epochs", [0, 1, "two"], "grid")
     assert axis is None
     assert [problem.split(",")[0] for problem in problems] == ["epochs has the value 0", "epochs has the value 'two'"]
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        lambda: Range(2, 1),
+        lambda: Range(1, 1),
+        lambda: Range(0.0, 1.0, log=True),
+        lambda: Range(1.0, 2.0, log=True, step=0.5),
+        lambda: Range(0, 4, step=0),
+        lambda: Range(0, 4, step=5),
+        lambda: Range(0.0, float("inf")),
+        lambda: Range(float("nan"), 1.0),
+        lambda: Range(0.0, 1.0, step=float("nan")),
+        lambda: Choice(()),
+        lambda: Choice((1, 1.0)),
+        lambda: axis_from_json({"low": 2, "high": 1}),
+    ],
+)
+def test_an_axis_that_can_not_be_can_not_be_made(impossible):
+    with pytest.raises(ValueError, match=r"range|choice"):
+        impossible()
+
+
+@pytest.mark.parametrize(
+    ("axis", "inside", "outside"),
+    [
+        (Range(1, 9, step=2), [1, 3, 9, 5.0], [0, 2, 8, 10, 3.5]),
+        (Range(1, 8, step=3), [1, 4, 7], [8]),
+        (Range(1, 9), [1, 2, 9], [1.5, 0, 10]),
+        (Range(1, 100, log=True), [1, 7, 100], [0, 1.5]),
+        (Range(0.0, 1.0, step=0.1), [0.0, 0.1, 0.1 + 0.1 + 0.1, 0.7, 1.0], [0.05, 0.31, 1.1, -0.1]),
+        (Range(0.01, 1.0, log=True), [0.01, 0.5, 1.0], [0.0, 1.01, float("nan")]),
+        (Range(0.0, 1e6, step=5e-324), [0.0, 0.3, 1e6], [-1.0]),
+    ],
+)
+def test_a_range_holds_what_its_steps_reach(axis, inside, outside):
+    assert all(axis.contains(value) for value in inside)
+    assert not any(axis.contains(value) for value in outside)
