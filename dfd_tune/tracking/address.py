@@ -21,7 +21,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 
 _ALLOWED = "a server (http://HOST:PORT) or a database (sqlite:////FOLDER/mlflow.db, postgresql://, mysql://, mssql://)"
-_ENCODED = "what is special in a user's name or password is percent-encoded: an '@' as %40, a '/' as %2F"
+_ENCODED = "what is special in a name or password is percent-encoded: '@' as %40, '/' as %2F, '?' as %3F"
 _HIDDEN = "***"
 _TELLING = 4
 """So many letters of a password in a row are too many."""
@@ -31,9 +31,9 @@ _SERVER = re.compile(
     r"(?P<host>\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^?#@\s]*)?",
     re.IGNORECASE,
 )
-_DATABASE = re.compile(  # stricter than SQLAlchemy's, which takes half of a password for the host
-    r"(?P<scheme>[\w+]+)://(?:(?P<userinfo>[^:/]*(?::[^@]*)?)@)?"
-    r"(?P<host>\[[^\[\]@/?]+\]|[^\[\]:/?@]*)(?::(?P<port>[0-9]{0,5}))?(?P<path>/[^?@]*)?(?:\?(?P<query>.*))?",
+_DATABASE = re.compile(  # stricter than SQLAlchemy's, which may take half of a password for the host
+    r"(?P<scheme>[\w+]+)://(?:(?P<userinfo>[^:/?]*(?::[^/?@]*)?)@)?"
+    r"(?P<host>\[[^\[\]@/?]+\]|[^\[\]:/?@]*)(?::(?P<port>[0-9]{0,5}))?(?P<path>/[^?@]*)?(?:\?(?P<query>[^@]*))?",
 )
 _HARMLESS_OPTIONS = ("host", "port", "sslmode", "charset", "driver", "service")
 """What may follow a database's '?' and be shown and recorded; any other option may be a password."""
@@ -129,6 +129,8 @@ def shown(text: str) -> str:
     is_path = not mark and rest.startswith(("/", ".", "~")) and not rest.startswith("//")
     if is_file or is_path:
         return text
+    if re.search("[?#].*@", rest):
+        return f"{head}{mark}{_HIDDEN}"  # either may be a part of a password
     if "@" in rest:
         rest = f"{_HIDDEN}@{rest.rpartition('@')[2]}"
     return head + mark + re.sub(r"[?#].*", rf"?{_HIDDEN}", rest)
