@@ -1,8 +1,8 @@
 """The search itself: Ray Tune runs the agenda's jobs, each as one of its trials, in processes that are reused.
 
 Tune asks our `Searcher` for work, which is bounded by the cluster as it is at that moment; our callback hears what
-came of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store is what
-a search resumes from. Not for: what a job does (worker.py), or which one is next (agenda.py).
+came of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store
+is what a search resumes from. Not for: what a job does (worker.py), or which one is next (agenda.py).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def failure_of(error: BaseException, epoch: int = 0) -> Failure:
     text = "".join(traceback.format_exception(error))
     plain = isinstance(error, DivergedError | UserError)
     cause = " ".join(str(error).split()) if plain else one_line(error)
-    return Failure(_fault_of(error), cause, text, epoch, plain=plain)
+    return Failure(_fault_of(error), cause, text, getattr(error, "epoch", epoch), plain=plain)
 
 
 def lost_process(error: BaseException | None) -> Failure:

@@ -82,6 +82,7 @@ class SampledPoints:
     def __init__(self, plan: Plan, dataset_digest: str, records: Sequence[TrialRecord]):
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._request = plan.request
         self._digest = dataset_digest
         self._wanted = plan.num_trials

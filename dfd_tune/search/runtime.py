@@ -131,8 +131,8 @@ def why_not_connected(address: str, error: BaseException) -> str:
             "the same Ray and Python on both."
         )
     return (
-        f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({text[:200] or type(error).__name__}); start it, "
-        "or unset RAY_ADDRESS to run on this machine."
+        f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({text[:200] or type(error).__name__}); start "
+        "it, or unset RAY_ADDRESS to run on this machine."
     )
 
 
@@ -232,8 +232,5 @@ def _quiet_environment() -> None:
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }.items():
         os.environ.setdefault(name, value)
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """What runs inside Ray: one job at a time in a reused Tune actor, with Ray Train around `train_student`.
 
 A trial of one worker runs in Ray Train's local mode, in the Tune actor itself; one of several runs as a Ray Train
-worker group. Both call the same training function through the same seam (distill/process.py). What comes of a job, a failure
-too, is the last thing that is reported, as one JSON object. Not for: deciding which jobs run (agenda.py).
+worker group. Both call the same training function through the same seam (distill/process.py). What comes of a job, a
+failure too, is the last thing that is reported, as one JSON object. Not for: deciding which jobs run (agenda.py).
 """
 
 from __future__ import annotations

@@ -2,10 +2,15 @@
 
 import io
 
+import numpy as np
+import pytest
 from rich.console import Console
 
 from dfd_tune.distill.student import TrialResult
-from dfd_tune.search.ledger import Ledger
+from dfd_tune.record import TrialRecord, load_tests, load_trials
+from dfd_tune.record import test_record as record_of_test
+from dfd_tune.search.faults import Failure
+from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress
 from dfd_tune.store import open_store
 from tests.report.searches import make_request, make_search
@@ -34,7 +39,15 @@ def watched(tmp_path, clock, total=4, terminal=False):
     progress = Progress(console, total, ["backbone", "lambda_"], clock)
     store = open_store(tmp_path)
     search = make_search(make_request({"lambda_": [0, 1, 2, 5]}), {})
-    return progress, Ledger(store, search, [], SilentTracker(), DIGEST, progress), console
+    return progress, Ledger(store, search, [], SilentTracker(), DIGEST, progress, clock), console
+
+
+def start(ledger, config):
+    ledger.started(config, config.key(DIGEST), host="here", device="cpu")
+
+
+def fail(ledger, config, fault="trial"):
+    ledger.failed(config, config.key(DIGEST), Failure(fault, "ValueError: no", "Traceback\nValueError: no"))
 
 
 def result_of(config, accuracy=0.9):
@@ -52,10 +65,10 @@ def test_plain_lines_tell_each_trial_once_and_the_time_left(tmp_path):
     reused, first, second = (digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0))
     ledger.finished(reused, result_of(reused))
     for config in (first, second):
-        ledger.started(config)
+        start(ledger, config)
     clock.now = 10.0
     ledger.finished(first, result_of(first))
-    ledger.failed(second.key(DIGEST), "Traceback\nValueError: no")
+    fail(ledger, second)
     # One of two trials that ran took the 10 s; the reused one took none: 10 s for each of the 2 that are left.
     assert lines(console) == [
         "[1/4] resnet18 λ=0: validation accuracy 90.0% in 10 s",
@@ -69,23 +82,70 @@ def test_the_live_table_shows_running_trials_the_best_and_the_rate(tmp_path):
     progress, ledger, console = watched(tmp_path, clock, terminal=True)
     with progress:
         first, second = (digits_trial(lambda_=value) for value in (1.0, 2.0))
-        ledger.started(first)
+        start(ledger, first)
         ledger.finished(first, result_of(first, accuracy=0.95))
-        ledger.started(second)
+        start(ledger, second)
+        progress.network_started("teacher", "Teacher resnet18", first.teacher())
+        progress.network_epoch("teacher", {"epoch": 7, "val_accuracy": 0.25, "images_per_second": 10.0})
         epoch = {"epoch": 3, "val_accuracy": 0.5, "images_per_second": 1234.0}
         ledger.epoch_done(second.key(DIGEST), epoch)
     shown = console.file.getvalue()
     assert "1/4 trials done, 1 running, best 95.0% (resnet18 λ=1), 1,234 images/s" in shown
     assert f"3/{second.epochs}" in shown
+    assert "Teacher resnet18" in shown
+    assert f"7/{first.teacher_epochs}" in shown
 
 
-def test_an_epoch_reported_twice_counts_once(tmp_path):
+def test_an_attempt_that_begins_earlier_than_the_last_one_ended_replaces_its_epochs(tmp_path):
     _, ledger, _ = watched(tmp_path, Clock())
     config = digits_trial()
-    ledger.started(config)
+    key = config.key(DIGEST)
+    start(ledger, config)
+    for epoch in (1, 2, 3):
+        ledger.epoch_done(key, {"epoch": epoch, "loss": 1.0 / epoch})
+    ledger.interrupted(config, key)
+    start(ledger, config)
+    ledger.resumed(key, [{"epoch": 1.0, "loss": 1.0}])
+    for epoch in (2, 2):
+        ledger.epoch_done(key, {"epoch": epoch, "loss": 0.25})
+    assert ledger.trials[key].history == [{"epoch": 1.0, "loss": 1.0}, {"epoch": 2.0, "loss": 0.25}]
+    assert ledger.trials[key].attempts == 2
+
+
+def test_device_hours_are_those_of_all_attempts_and_all_workers(tmp_path):
+    clock = Clock()
+    _, ledger, _ = watched(tmp_path, clock)
+    config = digits_trial(workers=2)
+    key = config.key(DIGEST)
     for _ in range(2):
-        ledger.epoch_done(config.key(DIGEST), {"epoch": 1, "loss": 1.0})
-    assert ledger.trials[config.key(DIGEST)].history == [{"epoch": 1.0, "loss": 1.0}]
+        start(ledger, config)
+        clock.now += 1800
+        ledger.interrupted(config, key)
+    start(ledger, config)
+    clock.now += 3600
+    ledger.finished(config, result_of(config), peak_memory_bytes=5e8)
+    assert ledger.trials[key].metrics["device_hours"] == 2 * (0.5 + 0.5 + 1)
+    assert ledger.trials[key].metrics["peak_memory_bytes"] == 5e8
+
+
+def test_a_process_that_never_spoke_can_fail(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    config = digits_trial()
+    fail(ledger, config, "machine")
+    (record,) = load_trials(ledger.store, ledger.search)
+    assert (record.status, record.cause, record.fault) == ("FAILED", "ValueError: no", "machine")
+
+
+def test_counts_follow_every_change_and_the_best_is_the_best(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    configs = [digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0)]
+    for config, accuracy in zip(configs, (0.5, 0.9, 0.7), strict=True):
+        start(ledger, config)
+        assert list(ledger.running) == [config.key(DIGEST)]
+        ledger.finished(config, result_of(config, accuracy))
+    assert ledger.counts["FINISHED"] == len(ledger.with_status("FINISHED")) == 3
+    assert (ledger.counts["RUNNING"], ledger.running) == (0, {})
+    assert ledger.best.key == configs[1].key(DIGEST)
 
 
 def test_a_result_of_another_search_is_recorded_as_this_searchs_trial(tmp_path):
@@ -96,11 +156,49 @@ def test_a_result_of_another_search_is_recorded_as_this_searchs_trial(tmp_path):
     assert ledger.trials[here.key(DIGEST)].config["reduction"] == "mean"
 
 
-def test_what_an_earlier_launch_left_unfinished_is_pending(tmp_path):
+@pytest.mark.parametrize(
+    ("status", "fault", "has_result", "retry_failed", "expected"),
+    [
+        ("FINISHED", None, True, False, "FINISHED"),
+        ("FINISHED", None, False, False, "PENDING"),  # its result is gone, so that the record is not believed
+        ("FAILED", "trial", False, False, "FAILED"),  # it would come again
+        ("FAILED", "trial", False, True, "PENDING"),
+        ("FAILED", "machine", False, False, "PENDING"),
+        ("FAILED", "unknown", False, False, "PENDING"),
+        ("RUNNING", None, False, False, "PENDING"),
+        ("KILLED", None, False, False, "PENDING"),
+    ],
+)
+def test_how_the_next_launch_begins_with_a_record(tmp_path, status, fault, has_result, retry_failed, expected):
+    config = digits_trial()
+    record = TrialRecord(key=config.key(DIGEST), status=status, config=vars(config), fault=fault, cause="x", attempts=3)
+    again = reopened(record, has_result=has_result, retry_failed=retry_failed)
+    assert again.status == expected
+    assert again.attempts == 3
+    if expected == "PENDING":
+        assert (again.cause, again.fault, again.error) == (None, None, None)
+
+
+def test_a_search_that_is_stopped_has_nothing_running_nor_waiting_to_go_on(tmp_path):
     _, ledger, _ = watched(tmp_path, Clock())
-    done, broken = digits_trial(lambda_=0.0), digits_trial(lambda_=1.0)
+    running, waiting, done = (digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0))
+    start(ledger, running)
+    start(ledger, waiting)
+    ledger.interrupted(waiting, waiting.key(DIGEST))
     ledger.finished(done, result_of(done))
-    ledger.started(broken)
-    ledger.failed(broken.key(DIGEST), "ValueError: no")
-    again = Ledger(ledger.store, ledger.search, list(ledger.trials.values()), SilentTracker(), DIGEST, ledger.watch)
-    assert [trial.status for trial in again.trials.values()] == ["FINISHED", "PENDING"]
+    ledger.kill_running()
+    statuses = {record.key: record.status for record in load_trials(ledger.store, ledger.search)}
+    assert statuses == {
+        running.key(DIGEST): "KILLED",
+        waiting.key(DIGEST): "KILLED",
+        done.key(DIGEST): "FINISHED",
+    }
+
+
+def test_what_the_test_images_said_is_kept_at_once_with_each_image(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    right = np.array([True, False, True] * 7)
+    ledger.tested("somekey", record_of_test("somekey", right))
+    (found,) = load_tests(ledger.store, ledger.search.search).values()
+    assert found.right().tolist() == right.tolist()
+    assert found.accuracy == ledger.search.tested["somekey"] == 14 / 21

@@ -1,5 +1,6 @@
 """Which points are proposed: each once, known ones never again, unfinished ones first, and resumed as uninterrupted."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -36,7 +37,8 @@ def score(config):
 
 def record_of(plan, config, status="FINISHED"):
     point = {name: getattr(config, name) for name in plan.request.explore}
-    return make_trial(plan.request, point, score(config), status=status)
+    record = make_trial(plan.request, point, score(config), status=status)
+    return dataclasses.replace(record, key=config.key(DIGEST))
 
 
 def run(points, most=1000, values=True):
@@ -121,8 +123,8 @@ def test_a_sampler_learns_from_what_it_is_told():
 
 
 def test_another_seed_proposes_other_points():
-    request = [make_request(RANGES, "random", trials=5, seed=seed) for seed in (0, 1)]
-    plans = [make_plan(each, tiny_dataset(), bank_budget=0, device="cpu") for each in request]
+    plan = plan_of("random", trials=5)
+    plans = [dataclasses.replace(plan, request=dataclasses.replace(plan.request, seed=seed)) for seed in (0, 1)]
     first, second = (run(source(plan)) for plan in plans)
     assert not {config.lambda_ for config in first} & {config.lambda_ for config in second}
 

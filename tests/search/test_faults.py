@@ -1,0 +1,88 @@
+"""Whose fault a failure is."""
+
+import errno
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from dfd_tune.distill.training import DivergedError
+from dfd_tune.errors import UserError
+from dfd_tune.search.faults import Failure, failure_of, lost_process
+from dfd_tune.search.worker import RankFailedError, _failure
+
+
+def raised(error):
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
+    ],
+)
+def test_the_machines(error):
+    assert failure_of(raised(error), 3).fault == "machine"
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), FileNotFoundError(errno.ENOENT, "gone"), RuntimeError("shapes")])
+def test_other_exceptions_may_be_the_trials_own(error):
+    failure = failure_of(raised(error), 3)
+    assert (failure.fault, failure.epoch, failure.plain) == ("unknown", 3, False)
+    assert failure.cause.startswith(type(error).__name__)
+    assert "in raised" in failure.error, "the traceback tells where"
+
+
+@pytest.mark.parametrize("error", [DivergedError("The loss is not finite.", epoch=2), UserError("The file is damaged.")])
+def test_divergence_and_what_the_user_can_mend_are_the_trials_own_in_plain_words(error):
+    failure = failure_of(raised(error))
+    assert (failure.fault, failure.plain, failure.cause) == ("trial", True, str(error))
+
+
+def test_a_lost_process_is_the_machines_and_counts_unless_its_end_was_announced():
+    killed, preempted = ActorDiedError(), ActorDiedError()
+    preempted._preempted = True
+    assert lost_process(killed).fault == lost_process(None).fault == "machine"
+    assert lost_process(killed).counts
+    assert not lost_process(preempted).counts
+    assert "memory" in lost_process(OutOfMemoryError("killed")).cause
+
+
+class GroupError(Exception):
+    """As Ray Train tells of a worker group."""
+
+    def __init__(self, worker_failures):
+        super().__init__("workers failed")
+        self.worker_failures = worker_failures
+
+
+def told_by_rank(failure):
+    return RankFailedError(json.dumps(asdict(failure)))
+
+
+def test_of_a_group_the_trials_own_fault_comes_before_what_it_did_to_the_other_ranks():
+    peer = failure_of(RuntimeError("Connection closed by peer"))
+    own = Failure("unknown", "ValueError: odd", "Traceback …", epoch=4)
+    assert _failure(GroupError({0: told_by_rank(peer), 1: told_by_rank(own)}), 0) == own
+    diverged = Failure("trial", "The loss is not finite.", "Traceback …", epoch=1, plain=True)
+    assert _failure(GroupError({0: told_by_rank(own), 1: told_by_rank(diverged)}), 0) == diverged
+
+
+def test_of_a_group_a_lost_rank_is_the_machines():
+    assert (
+        _failure(GroupError({0: told_by_rank(failure_of(RuntimeError("gloo"))), 1: ActorDiedError()}), 0).fault
+        == "machine"
+    )
