@@ -271,13 +271,15 @@ def _bank_for(
         "epochs": longest,
     }
     layout = min(slots, key=lambda name: slots[name])
+    if slots[layout] >= live:
+        return None, 0
     size = (
         slots[layout]
         * len(dataset.train.labels)
         * network_for(dataset, network.network, seed=0).feature_dim
         * FLOAT16_BYTES
     )
-    if slots[layout] >= live or size > budget:
+    if size > budget:
         return None, 0
     return BankPlan(layout, longest), size
 

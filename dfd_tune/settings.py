@@ -26,13 +26,10 @@ from dfd_tune.space import (
     Range,
     SearchSpace,
     axis_from_json,
-    condition_from_json,
     meets,
     parse_axis,
     setting_class,
     setting_problems,
-    space_as_json,
-    space_from_json,
     trials_problem,
 )
 
@@ -168,7 +165,7 @@ def settle(request: Request, *, image_size: int, vgg19_at_hand: bool) -> Request
 def request_as_json(request: Request) -> dict[str, Any]:
     """The request as a JSON object, from which `request_from_json` makes an equal one."""
     return {
-        "space": space_as_json(request.space),
+        "space": _space_as_json(request.space),
         "dataset": dataclasses.asdict(request.dataset),
         "explore": {name: axis.as_json() for name, axis in request.explore.items()},
         "settings": dict(request.settings),
@@ -192,10 +189,10 @@ def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
     """
     try:
         parts = {
-            "space": space_from_json(value["space"]),
+            "space": _space_from_json(value["space"]),
             "dataset": DatasetConfig(**value["dataset"]),
             "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
-            "only": tuple(condition_from_json(wanted) for wanted in value["only"]),
+            "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
         }
         return Request(**{**value, **parts})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -203,6 +200,34 @@ def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
             f"The record of the search '{search}' holds no request that this version of dfd-tune can read; go on with "
             "the `dfd-tune launch` that began it."
         ) from None
+
+
+def _space_as_json(space: SearchSpace) -> dict[str, Any]:
+    """The space as a JSON object, from which `_space_from_json` makes an equal one."""
+    return {
+        "name": space.name,
+        "description": space.description,
+        "sampler": space.sampler,
+        "explore": {name: axis.as_json() for name, axis in space.explore.items()},
+        "settings": dict(space.settings),
+        "trials": space.trials,
+        "only": [{name: list(values) for name, values in wanted.items()} for wanted in space.only],
+        "protocol": space.protocol,
+    }
+
+
+def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
+    """The space that `_space_as_json` gave `value` for."""
+    parts = {
+        "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
+        "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
+    }
+    return SearchSpace(**{**value, **parts})
+
+
+def _condition_from_json(value: Mapping[str, Any]) -> Condition:
+    """A condition of `only` whose values stand in lists, as JSON has no tuples."""
+    return {name: tuple(values) for name, values in value.items()}
 
 
 def _with_assignments(

@@ -122,34 +122,6 @@ class SearchSpace:
     """By which images λ is chosen: validation or, as the paper appears to, test."""
 
 
-def space_as_json(space: SearchSpace) -> dict[str, Any]:
-    """The space as a JSON object, from which `space_from_json` makes an equal one."""
-    return {
-        "name": space.name,
-        "description": space.description,
-        "sampler": space.sampler,
-        "explore": {name: axis.as_json() for name, axis in space.explore.items()},
-        "settings": dict(space.settings),
-        "trials": space.trials,
-        "only": [{name: list(values) for name, values in wanted.items()} for wanted in space.only],
-        "protocol": space.protocol,
-    }
-
-
-def space_from_json(value: Mapping[str, Any]) -> SearchSpace:
-    """The space that `space_as_json` gave `value` for."""
-    parts = {
-        "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
-        "only": tuple(condition_from_json(wanted) for wanted in value["only"]),
-    }
-    return SearchSpace(**{**value, **parts})
-
-
-def condition_from_json(value: Mapping[str, Any]) -> Condition:
-    """A condition of `only` whose values stand in lists, as JSON has no tuples."""
-    return {name: tuple(values) for name, values in value.items()}
-
-
 def shipped_spaces() -> dict[str, Path]:
     """The spaces that come with the package, by name."""
     package = Path(__file__).parent

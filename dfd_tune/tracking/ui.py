@@ -87,13 +87,12 @@ def serve_ui(
             mark_interrupted(store, record, load_trials(store, record), interrupted_since, uri=uri)
         if address.is_server:
             client = connect(store, address)
-    if address.is_server:
-        say(f"MLflow: {address} (a server; nothing is started here)")
-        _say_pages(client, address, store, search, say)
-        return
-    with store.lease("mlflow"), refusals_as_user_errors(address, "can't be shown"):
-        if not (address.own and store.path("mlflow.db").exists()):
-            prepare_database(store, address)
+            say(f"MLflow: {address} (a server; nothing is started here)")
+            _say_pages(client, address, store, search, say)
+            return
+        with store.lease("mlflow"), refusals_as_user_errors(address, "can't be shown"):
+            if not (address.own and store.path("mlflow.db").exists()):
+                prepare_database(store, address)
     url = f"http://{_HOST}:{free_port(port)}"
     with _ends_on_signals(), _server(store, address, url) as (process, log):
         import_mlflow_quietly()  # takes seconds, in which the server starts

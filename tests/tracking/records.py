@@ -57,8 +57,9 @@ def trial_record(key: str, *, epochs: int, status: str = "FINISHED", **changes: 
 
 
 def history_of(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
-    """(step, value) of all that was ever written of a metric."""
-    return [(metric.step, metric.value) for metric in tracker._client.get_metric_history(run_id, name)]
+    """(step, value) of all that was ever written of a metric, by step."""
+    history = tracker._client.get_metric_history(run_id, name)
+    return [(metric.step, metric.value) for metric in sorted(history, key=lambda metric: metric.step)]
 
 
 def runs_of(tracker: Tracker, search: str) -> list:

@@ -82,7 +82,8 @@ def test_what_an_address_shows_holds_no_password(password: str, form: str, as_te
         address = read_address(STORE, uri)
     except UserError as error:
         assert_hidden(password, all_that_is_told(error))
-        assert all("\n" not in problem for problem in error.problems)
+        if "\n" in str(error):
+            pytest.fail("a problem is one line")
         return
     assert_hidden(password, str(address), repr(address), str(address.recorded), f"{address!s} {address}")
     if address.is_server:

@@ -13,13 +13,13 @@ from dfd_tune.tracking.outbox import Outbox, Pauses
 NO_PAUSE = Pauses(0.001, 0.001)
 
 
-class Away(Exception):
+class AwayError(Exception):
     """Nobody answers."""
 
 
 def outbox(write: Callable[[int], None], **options: object) -> Outbox[int]:
     options = {"pauses": NO_PAUSE, **options}
-    return Outbox(write, lambda error: f"problem: {error}", lambda error: isinstance(error, Away), **options)
+    return Outbox(write, lambda error: f"problem: {error}", lambda error: isinstance(error, AwayError), **options)
 
 
 def test_it_keeps_the_latest_of_each_key_and_does_not_make_its_owner_wait() -> None:
@@ -88,7 +88,7 @@ def test_while_nobody_answers_the_latest_of_each_key_waits_and_nothing_is_lost()
     def write(update: int) -> None:
         attempts.append(update)
         if not here.is_set():
-            raise Away("nobody there")
+            raise AwayError("nobody there")
         key, value = divmod(update, 1000)
         written[key] = value
 
@@ -106,7 +106,7 @@ def test_while_nobody_answers_the_latest_of_each_key_waits_and_nothing_is_lost()
 
 def test_it_gives_up_after_its_patience_and_says_so_once() -> None:
     def write(update: int) -> None:
-        raise Away("nobody there")
+        raise AwayError("nobody there")
 
     box = outbox(write)
     for key in "abc":
@@ -153,7 +153,7 @@ def test_between_attempts_it_waits_as_its_pauses_say(failures: int) -> None:
 
     def write(update: int) -> None:
         if len(waits) < failures:
-            raise Away("nobody there")
+            raise AwayError("nobody there")
         done.set()
 
     box = outbox(write, pauses=Pauses(1, 16), clock=lambda: now[0], wait=wait)
@@ -175,7 +175,7 @@ def test_ten_thousand_updates_wait_at_a_cost_that_does_not_grow() -> None:
         return (time.perf_counter() - start) / count
 
     seconds_for(1000)
-    assert seconds_for(20_000) < 5 * seconds_for(2000)
+    assert min(seconds_for(20_000) for _ in range(3)) < 5 * min(seconds_for(2000) for _ in range(3))
 
 
 def test_what_waits_and_says_the_same_is_kept() -> None:

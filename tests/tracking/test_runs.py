@@ -263,7 +263,7 @@ def test_runs_and_experiments_deleted_by_hand_come_back(tracker: Tracker) -> Non
     assert tracker.sync(search, [finished]) == []
     second = tracker.runs("deleted")[trial.key]
     assert second != first
-    assert _history(tracker, second, "loss") == [(1, 1.0), (2, 2.0)]
+    assert history_of(tracker, second, "loss") == [(1, 1.0), (2, 2.0)]
 
     tracker._client.delete_experiment(tracker.experiment_id("deleted"))
     assert tracker.sync(search, [dataclasses.replace(finished, attempts=2)]) == []

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
-from dfd_tune.record import load_search, save_search, save_trial
-from dfd_tune.store import Store, open_store
-from dfd_tune.tracking import Tracker, open_tracker, serve_ui
-from tests.tracking.conftest import QUICK, UiProcess
-from tests.tracking.records import assert_one_value_a_step, history_of, runs_of, search_record, trial_record
+from dfd_tune.store import Store
+from dfd_tune.tracking import Tracker, open_tracker
+from tests.tracking.records import history_of, search_record, trial_record
 from tests.tracking.students import EXAMPLE, student
 
 
