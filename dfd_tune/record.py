@@ -213,7 +213,11 @@ def search_names(store: Store) -> list[str]:
 
 def find_search(store: Store, name: str) -> SearchRecord | None:
     """The record of a search; None if there is none of that name."""
-    return _readable(store.path("searches", name, "search.json"), _search_from)
+    found = _readable(store.path("searches", name, "search.json"), _search_from)
+    if found is None:
+        return None
+    tested = {key: record.accuracy for key, record in load_tests(store, name).items()}
+    return dataclasses.replace(found, tested=found.tested | tested)
 
 
 def load_search(store: Store, name: str) -> SearchRecord:

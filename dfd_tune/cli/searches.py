@@ -5,7 +5,6 @@ Not for: running one (launch.py) or watching it (running.py), nor for classifyin
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,7 @@ from dfd_tune.cli.running import how_it_stands
 from dfd_tune.errors import UserError, raise_all
 
 if TYPE_CHECKING:
-    from dfd_tune.liveness import State
-    from dfd_tune.record import SearchRecord
-    from dfd_tune.store import Store
+    pass
 
 
 @click.command()
@@ -86,11 +83,13 @@ def report(names: tuple[str, ...], output: str | None, mlflow_uri: str | None, s
 @click.command()
 @click.argument("name", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--mlflow-uri", default=None, help="MLflow's address, where it needs a password, which is not kept.")
 @STORE_OPTION
-def ui(name: str | None, port: int, store_path: str) -> None:
+def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> None:
     """Serve MLflow's pages on the store.
 
-    With NAME, also the address of the page that compares that search's runs.
+    With NAME, also the address of the page that compares that search's runs; where it was recorded at a server, that
+    server's pages.
     """
     from dfd_tune.liveness import state_of
     from dfd_tune.record import load_search
@@ -99,27 +98,14 @@ def ui(name: str | None, port: int, store_path: str) -> None:
     from dfd_tune.tracking import serve_ui
 
     store = existing_store(store_path)
+    interrupted_since = None
     if name is not None:
-        search, state = load_search(store, name), state_of(store, name)
+        load_search(store, name)
+        state = state_of(store, name)
         click.echo(how_it_stands(state, name, store_path))
-        _mark_interrupted(store, search, state)
+        interrupted_since = state.since if state.kind == "interrupted" else None
     with Signals():  # the server is a process of its own, which a closed terminal would leave behind
-        serve_ui(store, port, click.echo, search=name)
-
-
-def _mark_interrupted(store: Store, search: SearchRecord, state: State) -> None:
-    """What nobody runs any more is not RUNNING in the store's MLflow either, but KILLED, its nearest word."""
-    from dfd_tune.liveness import as_they_are
-    from dfd_tune.record import load_trials
-    from dfd_tune.tracking import open_tracker
-
-    told = as_they_are(load_trials(store, search), state)
-    killed = [dataclasses.replace(trial, status="KILLED") for trial in told if trial.status == "INTERRUPTED"]
-    if not killed or not store.path("mlflow.db").exists():
-        return
-    tracker = open_tracker(store, None)
-    for complaint in {*tracker.sync(search, killed), *tracker.close()}:
-        click.echo(complaint, err=True)
+        serve_ui(store, port, click.echo, search=name, uri=mlflow_uri, interrupted_since=interrupted_since)
 
 
 def _all_of(find: Callable[[str], Any], names: tuple[str, ...]) -> list[Any]:

@@ -23,7 +23,7 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.liveness import running
 from dfd_tune.plan import Plan, describe, make_plan
-from dfd_tune.record import SearchRecord, find_search, load_tests, load_trials
+from dfd_tune.record import SearchRecord, find_search, load_trials
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
@@ -244,8 +244,7 @@ def _open_ledger(
         reopened(record, has_result=find_result(store, record.key) is not None, retry_failed=retry_failed)
         for record in load_trials(store, search)
     ]
-    tested = {key: record.accuracy for key, record in load_tests(store, search.search).items()}
-    return Ledger(store, replace(search, tested=search.tested | tested), trials, tracker, digest, progress)
+    return Ledger(store, search, trials, tracker, digest, progress)
 
 
 def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
