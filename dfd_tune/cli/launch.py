@@ -6,6 +6,7 @@ Not for: what a launch does (search/launch.py), nor for looking at a search (sea
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -168,7 +169,7 @@ def options_of(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bo
     known = {field.name for field in dataclasses.fields(LaunchOptions)}
     recorded = {name: value for name, value in search.options.items() if name in known}
     address = mlflow_uri if mlflow_uri is not None else recorded.get("mlflow_uri")
-    if mlflow_uri is None and address and ":***@" in address:
+    if mlflow_uri is None and search.options.get("mlflow_password") and "MLFLOW_TRACKING_PASSWORD" not in os.environ:
         raise UserError(
             f"The search '{search.search}' is recorded in MLflow at '{address}', whose password is not kept; give the "
             "whole address with --mlflow-uri."

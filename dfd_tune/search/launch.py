@@ -105,7 +105,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
         tracker = open_tracker(store, options.mlflow_uri)
-        search = _search_record(plan, options, tracker.recorded_address)
+        search = _search_record(plan, options, tracker)
         if known is not None:
             _refuse_changes(known, search)
             search = _continued(known, search)
@@ -279,8 +279,8 @@ def _device(asked: str, ray: RayRuntime) -> Device:
     return "cuda" if asked == "cuda" else "cpu"
 
 
-def _search_record(plan: Plan, options: LaunchOptions, address: str | None) -> SearchRecord:
-    request, dataset = plan.request, plan.dataset
+def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> SearchRecord:
+    request, dataset, address = plan.request, plan.dataset, tracker.recorded_address
     return SearchRecord(
         search=options.name,
         space=request.space.name,
@@ -294,7 +294,7 @@ def _search_record(plan: Plan, options: LaunchOptions, address: str | None) -> S
         planned=list(plan.trials),
         protocol=request.protocol,
         request=request_as_json(request),
-        options=asdict(replace(options, mlflow_uri=address)),
+        options=asdict(replace(options, mlflow_uri=address)) | {"mlflow_password": tracker.has_password},
         mlflow=address,
     )
 

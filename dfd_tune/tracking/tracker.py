@@ -149,6 +149,11 @@ class Tracker:
         return str(self._address)
 
     @property
+    def has_password(self) -> bool:
+        """Whether the address was given with a password, which no record keeps."""
+        return bool(self._address.secrets)
+
+    @property
     def recorded_address(self) -> str | None:
         """For `SearchRecord.mlflow`: as `address`, but None for the store's own database."""
         return self._address.recorded
