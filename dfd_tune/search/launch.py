@@ -171,6 +171,8 @@ def _carry_out(
 
         with progress:
             run(agenda, cluster, context, books)
+        if agenda.stopping:
+            raise KeyboardInterrupt
         _raise_what_broke(agenda, prerequisites)
 
 
