@@ -98,7 +98,7 @@ def written(store: Store, uri: str | None, trials: int, epochs: int, every_epoch
 def main() -> None:
     """Parse the arguments, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--every-epoch", action="store_true", help="write each epoch by itself, however fast they come")
     parser.add_argument("--server", action="store_true", help="through an MLflow server on this machine")

@@ -89,7 +89,7 @@ def tracker_for(client: Counting, folder: Path) -> Tracker:
 
 
 def test_a_trial_costs_the_same_few_calls_however_many_there_are(client: Counting, tmp_path: Path) -> None:
-    tracker, count, epochs = tracker_for(client, tmp_path), 10_000, 3
+    tracker, count, epochs = tracker_for(client, tmp_path), 5000, 3
     trials = [trial_record(f"{number:016x}", epochs=epochs) for number in range(count)]
     assert tracker.sync(SEARCH, trials) == []
     assert client.calls == {
