@@ -76,6 +76,11 @@ class Outbox(Generic[Update]):
         self._thread = threading.Thread(target=self._run, name="dfd-tune-mlflow", daemon=True)
         self._thread.start()
 
+    def __len__(self) -> int:
+        """Updates that are not written yet, be it that they wait, are being written, or were refused."""
+        with self._changed:
+            return len(self._waiting) + self._busy + len(self._refused)
+
     def put(self, key: str, update: Update, *, says_the_same: Callable[[Update], bool] = lambda waiting: False) -> None:
         """Leave an update to be written; returns at once. One that still waits and says the same is kept instead."""
         with self._changed:

@@ -158,6 +158,11 @@ class Tracker:
         """For `SearchRecord.mlflow`: as `address`, but None for the store's own database."""
         return self._address.recorded
 
+    @property
+    def waiting(self) -> int:
+        """How many trials' runs are not up to their records yet."""
+        return len(self._outbox)
+
     def log_trial(self, search: SearchRecord, trial: TrialRecord) -> None:
         """Have the trial's run brought up to its record; returns at once, raises nothing. May be repeated."""
         self._outbox.put(f"{search.search}/{trial.key}", self._update(search, trial))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from dfd_tune.store import Store
+import pytest
+
+from dfd_tune.errors import UserError
+from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import Tracker, open_tracker
-from tests.tracking.records import history_of, search_record, trial_record
+from tests.tracking.conftest import QUICK, UiProcess
+from tests.tracking.records import assert_one_value_a_step, history_of, runs_of, search_record, trial_record
 from tests.tracking.students import EXAMPLE, student
 
 
@@ -41,3 +48,76 @@ def test_a_search_can_be_tracked_through_a_server(server: str, store: Store, tmp
     [logged] = tracker._client.search_logged_models([tracker.experiment_id("remote")])
     files = {file.path for file in tracker._client.list_logged_model_artifacts(logged.model_id)}
     assert files >= {"MLmodel", "data", "requirements.txt"}
+
+
+def test_a_server_that_goes_and_comes_back_costs_nothing(ui_process: UiProcess, store: Store) -> None:
+    tracker, patient = (open_tracker(store, ui_process.url, pauses=QUICK) for _ in range(2))
+    search, keys = search_record("outage-server"), [digit * 16 for digit in "0123456789"]
+
+    def report(epochs: int, status: str = "RUNNING") -> None:
+        for key in keys[:5] if epochs < 3 else keys:
+            tracker.log_trial(search, trial_record(key, epochs=epochs, status=status))
+
+    report(1)
+    ui_process.stop()  # in the middle of it, perhaps
+    start = time.monotonic()
+    for epochs in range(2, 40):
+        report(epochs)
+    assert time.monotonic() - start < 1
+    assert len(tracker._outbox._waiting) <= len(keys)
+    problem, slow = tracker._outbox.flush(0.5)
+    assert "refused" in problem
+    assert "10 trials not written" in slow
+
+    ui_process.start()
+    report(40)
+    report(40, "FINISHED")
+    # The other one has nothing to say but the summary, and waits with that until the server is back.
+    summary = patient.log_summary(search_record("outage-summary"), [], [], {"best": 1.0})
+    ui_process.wait()
+    assert history_of(patient, summary, "best") == [(0, 1.0)]
+    assert patient.close() == []
+    finished = [trial_record(key, epochs=40) for key in keys]
+    assert tracker.sync(search, finished) == []
+    ids = tracker.runs("outage-server")
+    assert sorted(ids) == keys
+    assert len(runs_of(tracker, "outage-server")) == len(keys)
+    for run_id in ids.values():
+        assert tracker._client.get_run(run_id).info.status == "FINISHED"
+        assert history_of(tracker, run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 41)]
+        assert_one_value_a_step(tracker, run_id)
+    assert tracker.close() == []
+
+
+def test_a_server_that_stays_away_is_given_up_after_the_patience_once(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), EmptyMlflow) as there:
+        thread = threading.Thread(target=there.serve_forever, daemon=True)
+        thread.start()
+        tracker = open_tracker(open_store(tmp_path), f"http://127.0.0.1:{there.server_port}", pauses=QUICK)
+        there.shutdown()
+    start = time.monotonic()
+    problems = tracker.sync(search_record("away"), [trial_record(key * 16, epochs=1) for key in "ab"], patience=0.5)
+    assert len(problems) == 2
+    for write in (
+        lambda: tracker.log_summary(search_record("away"), [], [], {}),
+        lambda: tracker.log_report(search_record("away"), tmp_path, []),
+    ):
+        with pytest.raises(UserError, match="refused"):
+            write()
+    assert len(tracker.close(patience=0.5)) == 2
+    assert time.monotonic() - start < 10
+
+
+class EmptyMlflow(BaseHTTPRequestHandler):
+    """As much of a server as is asked when a tracker is opened."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
