@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from dfd_tune.record import TrialRecord
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker
+from dfd_tune.tracking.outbox import Pauses
 from tests.tracking.records import NAMES, assert_one_value_a_step, history_of, runs_of, search_record, trial_record
 
 # One trial's run
@@ -164,6 +169,61 @@ def test_a_call_whose_answer_was_lost_is_not_repeated_blindly(
     for run_id in ids.values():
         assert_one_value_a_step(anywhere, run_id)
         assert len(anywhere._client.get_run(run_id).inputs.dataset_inputs) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_fails_and_whenever_runs_come_out_as_the_records_say(
+    store: Store, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    chance, tracker = random.Random(seed), open_tracker(store, None, pauses=Pauses(0.001, 0.002))
+    failures = Counter()
+
+    def unreliable(carry_out: Callable) -> Callable:
+        def call(*arguments: object, **others: object) -> object:
+            fate = chance.choice(["done", "done", "done", "away", "refused", "answer lost"])
+            failures[fate] += 1
+            if fate == "refused":
+                raise MlflowException("no", INVALID_PARAMETER_VALUE)
+            value = None if fate == "away" else carry_out(*arguments, **others)
+            if fate != "done":
+                raise MlflowException("nobody there")
+            return value
+
+        return call
+
+    calls = (
+        "create_run log_inputs log_batch set_terminated update_run delete_tag log_text create_experiment search_runs"
+    )
+    with monkeypatch.context() as fate:
+        for call in calls.split():
+            fate.setattr(tracker._client, call, unreliable(getattr(tracker._client, call)))
+        search, keys = search_record(f"fate-{seed}"), [digit * 16 for digit in "123"]
+        while min(failures[fate] for fate in ("away", "refused", "answer lost")) < 8:
+            key, epochs, status = chance.choice(keys), chance.randint(0, 6), chance.choice(STATUSES)
+            record = trial_record(key, epochs=epochs, status=status, attempts=chance.randint(1, 3))
+            if status != "RUNNING":
+                record.metrics["device_hours"] = chance.random()
+            tracker.log_trial(search, record)
+            if chance.random() < 0.1:
+                tracker._outbox.flush(0.01)
+                tracker._experiments.pop(search.search, None)  # a driver that was killed, and began anew
+            time.sleep(chance.random() / 100)
+    last = [trial_record(key, epochs=7, metrics={"seconds": 1.0, "device_hours": 2.0}) for key in keys]
+    assert tracker.sync(search, last) == []
+    runs = runs_of(tracker, search.search)
+    assert sorted(run.data.tags["dfd.trial_key"] for run in runs) == keys
+    for run in runs:
+        assert (run.info.status, run.data.metrics["device_hours"]) == ("FINISHED", 2.0)
+        assert not {"dfd.error", "dfd.state"} & run.data.tags.keys()
+        assert history_of(tracker, run.info.run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 8)]
+        assert_one_value_a_step(tracker, run.info.run_id)
+    assert tracker.close() == []
+
+
+STATUSES = ("RUNNING", "RUNNING", "FAILED", "KILLED", "PENDING")
 
 
 def test_a_run_says_where_it_ran_and_what_it_cost_however_it_ended(anywhere: Tracker) -> None:

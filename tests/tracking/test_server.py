@@ -13,7 +13,7 @@ import pytest
 
 from dfd_tune.errors import UserError
 from dfd_tune.store import Store, open_store
-from dfd_tune.tracking import Tracker, open_tracker
+from dfd_tune.tracking import Tracker, open_tracker, upload_report
 from tests.tracking.conftest import QUICK, UiProcess
 from tests.tracking.records import assert_one_value_a_step, history_of, runs_of, search_record, trial_record
 from tests.tracking.students import EXAMPLE, student
@@ -31,7 +31,9 @@ def test_what_went_straight_into_the_database_shows_in_the_server(
         assert answer.read() == b"pixels"
 
 
-def test_a_search_can_be_tracked_through_a_server(server: str, store: Store, tmp_path: Path) -> None:
+def test_a_search_can_be_tracked_through_a_server(
+    server: str, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tracker = open_tracker(store, server + "/")
     search, trial = search_record("remote"), trial_record("7" * 16, epochs=2)
     for _ in range(2):
@@ -48,6 +50,24 @@ def test_a_search_can_be_tracked_through_a_server(server: str, store: Store, tmp
     [logged] = tracker._client.search_logged_models([tracker.experiment_id("remote")])
     files = {file.path for file in tracker._client.list_logged_model_artifacts(logged.model_id)}
     assert files >= {"MLmodel", "data", "requirements.txt"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_report_goes_where_its_search_was_recorded(server: str, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    search = search_record("reported", mlflow=server)
+    (tmp_path / "report.html").write_text("<p>")
+    assert upload_report(store, None, search, tmp_path, [tmp_path / "report.html"]) is None
+    assert not store.path("mlflow.db").exists()
+    tracker = open_tracker(store, server)
+    [summary] = runs_of(tracker, "reported")
+    assert [file.path for file in tracker._client.list_artifacts(summary.info.run_id, "report")] == [
+        "report/report.html"
+    ]
+    assert tracker.close() == []
+    away = upload_report(store, "http://127.0.0.1:1", search, tmp_path, [])
+    assert away is not None
+    assert "refused" in away
 
 
 def test_a_server_that_goes_and_comes_back_costs_nothing(ui_process: UiProcess, store: Store) -> None:
@@ -89,7 +109,9 @@ def test_a_server_that_goes_and_comes_back_costs_nothing(ui_process: UiProcess, 
     assert tracker.close() == []
 
 
-def test_a_server_that_stays_away_is_given_up_after_the_patience_once(tmp_path: Path) -> None:
+def test_a_server_that_stays_away_is_given_up_after_the_patience_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with HTTPServer(("127.0.0.1", 0), EmptyMlflow) as there:
         thread = threading.Thread(target=there.serve_forever, daemon=True)
         thread.start()
@@ -106,6 +128,7 @@ def test_a_server_that_stays_away_is_given_up_after_the_patience_once(tmp_path: 
             write()
     assert len(tracker.close(patience=0.5)) == 2
     assert time.monotonic() - start < 10
+    assert capfd.readouterr() == ("", "")
 
 
 class EmptyMlflow(BaseHTTPRequestHandler):
