@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -96,11 +98,16 @@ class RayRuntime:
         """Whether the cluster has an autoscaler, so that nodes may come that are not like those that are there."""
         if not self.on_cluster:
             return False
-        import ray
+        from ray._private.state import state
+        from ray.experimental.internal_kv import _internal_kv_get
 
-        key = b"__autoscaling_config"  # of a monitor that was started with a cluster's configuration
-        found = ray.experimental.internal_kv._internal_kv_get(key)
-        return found is not None
+        config = state.get_cluster_config()  # of Ray's second autoscaler
+        if config is not None and len(config.node_group_configs) > 0:
+            return True
+        status = json.loads(_internal_kv_get(b"__autoscaling_status") or "{}")  # of its first
+        kinds = status.get("autoscaler_report", {}).get("active_nodes", {})
+        # Without an autoscaler, the monitor calls each node a kind of its own, by its id.
+        return any(not kind.startswith("node_") for kind in kinds)
 
 
 def refuse_client_address(address: str | None) -> None:
@@ -119,8 +126,8 @@ def refuse_client_address(address: str | None) -> None:
 def why_not_connected(address: str, error: BaseException) -> str:
     """A sentence for a Ray cluster that could not be joined: no answer, a token, or another version."""
     text = " ".join(str(error).split())
-    low = text.lower()
-    if type(error).__name__ == "AuthenticationError" or "unauthenticated" in low or "token" in low:
+    low = "".join(traceback.format_exception(error)).lower()  # the reason stands in the errors that led to this one
+    if "authenticationerror" in low or "unauthenticated" in low or "invalidauthtoken" in low:
         return (
             f"The Ray cluster at RAY_ADDRESS '{address}' refuses this process: its token is missing or wrong; "
             "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."

@@ -70,7 +70,9 @@ def test_resume_goes_on_with_the_frozen_request_and_options(store, handed, monke
 
 
 def test_a_password_is_asked_for_and_taken(store, handed, monkeypatch, capsys):
-    recorded(store, "mine", request_for("lambda_grid"), **OPTIONS | {"mlflow_uri": "http://host", "mlflow_password": True})
+    recorded(
+        store, "mine", request_for("lambda_grid"), **OPTIONS | {"mlflow_uri": "http://host", "mlflow_password": True}
+    )
     assert dfd_tune(monkeypatch, "resume", "mine", "--store", store.root) == 2
     assert "--mlflow-uri" in capsys.readouterr().err
     assert dfd_tune(monkeypatch, "resume", "mine", "--store", store.root, "--mlflow-uri", "http://me:pw@host") == 0

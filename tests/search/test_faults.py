@@ -46,7 +46,9 @@ def test_other_exceptions_may_be_the_trials_own(error):
     assert "in raised" in failure.error, "the traceback tells where"
 
 
-@pytest.mark.parametrize("error", [DivergedError("The loss is not finite.", epoch=2), UserError("The file is damaged.")])
+@pytest.mark.parametrize(
+    "error", [DivergedError("The loss is not finite.", epoch=2), UserError("The file is damaged.")]
+)
 def test_divergence_and_what_the_user_can_mend_are_the_trials_own_in_plain_words(error):
     failure = failure_of(raised(error))
     assert (failure.fault, failure.plain, failure.cause) == ("trial", True, str(error))
