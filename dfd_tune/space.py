@@ -33,7 +33,7 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
 DEPTH = 3
 """A space is a mapping of mappings of ranges."""
-SEARCH_WIDE = ("augment_seed", "workers")
+SEARCH_WIDE = ("augment_seed", "workers", "precision")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
 

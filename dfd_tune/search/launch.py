@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
@@ -84,7 +85,13 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         known = find_search(store, options.name)
         dataset = prepare_dataset(request.dataset, store, say)
         vgg19 = vgg19_at_hand(store) is not None
-        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19)
+        plan = make_plan(
+            request,
+            dataset,
+            bank_budget=options.bank_budget,
+            vgg19_at_hand=vgg19,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
         search = _search_record(plan, options.name)
         if known is not None:
             _refuse_changes(known, search)
