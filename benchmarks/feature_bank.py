@@ -60,7 +60,7 @@ def main() -> None:
             dataset="digits",
             data=None,
             recipe=recipe,
-            assignments=[f"epochs={options.epochs}"],
+            assignments=[f"epochs={options.epochs}", "precision=float32"],
         )
         dataset = prepare_dataset(request.dataset, store, lambda line: None)
         for backbone in options.backbones:

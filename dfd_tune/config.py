@@ -32,6 +32,7 @@ Reduction = Literal["mean", "sum"]
 StudentStart = Literal["scratch", "base", "teacher"]
 Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
+Precision = Literal["float32", "bf16"]
 Method = Literal["dfd", "kd", "fitnets", "rdl", "logits"]
 
 
@@ -125,6 +126,10 @@ class TrialConfig:
         high=1024,
         default=1,
     )
+    precision: Literal["auto", "float32", "bf16"] = setting(
+        "in what networks, but front ends, are trained: float32, or that mixed with bf16; auto is bf16 on a GPU only",
+        default="auto",
+    )
     # How the networks that come before the search, teacher and base network, are trained.
     teacher_epochs: int = setting("as `epochs`, for teacher and base network", low=1, high=10_000)
     teacher_batch_size: int = setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
@@ -151,6 +156,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         raise_all(problems_in(TrialConfig, dataclasses.asdict(self)))
         assert isinstance(self.resolution, int), "a share of the side is settled once the images are known"
+        assert self.precision != "auto", "settled once the device is known"
         for name, kind in kinds_of(TrialConfig).items():
             if kind is float:  # 2 and 2.0 are one trial, so they must give one key
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -208,6 +214,7 @@ class TrialConfig:
                 momentum=self.teacher_momentum,
                 weight_decay=self.teacher_weight_decay,
                 seed=self.teacher_seed,
+                precision=self._precision,
             ),
         )
 
@@ -255,7 +262,13 @@ class TrialConfig:
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             seed=self.seed,
+            precision=self._precision,
         )
+
+    @property
+    def _precision(self) -> Precision:
+        assert self.precision != "auto"
+        return self.precision
 
     def key(self, dataset_digest: str) -> str:
         """The trial key. What cannot change the result (a teacher that is never looked at) is left out."""
@@ -381,6 +394,7 @@ class Recipe:
     momentum: float
     weight_decay: float
     seed: int
+    precision: Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dfd_tune.config import FRONTEND_FACTOR, FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
@@ -73,7 +73,12 @@ class Plan:
 
 
 def make_plan(
-    request: Request, dataset: Dataset, *, bank_budget: int, vgg19_at_hand: bool = False, device: str = "cpu"
+    request: Request,
+    dataset: Dataset,
+    *,
+    bank_budget: int,
+    vgg19_at_hand: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Plan:
     """Work out what `request` means on `dataset`.
 
@@ -82,11 +87,12 @@ def make_plan(
         dataset: prepared.
         bank_budget: bytes that all banks together may take; a teacher that would go over it runs live.
         vgg19_at_hand: whether there are weights of VGG-19 for SRGAN's content loss.
+        device: the kind that trials will run on.
 
     Raises:
         UserError: the request does not fit the dataset; all problems are named.
     """
-    request = settle(request, image_size=dataset.image_size, vgg19_at_hand=vgg19_at_hand)
+    request = settle(request, image_size=dataset.image_size, vgg19_at_hand=vgg19_at_hand, device=device)
     raise_all([*_misfits(request, dataset), *_missing_weights(request, vgg19_at_hand)])
     trials: dict[str, TrialConfig] = {}
     if request.space.sampler == "grid":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -116,24 +116,28 @@ def resolve(
     )
 
 
-def settle(request: Request, *, image_size: int, vgg19_at_hand: bool) -> Request:
-    """The request with what only the images and the machine decide: shares of the side in pixels, and whose features
-    SRGAN compares where that is `auto`.
+def settle(request: Request, *, image_size: int, vgg19_at_hand: bool, device: Literal["cpu", "cuda"]) -> Request:
+    """The request with what only the images and the machine decide: shares of the side in pixels, and, where they are
+    `auto`, whose features SRGAN compares and in which precision networks are trained.
 
     Args:
         request: as resolved.
         image_size: side of the dataset's images in pixels.
         vgg19_at_hand: whether the weights of VGG-19 are.
+        device: the kind that trials will run on.
 
     Raises:
         UserError: a share is no whole number of pixels, or two values of an axis are one.
     """
     problems: list[str] = []
-    content = "vgg19" if vgg19_at_hand else "teacher"
+    auto = {
+        "frontend_content": "vgg19" if vgg19_at_hand else "teacher",
+        "precision": "bf16" if device == "cuda" else "float32",
+    }
 
     def settled(name: str, value: Any) -> Any:
-        if name == "frontend_content" and value == "auto":
-            return content
+        if value == "auto" and name in auto:
+            return auto[name]
         parts = share_of_side(value) if name == "resolution" else None
         if parts is None:
             return value

@@ -36,7 +36,7 @@ DEPTH = 3
 """A space is a mapping of mappings of ranges."""
 ROUNDING = 1e-8
 """By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
-SEARCH_WIDE = ("augment_seed", "workers")
+SEARCH_WIDE = ("augment_seed", "workers", "precision")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
 

@@ -20,15 +20,18 @@ def digits_trial(**changes: Any) -> TrialConfig:
     """The digits' recommended trial, changed."""
     settings = {name: value for name, value in DIGITS.items() if name in settings_of(TrialConfig)}
     settings |= teacher_defaults(settings)
-    return dataclasses.replace(TrialConfig(**settings), **changes)
+    return dataclasses.replace(TrialConfig(**settings, precision="float32"), **changes)
 
 
 def request_for(space: str | Path, *assignments: str, dataset: str = "digits", **options: Any) -> Request:
-    """A space, shipped or in a file, on a dataset's recipe with `--set` assignments."""
+    """A space, shipped or in a file, on a dataset's recipe with `--set` assignments; in the precision of a CPU."""
     recipe = SOURCES[dataset].recipe
-    return resolve(
+    request = resolve(
         read_space(str(space)), dataset=dataset, data=None, recipe=recipe, assignments=assignments, **options
     )
+    if any(text.startswith("precision") for text in assignments):
+        return request
+    return dataclasses.replace(request, settings={**request.settings, "precision": "float32"})
 
 
 def tiny_dataset(train: int = 100, image_size: int = 8, channels: int = 1) -> Dataset:

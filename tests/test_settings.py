@@ -96,10 +96,10 @@ def test_a_share_of_the_side_is_settled_by_the_images():
     request = request_for("table1")
     assert request.explore["resolution"] == Choice(("1/4", "1/2"))
     for side in (8, 32):
-        settled = settle(request, image_size=side, vgg19_at_hand=False)
+        settled = settle(request, image_size=side, vgg19_at_hand=False, device="cpu")
         assert settled.explore["resolution"] == Choice((side // 4, side // 2))
     fixed = request_for("table1", "resolution=1/8")
-    assert settle(fixed, image_size=32, vgg19_at_hand=False).settings["resolution"] == 4
+    assert settle(fixed, image_size=32, vgg19_at_hand=False, device="cpu").settings["resolution"] == 4
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_share_of_the_side_is_settled_by_the_images():
 )
 def test_a_share_that_does_not_fit_the_images_is_refused(resolution, side, start):
     with pytest.raises(UserError) as caught:
-        settle(request_for("table1", f"resolution={resolution}"), image_size=side, vgg19_at_hand=False)
+        settle(request_for("table1", f"resolution={resolution}"), image_size=side, vgg19_at_hand=False, device="cpu")
     assert len(caught.value.problems) == len(start)
     assert all(found.startswith(text) for found, text in zip(caught.value.problems, start, strict=True))
 
@@ -120,20 +120,39 @@ def test_a_share_that_does_not_fit_the_images_is_refused(resolution, side, start
 def test_conditions_are_settled_with_the_axes(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("explore: {resolution: [1/4, 1/2], lambda_: [0, 1]}\nonly: [{resolution: 1/2}, {lambda_: 0}]")
-    request = settle(request_for(file), image_size=32, vgg19_at_hand=False)
+    request = settle(request_for(file), image_size=32, vgg19_at_hand=False, device="cpu")
     points = [point for point in grid_points(request.explore) if request.allows(point)]
     assert [(point["resolution"], point["lambda_"]) for point in points] == [(8, 0), (16, 0), (16, 1)]
     # A condition also holds of an axis that --set has fixed.
-    fixed = settle(request_for(file, "resolution=8"), image_size=32, vgg19_at_hand=False)
+    fixed = settle(request_for(file, "resolution=8"), image_size=32, vgg19_at_hand=False, device="cpu")
     assert [point for point in grid_points(fixed.explore) if fixed.allows(point)] == [{"lambda_": 0.0}]
 
 
 @pytest.mark.parametrize(("at_hand", "content"), [(True, "vgg19"), (False, "teacher")])
 def test_whose_features_srgan_compares_depends_on_what_is_at_hand(at_hand, content):
-    settled = settle(request_for("table2"), image_size=8, vgg19_at_hand=at_hand)
+    settled = settle(request_for("table2"), image_size=8, vgg19_at_hand=at_hand, device="cpu")
     assert settled.settings["frontend_content"] == content
-    told = settle(request_for("table2", "frontend_content=teacher"), image_size=8, vgg19_at_hand=at_hand)
+    told = settle(request_for("table2", "frontend_content=teacher"), image_size=8, vgg19_at_hand=at_hand, device="cpu")
     assert told.settings["frontend_content"] == "teacher"
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
+def test_the_precision_depends_on_the_device_unless_it_is_set(device, precision):
+    settled = settle(request_for("lambda_grid", "precision=auto"), image_size=8, vgg19_at_hand=False, device=device)
+    assert settled.settings["precision"] == precision
+    trial = settled.trial(next(grid_points(settled.explore)))
+    assert trial.recipe.precision == trial.teacher().recipe.precision == trial.base().recipe.precision == precision
+    for told in ("float32", "bf16"):
+        settled = settle(
+            request_for("lambda_grid", f"precision={told}"), image_size=8, vgg19_at_hand=False, device=device
+        )
+        assert settled.settings["precision"] == told
+
+
+def test_a_trial_is_made_once_its_precision_is_settled():
+    request = request_for("lambda_grid", "precision=auto")
+    with pytest.raises(AssertionError, match="settled"):
+        request.trial(next(grid_points(request.explore)))
 
 
 def test_the_protocol_is_the_spaces_unless_given(tmp_path):

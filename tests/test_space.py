@@ -52,7 +52,7 @@ def test_every_shipped_space_makes_trials_on_every_dataset(name, dataset):
     assert space.name == name
     assert space.description
     asked = resolve(space, dataset=dataset, data=None, recipe=SOURCES[dataset].recipe)
-    request = settle(asked, image_size=SIDES[dataset], vgg19_at_hand=False)
+    request = settle(asked, image_size=SIDES[dataset], vgg19_at_hand=False, device="cpu")
     point = {key: axis.values[0] if isinstance(axis, Choice) else axis.high for key, axis in request.explore.items()}
     trial = request.trial(point)
     assert isinstance(trial, TrialConfig)
@@ -75,7 +75,7 @@ def test_the_grid_is_that_of_the_papers_figure():
 def points_of(name):
     """The points of a shipped grid that are run, on 32×32 images."""
     asked = resolve(read_space(name), dataset="cifar10", data=None, recipe=SOURCES["cifar10"].recipe)
-    request = settle(asked, image_size=32, vgg19_at_hand=False)
+    request = settle(asked, image_size=32, vgg19_at_hand=False, device="cpu")
     return [request.trial(point) for point in grid_points(request.explore) if request.allows(point)]
 
 
@@ -344,6 +344,7 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: {dataset: [digits]}", "FILE, line 1: dataset can't be explored"),
         ("explore: {augment_seed: [0, 1]}", "FILE, line 1: augment_seed can't be explored"),
         ("explore: {workers: [1, 2]}", "FILE, line 1: workers can't be explored"),
+        ("explore: {precision: [float32, bf16]}", "FILE, line 1: precision can't be explored"),
         (ONE + "settings:\n  lambda_: 2\n", "FILE, line 3: lambda_ is both explored and set; leave one out."),
     ],
 )

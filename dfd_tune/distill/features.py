@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfd_tune.config import Precision
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.digest import digest_json
+from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
 from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
@@ -34,6 +36,8 @@ class BankIdentity:
     """All that a bank's numbers depend on."""
 
     teacher_weights: str
+    precision: Precision
+    """In which the teacher is run; the features are kept as float16 in any case."""
     dataset: str
     layer: str
     crop_padding: int
@@ -57,21 +61,20 @@ class BankIdentity:
         return (self.slots, self.images, self.feature_dim)
 
 
-def bank_identity(
-    layout: BankLayout, images: TrainingImages, teacher: Network, *, weights: str, dataset: str, epochs: int
-) -> BankIdentity:
-    """The bank of `teacher`, whose weights have the digest `weights`, for `images` of the dataset `dataset`.
+def bank_identity(layout: BankLayout, live: LiveFeatures, *, weights: str, dataset: str, epochs: int) -> BankIdentity:
+    """The bank of a teacher, whose weights have the digest `weights`, for images of the dataset `dataset`.
 
     Args:
         layout: one slot for each view there is, or one for each epoch of the trials.
-        images: the high-resolution training images.
-        teacher: for its feature dimension.
+        live: the teacher, and the high-resolution training images.
         weights: digest of the teacher's weights.
         dataset: the dataset's digest.
         epochs: of the longest trial; what a bank by views holds does not depend on it.
     """
+    images = live.images
     return BankIdentity(
         teacher_weights=weights,
+        precision=live.precision,
         dataset=dataset,
         layer="features",
         crop_padding=images.space.crop_padding,
@@ -80,7 +83,7 @@ def bank_identity(
         augment_seed=images.augment_seed if layout == "epochs" else None,
         slots=images.space.count if layout == "views" else epochs,
         images=len(images),
-        feature_dim=teacher.feature_dim,
+        feature_dim=live.teacher.feature_dim,
     )
 
 
@@ -90,6 +93,7 @@ class LiveFeatures:
 
     teacher: Network
     images: TrainingImages
+    precision: Precision
 
     @torch.no_grad()
     def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
@@ -101,7 +105,7 @@ class LiveFeatures:
         """Features, float32 (B, D), of the views `ids` of the images `indices`, both int64 (B,)."""
         assert not self.teacher.training, "a teacher in training mode changes its features and itself"
         inputs = self.images.views(indices, ids)
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.device.type == "cuda"):
+        with computed_in(self.precision, inputs.device):
             return self.teacher.features(inputs).float()
 
 
@@ -118,7 +122,7 @@ class LiveMaps:
         teacher, images = self.live.teacher, self.live.images
         assert not teacher.training, "a teacher in training mode changes its maps and itself"
         inputs = images.views(indices, images.view_ids(epoch, indices))
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.device.type == "cuda"):
+        with computed_in(self.live.precision, inputs.device):
             return teacher.maps(inputs, self.layer).float()
 
 

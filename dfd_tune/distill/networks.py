@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dfd_tune.config import NetworkConfig
+from dfd_tune.config import NetworkConfig, Precision
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.models import Network, build_network
 
@@ -25,6 +25,11 @@ def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:
         num_classes=len(dataset.classes),
         seed=seed,
     )
+
+
+def computed_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """A block in which networks are run in that precision; weights, and gradients of weights, stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:

@@ -127,6 +127,8 @@ def save_result(
     Then its checkpoints, if any were kept, are removed.
     """
     frontend = None if config.low_res.frontend is None else bench.frontend(config.low_res.frontend).network
+    if find_result(bench.store, result.key) is None:
+        bench.store.set_aside("trials", result.key)  # what may lie there is no result, however whole
     with bench.store.publish("trials", result.key) as folder:
         save_student(folder / STUDENT_FILE, student, _card(config, bench.dataset, result), frontend)
         write_json(folder / RESULT_FILE, result.to_json())

@@ -22,6 +22,7 @@ from dfd_tune.data.splits import random_order
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.losses import Losses, joint_loss
 from dfd_tune.distill.methods import Distillation
+from dfd_tune.distill.networks import computed_in
 from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.models import Network
@@ -119,7 +120,7 @@ def _train_epoch(
     sums = torch.zeros(4, dtype=torch.float64, device=process.device)
     used_rate = recipe.learning_rate
     for batch in batches(len(images), recipe.batch_size, recipe.seed, epoch):
-        losses, correct, mine = _losses(model, images, process, distillation, epoch, batch)
+        losses, correct, mine = _losses(model, images, recipe, process, distillation, epoch, batch)
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; this weight makes that the mean over the global batch, even when
         # the ranks' shares of it differ by an image.
@@ -144,6 +145,7 @@ def _train_epoch(
 def _losses(
     model: nn.Module,
     images: TrainingImages,
+    recipe: Recipe,
     process: Process,
     distillation: Distillation | None,
     epoch: int,
@@ -152,7 +154,7 @@ def _losses(
     """Losses of this process's share of a batch, how many of its images were told right, and of how many."""
     mine = np.array_split(batch, process.world_size)[process.rank]
     inputs, labels = images.batch(epoch, mine)
-    with torch.autocast(process.device.type, dtype=torch.bfloat16, enabled=process.device.type == "cuda"):
+    with computed_in(recipe.precision, process.device):
         logits, adapted = model(inputs)
     if distillation is None:
         losses = joint_loss(logits, labels, None, 0.0)
@@ -177,7 +179,7 @@ def _warm_up(
         return
     model.train()
     first = batches(len(images), recipe.batch_size, recipe.seed, 0)[0]
-    _losses(model, images, process, distillation, 0, first)[0].total.backward()
+    _losses(model, images, recipe, process, distillation, 0, first)[0].total.backward()
     model.zero_grad(set_to_none=True)
 
 

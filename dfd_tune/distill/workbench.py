@@ -159,7 +159,7 @@ class Workbench:
 
     def live(self, config: PretrainedConfig) -> LiveFeatures:
         """A teacher that looks at every view anew."""
-        return LiveFeatures(self.pretrained(config).network, self.images_for(config))
+        return LiveFeatures(self.pretrained(config).network, self.images_for(config), config.recipe.precision)
 
     def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
         folder = self.store.path("banks", identity.key)
@@ -221,8 +221,7 @@ class Workbench:
         plan = self.banks.get(teacher.key, BankPlan("views", 1))
         identity = bank_identity(
             plan.layout,
-            live.images,
-            teacher.network,
+            live,
             weights=teacher.weights_digest,
             dataset=self.dataset.digest,
             epochs=plan.epochs,

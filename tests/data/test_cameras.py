@@ -16,7 +16,7 @@ from dfd_tune.data import cameras
 from dfd_tune.data.cameras import SPLITS, camera_images
 from dfd_tune.data.degradation import resize, take_pictures
 from dfd_tune.data.prepared import Dataset, Split
-from dfd_tune.store import Store, read_json
+from dfd_tune.store import Store, read_json, write_manifest
 
 CAMERA = Camera(4, "area", blur=0.8, noise=9.0, jpeg_quality=70)
 
@@ -209,12 +209,16 @@ DAMAGES = (
 )
 
 
+@pytest.mark.parametrize("seal", [lambda folder: None, write_manifest], ids=["damaged", "damaged before it was sealed"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_files_are_made_anew(damage: Callable[[Path], None], store: Store, dataset: Dataset) -> None:
+def test_damaged_files_are_made_anew(
+    damage: Callable[[Path], None], seal: Callable[[Path], None], store: Store, dataset: Dataset
+) -> None:
     first = pictures_of(store, dataset)
     folder = folder_of(store, dataset)
     content = {file.name: file.read_bytes() for file in folder.iterdir()}
     damage(folder)
+    seal(folder)
     assert np.array_equal(camera_images(store, dataset, CAMERA, "train"), first["train"])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == content
     assert [entry.name for entry in store.path("low_res").iterdir()] == [folder.name]

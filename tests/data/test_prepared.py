@@ -1,7 +1,11 @@
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from image_files import (
     cycled_labels,
@@ -15,7 +19,7 @@ from dfd_tune.config import DatasetConfig
 from dfd_tune.data.prepared import DamagedFileError, open_dataset, prepare_dataset
 from dfd_tune.data.sources import cifar10
 from dfd_tune.errors import UserError
-from dfd_tune.store import open_store, read_json, write_json
+from dfd_tune.store import open_store, read_json, write_json, write_manifest
 
 IMAGES, LABELS = random_images(200, side=8), cycled_labels(200, 10)
 TEST_IMAGES, TEST_LABELS = random_images(50, side=8, seed=1), cycled_labels(50, 10)
@@ -234,9 +238,11 @@ def fewer_classes(path):
         ("dataset.json", fewer_classes),
     ],
 )
-def test_a_damaged_entry_is_prepared_again(data, store, said, name, damage):
+@pytest.mark.parametrize("seal", [lambda folder: None, write_manifest], ids=["damaged", "damaged before it was sealed"])
+def test_a_damaged_entry_is_prepared_again(data, store, said, name, damage, seal):
     first = prepare_dataset(config(data), store, said.append)
     damage(first.folder / name)
+    seal(first.folder)
     with pytest.raises(DamagedFileError):
         open_dataset(first.folder)
     said.clear()
@@ -246,6 +252,26 @@ def test_a_damaged_entry_is_prepared_again(data, store, said, name, damage):
     assert (again.folder, again.digest) == (first.folder, first.digest)
     assert np.array_equal(again.train.images[:], open_dataset(first.folder).train.images)
     assert entries(store) == [first.folder.name]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_can_not_be_read_just_now_is_no_damage(number, data, store, said, monkeypatch):
+    first = prepare_dataset(config(data), store, said.append)
+    files = {file: file.stat().st_mtime_ns for file in first.folder.iterdir()}
+
+    def failing(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    for owner, name in ((Path, "read_bytes"), (pyarrow, "memory_map")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                open_dataset(first.folder)
+            with pytest.raises(UserError, match=os.strerror(number)):
+                prepare_dataset(config(data), store, said.append)
+    assert {file: file.stat().st_mtime_ns for file in first.folder.iterdir()} == files
+    assert prepare_dataset(config(data), store, said.append).digest == first.digest
+    assert len(said) == 1
 
 
 def test_opening_what_is_not_there_is_an_error(tmp_path):

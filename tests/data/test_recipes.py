@@ -18,7 +18,7 @@ def test_a_recipe_makes_a_whole_trial_and_a_validation_split(source):
     settings = dict(source.recipe)
     fraction = settings.pop("validation_fraction")
     assert problems_in(DatasetConfig, {"validation_fraction": fraction}) == []
-    trial = TrialConfig(**settings, **teacher_defaults(settings))
+    trial = TrialConfig(**settings, **teacher_defaults(settings), precision="float32")
     assert trial.learning_rate == source.recipe["learning_rate"]
     assert set(settings) <= set(settings_of(TrialConfig))
 

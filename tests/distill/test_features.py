@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ from tiny import bits, network, run, trial, without_times, workbench, write_data
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill import features
-from dfd_tune.distill.features import BankMismatchError, LiveFeatures, bank_identity, fill_bank, open_bank
+from dfd_tune.distill.features import BankMismatchError, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
 from dfd_tune.distill.losses import distillation_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.workbench import BankPlan, Workbench
+from dfd_tune.store import write_manifest
 
 LAYOUTS = ("views", "epochs")
 EPOCHS = 3
@@ -35,15 +39,14 @@ def images() -> TrainingImages:
 
 @pytest.fixture
 def live(images) -> LiveFeatures:
-    return LiveFeatures(network(seed=1).eval().requires_grad_(False), images)
+    return LiveFeatures(network(seed=1).eval().requires_grad_(False), images, "float32")
 
 
 @pytest.fixture
 def identities(live):
     """By layout."""
     return {
-        layout: bank_identity(layout, live.images, live.teacher, weights="w" * 16, dataset="d" * 16, epochs=EPOCHS)
-        for layout in LAYOUTS
+        layout: bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, epochs=EPOCHS) for layout in LAYOUTS
     }
 
 
@@ -90,8 +93,8 @@ def test_filling_in_parts_changes_nothing(store, live, identities, monkeypatch):
 
 def test_a_bank_by_views_serves_another_seed(store, live, identities):
     folder = fill_bank(store, identities["views"], live)
-    other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6))
-    identity = bank_identity("views", other.images, other.teacher, weights="w" * 16, dataset="d" * 16, epochs=99)
+    other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6), "float32")
+    identity = bank_identity("views", other, weights="w" * 16, dataset="d" * 16, epochs=99)
     assert identity == identities["views"]
     bank = open_bank(folder, identity, other)
     torch.testing.assert_close(bank(0, ALL), other(0, ALL), rtol=HALF_ULP, atol=1e-5)
@@ -114,6 +117,7 @@ def test_a_teacher_in_training_mode_is_refused(live):
 
 OTHERS = {
     "teacher_weights": "v" * 16,
+    "precision": "bf16",
     "dataset": "e" * 16,
     "layer": "classifier",
     "crop_padding": 2,
@@ -228,28 +232,74 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seal", [lambda folder: None, write_manifest], ids=["damaged", "damaged before it was sealed"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_bank_is_refused(damage, layout, store, live, identities):
+def test_a_damaged_bank_is_refused(damage, seal, layout, store, live, identities):
     folder = fill_bank(store, identities[layout], live)
     open_bank(folder, identities[layout], live)
     damage(folder)
+    seal(folder)
     with pytest.raises(BankMismatchError):
         open_bank(folder, identities[layout], live)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_can_not_be_read_just_now_is_no_damage(number, store, config, monkeypatch):
+    made = banked(store, config, "epochs")
+    made.prepare(config.teacher(), SingleProcess())
+    (folder,) = store.path("banks").iterdir()
+    files = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+
+    def failing(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", failing)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            banked(store, config, "epochs").prepare(config.teacher(), SingleProcess())
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == files
+    assert banked(store, config, "epochs").prepare(config.teacher(), SingleProcess())[1:] == (False, False)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_of_another_teacher_under_the_right_name_are_refused(layout, store, live, identities):
-    impostor = LiveFeatures(network(seed=9).eval(), live.images)
+    impostor = LiveFeatures(network(seed=9).eval(), live.images, "float32")
     folder = fill_bank(store, identities[layout], impostor)
     with pytest.raises(BankMismatchError, match="does not hold this teacher's features"):
         open_bank(folder, identities[layout], live)
 
 
 def test_rows_of_another_seeds_views_are_refused(store, live, identities):
-    other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6))
+    other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6), "float32")
     folder = fill_bank(store, identities["epochs"], other)
     with pytest.raises(BankMismatchError, match="does not hold this teacher's features"):
         open_bank(folder, identities["epochs"], live)
+
+
+@pytest.mark.parametrize("layer", [None, "middle"])
+def test_a_teacher_looks_in_its_precision(layer, live):
+    """On a CPU as well; what bf16 gives is what autocast gives, and not what float32 does."""
+    inputs = live.images.views(ALL, live.images.view_ids(0, ALL))
+    with torch.no_grad():
+        look = live.teacher.features if layer is None else partial(live.teacher.maps, layer=layer)
+        expected = {"float32": look(inputs)}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected["bf16"] = look(inputs).float()
+    assert not torch.equal(expected["float32"], expected["bf16"])
+    for precision, seen in expected.items():
+        looking = dataclasses.replace(live, precision=precision)
+        found = looking(0, ALL) if layer is None else LiveMaps(looking, layer)(0, ALL)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, seen)
+
+
+def test_each_precision_has_a_bank_of_its_own(store):
+    asked = [trial(precision=precision) for precision in ("float32", "bf16")]
+    for config in asked:
+        made = banked(store, config, "views")
+        assert made.prepare(config.teacher(), SingleProcess())[1:] == (True, True)
+        assert made.features(config.teacher()).identity.precision == config.precision
+    assert len(list(store.path("banks").iterdir())) == 2
 
 
 # On the workbench: the bank in its place between teacher and student.

@@ -37,7 +37,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.super_resolution import build_frontend, discriminator
 from dfd_tune.rules import settings_of
-from dfd_tune.store import MANIFEST_FILE
+from dfd_tune.store import MANIFEST_FILE, write_manifest
 
 KINDS = ("vdsr", "espcn", "srgan")
 QUICK = {
@@ -408,6 +408,7 @@ def test_a_damaged_entry_is_never_used_and_trained_anew(damage, store):
     first = trained(store, config)
     bench = workbench(store)
     damage(folder_of(bench, config))
+    write_manifest(folder_of(bench, config))
     assert find_frontend(store, config, bench.dataset) is None
     with pytest.raises(FileNotFoundError, match=r"front end espcn \w+ is not in the store"):
         bench.frontend(config)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch import nn
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.kept import FACTS_FILE, WEIGHTS_FILE, Place, ensure, find
 from dfd_tune.distill.networks import arrays_of
-from dfd_tune.store import MANIFEST_FILE
+from dfd_tune.store import MANIFEST_FILE, write_manifest
 
 PLACE = Place(kind="kept", key="abc", config={"epochs": 3}, dataset="d" * 16)
 
@@ -149,14 +152,46 @@ DAMAGES = (
 )
 
 
+@pytest.mark.parametrize("seal", [lambda folder: None, write_manifest], ids=["damaged", "damaged before it was sealed"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_entry_is_never_used_and_trained_anew(damage, folder, store, trained):
+def test_a_damaged_entry_is_never_used_and_trained_anew(damage, seal, folder, store, trained):
     damage(folder)
+    seal(folder)
     assert find(store, PLACE, thaw) is None
     assert ensure(store, PLACE, thaw, trained) == (EXPECTED, True)
     assert trained.calls == 2
     assert [entry.name for entry in folder.parent.iterdir()] == [PLACE.key]
     assert ensure(store, PLACE, thaw, trained) == (EXPECTED, False)
+
+
+def test_an_entry_without_a_manifest_is_not_whole(folder, store):
+    (folder / MANIFEST_FILE).unlink()
+    assert find(store, PLACE, thaw) is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_can_not_be_read_just_now_is_no_damage(number, folder, store, trained, monkeypatch):
+    def failing(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            ensure(store, PLACE, thaw, trained)
+    assert ensure(store, PLACE, thaw, trained) == (EXPECTED, False)
+
+
+def test_what_is_damaged_is_not_deleted_before_another_is_there(folder, store, trained):
+    weights_truncated(folder)
+
+    def failing():
+        raise RuntimeError("no luck")
+
+    with pytest.raises(RuntimeError):
+        ensure(store, PLACE, thaw, failing)
+    assert [file.name for file in store.path(PLACE.kind).rglob(WEIGHTS_FILE)] == [WEIGHTS_FILE]
+    assert ensure(store, PLACE, thaw, trained) == (EXPECTED, True)
+    assert [entry.name for entry in folder.parent.iterdir()] == [PLACE.key]
 
 
 def test_a_training_that_fails_leaves_nothing_behind(store, trained):

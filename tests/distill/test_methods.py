@@ -224,7 +224,7 @@ def test_maps_of_a_teacher_are_those_of_its_layer_for_the_views_of_the_epoch(tau
 def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
     config = trial()
     teacher = network(seed=1, dropout=0.5)
-    live = LiveFeatures(teacher.train(), taught.images_for(config.teacher()))
+    live = LiveFeatures(teacher.train(), taught.images_for(config.teacher()), "float32")
     for target in (live, LiveMaps(live, "middle"), LogitTargets(constant(noise(40, 128)), teacher)):
         with pytest.raises(AssertionError, match="training mode"):
             target(0, ALL)
@@ -236,7 +236,7 @@ def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
 @pytest.mark.parametrize("layout", ["views", "epochs"])
 def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught):
     live = taught.live(trial().teacher())
-    identity = bank_identity(layout, live.images, live.teacher, weights="w" * 16, dataset="d" * 16, epochs=2)
+    identity = bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, epochs=2)
     bank = open_bank(fill_bank(store, identity, live), identity, live)
     for epoch in range(2):
         kept, fresh = (LogitTargets(source, live.teacher)(epoch, ALL) for source in (bank, live))
@@ -378,7 +378,14 @@ def test_hints_bring_the_students_maps_nearer_to_the_teachers(taught):
 @pytest.mark.parametrize("method", ["dfd", "fitnets"])
 def test_two_processes_train_adapters_as_one_does(method, two_processes, store, tmp_path):
     recipe = Recipe(
-        epochs=2, batch_size=14, learning_rate=0.02, schedule="constant", momentum=0.9, weight_decay=5e-4, seed=0
+        epochs=2,
+        batch_size=14,
+        learning_rate=0.02,
+        schedule="constant",
+        momentum=0.9,
+        weight_decay=5e-4,
+        seed=0,
+        precision="float32",
     )
     how = (recipe, method, "resnet18")
     alone = train_distilled(SingleProcess(), store.root, *how)

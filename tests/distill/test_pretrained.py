@@ -24,7 +24,7 @@ from dfd_tune.distill.pretrained import (
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import evaluate, train_network
 from dfd_tune.distill.workbench import Workbench
-from dfd_tune.store import MANIFEST_FILE
+from dfd_tune.store import MANIFEST_FILE, write_manifest
 
 CONFIG = trial().teacher()
 
@@ -140,6 +140,7 @@ def test_a_damaged_entry_is_never_used_and_trained_anew(damage, store):
     bench = workbench(store)
     first, _ = ensure(bench)
     damage(folder_of(bench))
+    write_manifest(folder_of(bench))
     assert find_pretrained(store, CONFIG, bench.dataset) is None
     again, trained = ensure(bench)
     assert trained

@@ -30,7 +30,14 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.store import Store
 
 RECIPE = Recipe(
-    epochs=4, batch_size=13, learning_rate=0.02, schedule="one_cycle", momentum=0.9, weight_decay=5e-4, seed=3
+    epochs=4,
+    batch_size=13,
+    learning_rate=0.02,
+    schedule="one_cycle",
+    momentum=0.9,
+    weight_decay=5e-4,
+    seed=3,
+    precision="float32",
 )
 
 
@@ -83,6 +90,7 @@ STUDENTS = {
     "plain": {"lambda_": 0.0, "schedule": "one_cycle", "dropout": 0.3},
     "of two teachers, projected": {"teachers": "alexnet+resnet18", "backbone": "resnet18", "schedule": "step"},
     "without momentum": {"momentum": 0.0, "schedule": "constant"},
+    "in bf16": {"precision": "bf16", "dropout": 0.5, "schedule": "cosine"},
     "vgg16": {"backbone": "vgg16", "dropout": 0.5, "lambda_": 0.0, "schedule": "cosine"},
 }
 

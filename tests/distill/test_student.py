@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +17,22 @@ from tiny import bits, network, run, trial, without_times, workbench
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.networks import arrays_of
 from dfd_tune.distill.process import SingleProcess
-from dfd_tune.distill.student import find_result, initial_student, save_result, student_file, train_student
+from dfd_tune.distill.student import (
+    RESULT_FILE,
+    TrialResult,
+    find_result,
+    initial_student,
+    save_result,
+    student_file,
+    student_there,
+    train_student,
+)
 from dfd_tune.distill.testing import accuracy_on_test_images
 from dfd_tune.distill.training import evaluate
 from dfd_tune.distill.workbench import KEPT, BankPlan
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.rules import settings_of
+from dfd_tune.store import MANIFEST_FILE, write_manifest
 
 DIGEST = "d" * 16
 
@@ -113,6 +126,7 @@ CHANGES = {
     "teachers": "vgg16",
     "student_start": "teacher",
     "workers": 2,
+    "precision": "bf16",
     "teacher_epochs": 2,
     "teacher_batch_size": 8,
     "teacher_learning_rate": 0.03,
@@ -257,6 +271,110 @@ def test_a_stored_result_is_found_as_it_was(bench, config):
     _, result = trained(bench, config)
     assert find_result(bench.store, key) == result
     assert find_result(bench.store, "0" * 16) is None
+
+
+def test_a_result_survives_json(bench, config):
+    _, result = run(config, bench)
+    told = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert TrialResult.from_json(told) == result
+    for name in told:
+        with pytest.raises(ValueError, match=name):
+            TrialResult.from_json({other: value for other, value in told.items() if other != name})
+    for broken in (told | {"more": 1}, told | {"metrics": []}, told | {"history": None}, {}):
+        with pytest.raises(ValueError, match="a result has"):
+            TrialResult.from_json(broken)
+
+
+def result_emptied(folder):
+    (folder / RESULT_FILE).write_text("")
+
+
+def result_cut_short(folder):
+    text = (folder / RESULT_FILE).read_text()
+    (folder / RESULT_FILE).write_text(text[: len(text) // 2])
+
+
+def result_of_other_bytes(folder):
+    (folder / RESULT_FILE).write_bytes(b"\xff" * (folder / RESULT_FILE).stat().st_size)
+
+
+def result_changed(folder):
+    value = json.loads((folder / RESULT_FILE).read_text())
+    (folder / RESULT_FILE).write_text(json.dumps(value | {"dataset": "e" * 16}))
+
+
+def result_missing(folder):
+    (folder / RESULT_FILE).unlink()
+
+
+def manifest_missing(folder):
+    (folder / MANIFEST_FILE).unlink()
+
+
+def sealed_result_of_something_else(folder):
+    (folder / RESULT_FILE).write_text('{"key": "k"}')
+    write_manifest(folder)
+
+
+def sealed_result_that_is_a_list(folder):
+    (folder / RESULT_FILE).write_text("[]")
+    write_manifest(folder)
+
+
+DAMAGES = (
+    result_emptied,
+    result_cut_short,
+    result_of_other_bytes,
+    result_changed,
+    result_missing,
+    manifest_missing,
+    sealed_result_of_something_else,
+    sealed_result_that_is_a_list,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_result_counts_as_absent_in_one_line_and_is_trained_again(damage, store):
+    bench, config, said = workbench(store), trial(lambda_=0.0, epochs=1), []
+    student, result = trained(bench, config)
+    damage(store.path("trials", result.key))
+    assert find_result(store, result.key) is None
+    assert find_result(store, result.key, said.append) is None
+    assert len(said) == 1
+    assert result.key in said[0]
+    save_result(student, result, config, bench)
+    assert find_result(store, result.key, said.append) == result
+    assert find_result(store, "0" * 16, said.append) is None
+    assert len(said) == 1
+    assert student_there(store, result.key)
+    assert [entry.name for entry in store.path("trials").iterdir()] == [result.key]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1])])
+def test_a_result_whose_student_is_gone_counts_and_its_student_can_be_trained_again(damage, store):
+    bench, config = workbench(store), trial(lambda_=0.0, epochs=1)
+    student, result = trained(bench, config)
+    assert student_there(store, result.key)
+    assert not student_there(store, "0" * 16)
+    damage(student_file(store, result.key))
+    assert find_result(store, result.key) == result
+    assert not student_there(store, result.key)
+    save_result(student, result, config, bench)
+    assert student_there(store, result.key)
+    assert bits(load_deployed(student_file(store, result.key))[0].network) == bits(student)
+
+
+def test_a_result_that_can_not_be_read_just_now_is_not_absent(store, monkeypatch):
+    _, result = trained(workbench(store), trial(lambda_=0.0, epochs=1))
+
+    def stale(self):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(OSError, match="Stale"):
+            find_result(store, result.key)
+    assert find_result(store, result.key) == result
 
 
 def test_a_result_that_can_not_be_stored_leaves_nothing_behind(bench, config):

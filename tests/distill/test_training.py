@@ -31,7 +31,14 @@ from dfd_tune.distill.training import (
 )
 
 RECIPE = Recipe(
-    epochs=2, batch_size=16, learning_rate=0.02, schedule="constant", momentum=0.9, weight_decay=5e-4, seed=0
+    epochs=2,
+    batch_size=16,
+    learning_rate=0.02,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=5e-4,
+    seed=0,
+    precision="float32",
 )
 
 
@@ -326,6 +333,41 @@ def test_distillation_that_is_not_finite_ends_the_training(value):
     distillation = dfd(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 128), value))
     with pytest.raises(DivergedError, match="epoch 1"):
         train(network(), distillation=distillation)
+
+
+# Precision.
+
+
+class Watched(nn.Identity):
+    """Takes down the number formats that pass through it."""
+
+    seen: set[torch.dtype]
+
+    def forward(self, inputs):
+        if self.training:
+            self.seen.add(inputs.dtype)
+        return inputs
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_network_is_trained_in_its_precision_whatever_the_device(precision, expected):
+    model, watched = network(), Watched()
+    watched.seen = set()
+    model.features.append(watched)
+    train(model, precision=precision)
+    assert watched.seen == {expected}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_equal_runs_in_bf16_are_equal_and_differ_a_little_from_float32():
+    def losses(precision):
+        return [metrics["loss"] for metrics in train(network(), precision=precision)]
+
+    first, again, other = losses("bf16"), losses("bf16"), losses("float32")
+    assert first == again
+    assert first != other
+    # bf16 has 8 bits of mantissa.
+    assert first == pytest.approx(other, rel=2**-5)
 
 
 # Two processes.

@@ -79,6 +79,7 @@ def trial(**settings: Any) -> TrialConfig:
         "learning_rate": 0.02,
         "schedule": "constant",
         "lambda_": 1.0,
+        "precision": "float32",
         "reduction": "mean",
         "student_start": "scratch",
         "teacher_epochs": 1,

@@ -137,7 +137,7 @@ def train_distilled(
     bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
     student = network(seed=1, dropout=dropout)
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
-    live = LiveFeatures(teacher, bench.images_for(config.teacher()))
+    live = LiveFeatures(teacher, bench.images_for(config.teacher()), "float32")
     adapters = adapters_for(config, student, [teacher])
     history = train_network(
         student,

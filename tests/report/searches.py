@@ -34,7 +34,7 @@ def make_request(
         assert not problems
         axes[name] = axis
     space = SearchSpace("made_up", "", sampler, axes, {}, trials)
-    return resolve(space, dataset=dataset, data=None, recipe=RECIPES[dataset])
+    return resolve(space, dataset=dataset, data=None, recipe={**RECIPES[dataset], "precision": "float32"})
 
 
 def make_trial(

@@ -74,10 +74,9 @@ def local_cluster(
 
 
 def _ray_start(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
-    command = [RAY, "start", "--block", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    command += ["--object-store-memory", str(STORE_BYTES), *arguments]
+    command = [RAY, "start", "--block", "--object-store-memory", str(STORE_BYTES), *arguments]
     if "--head" in arguments:
-        command += ["--temp-dir", str(folder / "r")]
+        command += ["--include-dashboard=false", "--temp-dir", str(folder / "r")]
     known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # a token of the user's would turn it on
     with (folder / f"{time.monotonic_ns()}.log").open("wb") as log:
