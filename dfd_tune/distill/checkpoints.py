@@ -46,7 +46,7 @@ class Checkpoints:
         every_seconds: how long to wait, since the start or the last one, until the next is due.
         clock: seconds that only grow.
         stop_asked: whether the training is about to be stopped, so that a checkpoint is due at once.
-        say: takes a line where a checkpoint can't be used.
+        say: takes a line for each checkpoint that is kept, and where one can't be used.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Checkpoints:
             facts = {"epoch": snapshot.epoch, "seconds": snapshot.seconds, "history": snapshot.history}
             write_json(folder / FACTS_FILE, facts)
         self._last = self._clock()
+        self.say(f"checkpoint of epoch {snapshot.epoch} kept")
         epochs = self._epochs()
         kept = next((epoch for epoch in reversed(epochs) if self._store.whole(FOLDER, self.key, _name(epoch))), 0)
         for epoch in epochs:

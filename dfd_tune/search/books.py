@@ -69,9 +69,11 @@ class SearchBooks:
             self._progress.network_started(job.key, title(job.config), job.config)
 
     def told(self, attempt: Attempt, what: Mapping[str, Any]) -> None:
-        """An epoch is done, or a trial goes on from a checkpoint."""
+        """An epoch is done, a job goes on from a checkpoint, or its process warns of something."""
         job = attempt.job
-        if job.kind != "trial":
+        if "warning" in what:
+            self._say(f"{self._name(attempt)}: {what['warning']}")
+        elif job.kind != "trial":
             epochs = what["resumed"] if "resumed" in what else [what["epoch"]]
             self._progress.network_epoch(job.key, epochs[-1])
         elif "resumed" in what:

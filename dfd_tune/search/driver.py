@@ -35,7 +35,7 @@ class Books(Protocol):
         """An attempt runs."""
 
     def told(self, attempt: Attempt, what: Mapping[str, Any]) -> None:
-        """An attempt reports an epoch, or that it goes on from a checkpoint."""
+        """An attempt reports an epoch, that it goes on from a checkpoint, or a warning."""
 
     def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
         """A job is done; returns what its point is worth to a sampler."""

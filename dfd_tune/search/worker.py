@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import resource
 import socket
@@ -41,6 +42,9 @@ REPORT = "dfd"
 TUNE_DRIVER_CPUS = 0.01
 """A trial with a worker group only waits in its Tune actor; holding a whole CPU, it would starve its workers. They
 give this much up, so that trials sized to fill the machine still fit."""
+
+SHOWN = ("loss", "val_loss", "val_accuracy", "psnr", "ssim")
+"""What of an epoch's metrics stands in the job's log."""
 
 Outcome = Literal["done", "failed", "stopped"]
 
@@ -85,7 +89,7 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
     report = partial(_report, tune.report)
     process = TuneProcess(torch.device(context.resources.device), report)
     report(started=_whereabouts(context))
-    with job_log(context, attempt):
+    with job_log(context, attempt), _warnings_told(report):
         try:
             _forget_peak_memory()
             done = {"outcome": "done"} | _RUN[job.kind](job, context, process, attempt)
@@ -117,11 +121,15 @@ class TuneProcess:
     def report(self, metrics: Mapping[str, float]) -> None:
         """Report an epoch."""
         self.epoch = int(metrics["epoch"])
+        if self.rank == 0:
+            _note(f"epoch {self.epoch}: " + ", ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics))
         self.send(epoch=dict(metrics))
 
     def resumed(self, history: list[dict[str, float]]) -> None:
         """Report that training goes on after these epochs."""
         self.epoch = len(history)
+        if self.rank == 0:
+            _note(f"going on after epoch {self.epoch}")
         self.send(resumed=history)
 
 
@@ -340,6 +348,30 @@ def job_log(context: SearchContext, attempt: Attempt) -> Iterator[None]:
             for number, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, number)
                 os.close(original)
+
+
+@contextmanager
+def _warnings_told(report: Callable[..., None]) -> Iterator[None]:
+    """What this program warns of, as on whom it waits, reaches who looks at the launch, not the job's log alone."""
+    logger, handler = logging.getLogger("dfd_tune"), _Telling(report)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Telling(logging.Handler):
+    """Hands warnings on as reports."""
+
+    def __init__(self, report: Callable[..., None]):
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a warning on."""
+        _note(record.getMessage())
+        self._report(warning=record.getMessage())
 
 
 def _note(line: str) -> None:
