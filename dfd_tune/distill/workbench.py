@@ -57,8 +57,7 @@ class Workbench:
         dataset_key: name of the prepared dataset's folder in the store.
         banks: by teacher key, the banks that the plan asks for; a teacher without one runs live.
         device: where images and networks are put.
-        checkpoint_seconds: how long to train from one checkpoint to the next; with None, none are kept.
-        say: takes a line where a checkpoint can't be used.
+        checkpoints: those of a network's training, by a key that no two networks share; None keeps none.
     """
 
     def __init__(
@@ -68,12 +67,10 @@ class Workbench:
         banks: Mapping[str, BankPlan],
         device: torch.device,
         *,
-        checkpoint_seconds: float | None = None,
-        say: Callable[[str], None] | None = None,
+        checkpoints: Callable[[str], Checkpoints] | None = None,
     ):
         self.store = store
-        self._checkpoint_seconds = checkpoint_seconds
-        self._say = say
+        self._checkpoints = checkpoints
         self.dataset: Dataset = open_dataset(store.path("datasets", dataset_key))
         self.banks = banks
         self.device = device
@@ -83,23 +80,14 @@ class Workbench:
         self.pretrained = lru_cache(KEPT)(self._pretrained)
         self.features = lru_cache(KEPT)(self._features)
 
-    def checkpoints(self, kind: str, key: str, stop_asked: Callable[[], bool] | None = None) -> Checkpoints | None:
+    def checkpoints_of(self, kind: str, key: str) -> Checkpoints | None:
         """The checkpoints of a training, if this workbench keeps any.
 
         Args:
             kind: of the network: the folder of the store in which it will be kept.
             key: under which it will.
-            stop_asked: whether the training is about to be stopped, so that a checkpoint is due at once.
         """
-        if self._checkpoint_seconds is None:
-            return None
-        return Checkpoints(
-            self.store,
-            f"{kind}-{key}",
-            every_seconds=self._checkpoint_seconds,
-            stop_asked=stop_asked,
-            say=self._say,
-        )
+        return None if self._checkpoints is None else self._checkpoints(f"{kind}-{key}")
 
     def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
         """The training images of the side, and in the views, that `config` asks for."""
@@ -114,7 +102,7 @@ class Workbench:
             self.images_for(config),
             self.validation_images(config.low_res),
             process,
-            self.checkpoints("pretrained", config.key(self.dataset.digest)),
+            self.checkpoints_of("pretrained", config.key(self.dataset.digest)),
         )
         filled = False
         if found.key in self.banks:
@@ -143,7 +131,7 @@ class Workbench:
             high=(high_train, high_validation),
             content=content,
             process=process,
-            checkpoints=self.checkpoints("frontends", config.key(self.dataset.digest)),
+            checkpoints=self.checkpoints_of("frontends", config.key(self.dataset.digest)),
         )
 
     def pictures(self, split: str, low_res: LowRes) -> np.ndarray:

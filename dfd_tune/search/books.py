@@ -19,7 +19,7 @@ from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.points import METRIC
 from dfd_tune.search.progress import Progress
-from dfd_tune.search.worker import result_from
+from dfd_tune.search.tasks import result_from
 
 GRACE_SECONDS = 60.0
 """How long a search that was asked to stop waits for the running jobs' checkpoints."""

@@ -20,9 +20,12 @@ from ray.tune.search import Searcher
 
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster
+from dfd_tune.search.context import SearchContext
 from dfd_tune.search.faults import Failure, lost_process
 from dfd_tune.search.jobs import Attempt
-from dfd_tune.search.worker import REPORT, TUNE_DRIVER_CPUS, SearchContext, elsewhere, run_job
+from dfd_tune.search.process import REPORT
+from dfd_tune.search.tasks import TUNE_DRIVER_CPUS, elsewhere
+from dfd_tune.search.worker import run_job
 
 TICK_SECONDS = 1.0
 """How often the driver looks whether it is to stop, and tells an autoscaler what is to come."""

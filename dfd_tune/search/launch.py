@@ -31,12 +31,12 @@ from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
+from dfd_tune.search.context import SearchContext
 from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
-from dfd_tune.search.worker import SearchContext
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store

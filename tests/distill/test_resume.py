@@ -44,7 +44,11 @@ RECIPE = Recipe(
 def workbench(store: Store, seconds: float | None = 0.0, said: list[str] | None = None) -> Workbench:
     """Keeps a checkpoint at the end of each epoch but the last."""
     say = None if said is None else said.append
-    return Workbench(store, "tiny", {}, CPU, checkpoint_seconds=seconds, say=say)
+
+    def checkpoints(key):
+        return Checkpoints(store, key, every_seconds=seconds, say=say)
+
+    return Workbench(store, "tiny", {}, CPU, checkpoints=None if seconds is None else checkpoints)
 
 
 @contextlib.contextmanager
@@ -74,7 +78,7 @@ def disturb() -> None:
 
 def train(config, bench: Workbench, process: SingleProcess | None = None):
     disturb()
-    checkpoints = bench.checkpoints("trials", config.key(bench.dataset.digest))
+    checkpoints = bench.checkpoints_of("trials", config.key(bench.dataset.digest))
     return train_student(config, bench, process or SingleProcess(), checkpoints)
 
 
@@ -103,7 +107,7 @@ def test_a_student_that_is_killed_twice_ends_as_an_undisturbed_one(settings, sto
     expected = outcome(*train(config, workbench(store, None)))
     checkpointed = workbench(store)
     assert outcome(*train(config, checkpointed)) == expected
-    checkpointed.checkpoints("trials", config.key(checkpointed.dataset.digest)).clear()
+    checkpointed.checkpoints_of("trials", config.key(checkpointed.dataset.digest)).clear()
 
     with killed_after(2):
         train(config, workbench(store))
@@ -163,7 +167,7 @@ def test_seconds_are_those_of_all_attempts(store):
     config, bench = trial(epochs=4, lambda_=0.0), workbench(store)
 
     def attempt():
-        checkpoints = bench.checkpoints("trials", "key")
+        checkpoints = bench.checkpoints_of("trials", "key")
         return train_student(config, bench, Slow(), checkpoints, clock=lambda: now)[1]
 
     with killed_after(3):
@@ -194,7 +198,7 @@ def test_nothing_is_left_once_the_result_is_published(store):
     config, bench = trial(epochs=3, lambda_=0.0), workbench(store)
     student, result = train(config, bench)
     assert len(list(store.path("checkpoints", f"trials-{result.key}").iterdir())) == 1
-    save_result(student, result, config, bench, bench.checkpoints("trials", result.key))
+    save_result(student, result, config, bench, bench.checkpoints_of("trials", result.key))
     assert list(store.path("checkpoints").iterdir()) == []
 
 
@@ -215,15 +219,15 @@ def test_a_checkpoint_that_does_not_fit_is_left_out_with_a_line(settings, store)
     disturb()
     with contextlib.suppress(KilledError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(SingleProcess, "report", KilledAfter(0, epochs=other.epochs - 1).report)
-        train_student(other, bench, SingleProcess(), bench.checkpoints("trials", config.key(bench.dataset.digest)))
+        train_student(other, bench, SingleProcess(), bench.checkpoints_of("trials", config.key(bench.dataset.digest)))
     process = SingleProcess()
     found = outcome(*train(config, bench, process))
     assert process.restored == []
-    assert len(said) == 1
-    assert config.key(bench.dataset.digest) in said[0]
+    (refusal,) = [line for line in said if not line.endswith("kept")]
+    assert config.key(bench.dataset.digest) in refusal
     assert found == outcome(*train(config, workbench(store, None)))
     # Those of its own are used again.
-    bench.checkpoints("trials", config.key(bench.dataset.digest)).clear()
+    bench.checkpoints_of("trials", config.key(bench.dataset.digest)).clear()
     with killed_after(1):
         train(config, bench)
     train(config, bench, process)

@@ -1,4 +1,4 @@
-"""A search on several Ray nodes: nodes that join and leave, an autoscaler, trials that fit nowhere, clusters that refuse.
+"""A search on several Ray nodes: some join, some leave, an autoscaler makes some; trials that fit nowhere, and tokens.
 
 Each node is real processes on this machine.
 """

@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from dfd_tune.distill.training import DivergedError
 from dfd_tune.errors import UserError
 from dfd_tune.search.faults import Failure, failure_of, lost_process
-from dfd_tune.search.worker import RankFailedError, _failure
+from dfd_tune.search.tasks import RankFailedError, failure_in
 
 
 def raised(error):
@@ -78,13 +78,13 @@ def told_by_rank(failure):
 def test_of_a_group_the_trials_own_fault_comes_before_what_it_did_to_the_other_ranks():
     peer = failure_of(RuntimeError("Connection closed by peer"))
     own = Failure("unknown", "ValueError: odd", "Traceback …", epoch=4)
-    assert _failure(GroupError({0: told_by_rank(peer), 1: told_by_rank(own)}), 0) == own
+    assert failure_in(GroupError({0: told_by_rank(peer), 1: told_by_rank(own)}), 0) == own
     diverged = Failure("trial", "The loss is not finite.", "Traceback …", epoch=1, plain=True)
-    assert _failure(GroupError({0: told_by_rank(own), 1: told_by_rank(diverged)}), 0) == diverged
+    assert failure_in(GroupError({0: told_by_rank(own), 1: told_by_rank(diverged)}), 0) == diverged
 
 
 def test_of_a_group_a_lost_rank_is_the_machines():
     assert (
-        _failure(GroupError({0: told_by_rank(failure_of(RuntimeError("gloo"))), 1: ActorDiedError()}), 0).fault
+        failure_in(GroupError({0: told_by_rank(failure_of(RuntimeError("gloo"))), 1: ActorDiedError()}), 0).fault
         == "machine"
     )

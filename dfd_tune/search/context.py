@@ -1,0 +1,77 @@
+"""What all jobs of a search share in a process: where its store is, what it may use, when it is to stop.
+
+Not for: what a job does (tasks.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from dfd_tune.distill.checkpoints import Checkpoints, Snapshot
+from dfd_tune.distill.workbench import BankPlan, Workbench
+from dfd_tune.liveness import stop_asked
+from dfd_tune.search.capacity import Resources
+from dfd_tune.search.joblog import note
+from dfd_tune.store import Store
+
+
+class StoppedError(Exception):
+    """The search was asked to stop, and this job's checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What all jobs of a search share; sent to every process."""
+
+    store_root: str
+    search: str
+    dataset_key: str
+    banks: tuple[tuple[str, BankPlan], ...]
+    """By teacher key; a tuple, so that a context can be looked up."""
+    resources: Resources
+    checkpoint_seconds: float
+
+    @property
+    def store(self) -> Store:
+        """The store, as this process sees it."""
+        return Store(Path(self.store_root))
+
+    def workbench(self, threads: int) -> Workbench:
+        """This process's workbench for the search; made at the first job, then reused."""
+        torch.set_num_threads(threads)
+        return _workbench(self.store_root, self.dataset_key, self.banks, self.resources.device, self.checkpoint_seconds)
+
+    def stopping(self) -> bool:
+        """Whether somebody has asked the search to stop."""
+        return stop_asked(self.store, self.search)
+
+
+class StoppableCheckpoints(Checkpoints):
+    """Checkpoints that are due when the search is to stop, and end the training then."""
+
+    def __init__(self, context: SearchContext, key: str):
+        super().__init__(
+            context.store, key, every_seconds=context.checkpoint_seconds, stop_asked=context.stopping, say=note
+        )
+        self._stopping = context.stopping
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint; then, if that was asked for, end."""
+        super().save(snapshot)
+        if self._stopping():
+            raise StoppedError
+
+
+@lru_cache(maxsize=1)
+def _workbench(context: SearchContext) -> Workbench:
+    return Workbench(
+        context.store,
+        context.dataset_key,
+        dict(context.banks),
+        torch.device(context.resources.device),
+        checkpoints=partial(StoppableCheckpoints, context),
+    )

@@ -1,0 +1,206 @@
+"""What is done for each kind of job, with Ray Train around `train_student`.
+
+A trial of one worker runs in Ray Train's local mode, in the Tune actor itself; one of several runs as a Ray Train
+worker group. Both call the same training function through the same seam (distill/process.py). Not for: reporting how it
+went (worker.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.distill.process import Process
+from dfd_tune.distill.student import TrialResult, find_result, save_result, student_file, student_there, train_student
+from dfd_tune.distill.testing import network_test_accuracy, probabilities_on_test_images
+from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
+from dfd_tune.search.context import SearchContext, StoppedError
+from dfd_tune.search.faults import Failure, failure_of, lost_process
+from dfd_tune.search.joblog import job_log, note
+from dfd_tune.search.jobs import Attempt, Job
+from dfd_tune.search.process import TuneProcess, report
+
+TUNE_DRIVER_CPUS = 0.01
+"""A trial with a worker group only waits in its Tune actor; holding a whole CPU, it would starve its workers. They
+give this much up, so that trials sized to fill the machine still fit."""
+
+
+def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Attempt) -> dict[str, Any]:
+    """A student trained, or its result handed on where the store has it already."""
+    found = find_result(context.store, job.key, say=note)
+    if found is not None and (not job.weights or student_there(context.store, job.key)):
+        return {"result": found.to_json()}
+    if job.workers == 1:
+        return _train_here(job, context, process)
+    return _train_in_a_group(job, context, attempt)
+
+
+def _train_here(job: Job, context: SearchContext, process: TuneProcess) -> dict[str, Any]:
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    told: dict[str, Any] = {}
+    TorchTrainer(
+        lambda: told.update(train_and_publish(job, context, process)), scaling_config=ScalingConfig(num_workers=0)
+    ).fit()
+    return told
+
+
+def train_and_publish(job: Job, context: SearchContext, process: Process) -> dict[str, Any]:
+    """One worker's part of a trial; rank 0 publishes the result."""
+    assert isinstance(job.config, TrialConfig)
+    bench = context.workbench(context.resources.threads("trial"))
+    checkpoints = bench.checkpoints_of("trials", job.key)
+    student, result = train_student(job.config, bench, process, checkpoints)
+    if process.rank == 0:
+        save_result(student, result, job.config, bench, checkpoints)
+    return {"result": result.to_json()}
+
+
+def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dict[str, Any]:
+    from ray import train, tune
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    def loop() -> dict[str, Any]:
+        where = train.get_context()
+        process = TuneProcess(
+            device=train.torch.get_device(),
+            send=partial(report, train.report),
+            rank=where.get_world_rank(),
+            world_size=where.get_world_size(),
+        )
+        with job_log(context.store, context.search, attempt):
+            try:
+                return train_and_publish(job, context, process)
+            except StoppedError:
+                raise
+            except Exception as error:
+                # Told here, where the traceback is, in a form that survives the way through Ray Train.
+                raise RankFailedError(json.dumps(dataclasses.asdict(failure_in(error, process.epoch)))) from None
+
+    resources = context.resources
+    per_worker = {"CPU": resources.cpus - TUNE_DRIVER_CPUS} | ({"GPU": resources.gpus} if resources.gpus else {})
+    result = TorchTrainer(
+        loop,
+        scaling_config=ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=per_worker,
+            label_selector=elsewhere(attempt.avoid),
+        ),
+        run_config=RunConfig(
+            name=tune.get_context().get_trial_id(),
+            storage_path=str(Path(tune.get_context().get_trial_dir()) / "train"),
+            failure_config=FailureConfig(max_failures=0),
+            callbacks=[TuneReportCallback()],
+        ),
+    ).fit()
+    return dict(result.return_value)
+
+
+class RankFailedError(Exception):
+    """A worker of a group failed; its text is the failure as JSON."""
+
+
+def failure_in(error: Exception, epoch: int) -> Failure:
+    """What an exception says; of a worker group, what its ranks' say, the trial's own fault before the machine's."""
+    ranks = getattr(error, "worker_failures", None)
+    if not ranks:
+        return failure_of(error, epoch)
+    found = [_failure_of_rank(failure) for failure in ranks.values()]
+    order = ("trial", "unknown", "machine")
+    return min(found, key=lambda failure: order.index(failure.fault))
+
+
+def _failure_of_rank(error: BaseException) -> Failure:
+    cause = getattr(error, "cause", None) or error
+    if type(cause).__name__ == StoppedError.__name__:
+        raise StoppedError
+    if type(cause).__name__ == RankFailedError.__name__:
+        text = str(cause)
+        return Failure(**json.loads(text[text.index("{") : text.rindex("}") + 1]))
+    if type(cause).__module__.startswith("ray."):
+        return lost_process(cause)
+    return failure_of(cause)
+
+
+def _prepare_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
+    assert isinstance(job.config, PretrainedConfig)
+    started = time.perf_counter()
+    bench = context.workbench(context.resources.threads(job.kind))
+    found, trained, filled = bench.prepare(job.config, process)
+    record = TeacherRecord(
+        key=found.key,
+        role=found.config.role,
+        backbone=found.config.network.backbone,
+        width=found.config.network.width,
+        val_accuracy=found.val_accuracy,
+    )
+    return _prepared(record, trained, filled, started)
+
+
+def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
+    assert isinstance(job.config, FrontendConfig)
+    started = time.perf_counter()
+    bench = context.workbench(context.resources.threads(job.kind))
+    found, trained = bench.prepare_frontend(job.config, process)
+    record = FrontendRecord(
+        key=found.key,
+        kind=found.config.kind,
+        size=found.config.size,
+        resolution=found.config.camera.resolution,
+        camera=dataclasses.asdict(found.config.camera),
+        content=found.content,
+        psnr=found.psnr,
+        ssim=found.ssim,
+        bicubic_psnr=found.bicubic_psnr,
+        bicubic_ssim=found.bicubic_ssim,
+    )
+    return _prepared(record, trained, False, started)
+
+
+def _prepared(record: TeacherRecord | FrontendRecord, trained: bool, filled: bool, started: float) -> dict[str, Any]:
+    seconds = time.perf_counter() - started
+    return {"record": dataclasses.asdict(record), "trained": trained, "filled": filled, "seconds": seconds}
+
+
+def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
+    assert isinstance(job.config, TrialConfig)
+    bench = context.workbench(context.resources.threads(job.kind))
+    file = student_file(context.store, job.key)
+    probabilities, labels = probabilities_on_test_images(file, job.config, bench)
+    return {"test": dataclasses.asdict(test_record(job.key, probabilities.argmax(1) == labels))}
+
+
+def _test_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
+    assert isinstance(job.config, PretrainedConfig)
+    bench = context.workbench(context.resources.threads(job.kind))
+    return {"accuracy": network_test_accuracy(job.config, bench)}
+
+
+RUN: dict[str, Callable[[Job, SearchContext, TuneProcess, Attempt], dict[str, Any]]] = {
+    "network": _prepare_network,
+    "frontend": _prepare_frontend,
+    "trial": _train,
+    "test": _test,
+    "reference": _test_network,
+}
+"""Kind of job -> what is done; returns what is told of it, JSON-able."""
+
+
+def result_from(told: Mapping[str, Any]) -> TrialResult:
+    """The result that a trial's last report holds: its file may not be visible here yet."""
+    return TrialResult.from_json(told["result"])
+
+
+def elsewhere(avoid: tuple[str, ...]) -> dict[str, str] | None:
+    """Ray's label selector for every node but these; None where there are none to avoid."""
+    return {"ray.io/node-id": f"!in({','.join(avoid)})"} if avoid else None
