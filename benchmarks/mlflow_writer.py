@@ -77,13 +77,13 @@ def written(store: Store, uri: str | None, trials: int, epochs: int, every_epoch
     tracker.experiment_id(SEARCH.search)
     begin, longest = time.perf_counter(), 0.0
     for number in range(trials):
-        for epoch in range(epochs) if every_epoch else ():
+        for epoch in range(epochs + 1):
+            record = trial(number, epoch, "RUNNING" if epoch < epochs else "FINISHED")
             start = time.perf_counter()
-            tracker.log_trial(SEARCH, trial(number, epoch, "RUNNING"))
+            tracker.log_trial(SEARCH, record)
             longest = max(longest, time.perf_counter() - start)
-            while tracker.waiting:
+            while every_epoch and tracker.waiting:
                 time.sleep(0.0005)
-        tracker.log_trial(SEARCH, trial(number, epochs, "FINISHED"))
     problems = tracker.close(patience=3600)
     seconds = time.perf_counter() - begin
     begin = time.perf_counter()
