@@ -71,3 +71,8 @@ def assert_one_value_a_step(tracker: Tracker, run_id: str) -> None:
     for name in tracker._client.get_run(run_id).data.metrics:
         steps = [step for step, _ in history_of(tracker, run_id, name)]
         assert len(set(steps)) == len(steps), f"{name} has several values at one of the steps {steps}"
+
+
+def complaints_in(stderr: str) -> list[str]:
+    """What a process had against something; that it waits for others, on a busy machine, is none."""
+    return [line for line in stderr.splitlines() if not line.startswith("Waiting for 'mlflow'")]

@@ -13,16 +13,18 @@ from dfd_tune.record import save_search
 from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import Tracker, open_tracker, serve_ui
 from tests.tracking.conftest import QUICK
-from tests.tracking.records import history_of, runs_of, search_record, trial_record
+from tests.tracking.records import complaints_in, history_of, runs_of, search_record, trial_record
 from tests.tracking.students import EXAMPLE, student
 
 SEARCH = search_record("shared")
 
 
-@pytest.fixture(params=["database", "server"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address that two stores share."""
-    return request.getfixturevalue("server") if request.param == "server" else f"sqlite:///{tmp_path}/shared.db"
+@pytest.fixture(scope="module", params=["database", "server"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address that stores share; more of them with every test."""
+    if request.param == "server":
+        return request.getfixturevalue("server")
+    return f"sqlite:///{tmp_path_factory.mktemp('shared')}/shared.db"
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def child(*arguments):
     finally:
         os._exit(99)
 
-pairs = [(name, key) for name in ("one", "two") for key in "abc"]
+pairs = [(name, key) for name in ("one", "two") for key in "ab"]
 children = [os.fork() or child(*pair) for pair in pairs]
 print([os.waitpid(pid, 0)[1] for pid in children])
 """
@@ -140,9 +142,9 @@ def test_launches_of_two_stores_at_once_end_up_in_two_experiments(shared: str, t
     open_tracker(open_store(tmp_path / "zero"), shared).close()  # makes the database
     command = [sys.executable, "-c", AT_ONCE, str(tmp_path), shared]
     ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert (ended.stdout, ended.stderr) == ("[0, 0, 0, 0, 0, 0]\n", "")
+    assert (ended.stdout, complaints_in(ended.stderr)) == ("[0, 0, 0, 0]\n", [])
     trackers = [open_tracker(Store(tmp_path / name), shared) for name in ("one", "two")]
     for tracker in trackers:
-        assert sorted(tracker.runs("at-once")) == ["a" * 16, "b" * 16, "c" * 16]
-        assert len(runs_of(tracker, "at-once")) == 3
+        assert sorted(tracker.runs("at-once")) == ["a" * 16, "b" * 16]
+        assert len(runs_of(tracker, "at-once")) == 2
     assert trackers[0].experiment_id("at-once") != trackers[1].experiment_id("at-once")
