@@ -43,7 +43,7 @@ class SearchContext:
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
         torch.set_num_threads(threads)
-        return _workbench(self.store_root, self.dataset_key, self.banks, self.resources.device, self.checkpoint_seconds)
+        return _workbench(self)
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import traceback
@@ -17,10 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from dfd_tune.errors import UserError
+from dfd_tune.errors import UserError, cause_of
 from dfd_tune.machine import usable_cores
 from dfd_tune.signals import Signals
 
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
 
@@ -59,7 +62,9 @@ class RayRuntime:
         """
         if self._started:
             return
-        refuse_client_address(self._address)
+        if self._address:
+            refuse_client_address(self._address)
+            refuse_where_nobody_answers(self._address)
         _quiet_environment()
         if not self._address:
             # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
@@ -110,13 +115,29 @@ class RayRuntime:
         return any(not kind.startswith("node_") for kind in kinds)
 
 
-def refuse_client_address(address: str | None) -> None:
+def refuse_where_nobody_answers(address: str) -> None:
+    """Ask whether anybody listens at HOST:PORT; Ray itself would ask for minutes.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # as `auto`, which Ray looks up
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            return
+    except (OSError, OverflowError) as error:
+        raise UserError(_no_answer(address, cause_of(error))) from None
+
+
+def refuse_client_address(address: str) -> None:
     """Refuse addresses of Ray Client, which Tune and Train do not work through.
 
     Raises:
         UserError: it is one.
     """
-    if address is not None and address.startswith("ray://"):
+    if address.startswith("ray://"):
         raise UserError(
             f"RAY_ADDRESS is '{address}', but a search can't be driven through Ray Client; run the launch on a "
             "machine of the cluster with RAY_ADDRESS=HOST:6379 or RAY_ADDRESS=auto."
@@ -137,9 +158,13 @@ def why_not_connected(address: str, error: BaseException) -> str:
             f"The Ray cluster at RAY_ADDRESS '{address}' runs other versions than this process ({text[:200]}); install "
             "the same Ray and Python on both."
         )
+    return _no_answer(address, text[:200] or type(error).__name__)
+
+
+def _no_answer(address: str, why: str) -> str:
     return (
-        f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({text[:200] or type(error).__name__}); start "
-        "it, or unset RAY_ADDRESS to run on this machine."
+        f"RAY_ADDRESS is '{address}', but no Ray cluster answers there ({why}); start it, or unset RAY_ADDRESS to run "
+        "on this machine."
     )
 
 
