@@ -141,6 +141,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_made_anew(damag
     assert [entry.name for entry in folder(store, 1).parent.iterdir()] == ["000004"]
 
 
+def test_what_is_damaged_does_not_hide_what_is_made_after_it(store):
+    kept = checkpoints(store)
+    kept.save(snapshot(4))
+    state_with_a_bit_flipped(folder(store, 4))
+    assert kept.latest() is None
+    for epoch in (1, 2):
+        kept.save(snapshot(epoch))
+        assert found(kept) == epoch
+
+
 def test_what_was_cut_off_while_it_was_written_does_not_count(store):
     kept = checkpoints(store)
     kept.save(snapshot(1))
