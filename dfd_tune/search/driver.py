@@ -50,14 +50,28 @@ class Books(Protocol):
         """Called about every second."""
 
 
-def run(agenda: Agenda, cluster: Cluster, context: SearchContext, books: Books) -> None:
-    """Do all that is on the agenda."""
+def run(
+    agenda: Agenda,
+    cluster: Cluster,
+    context: SearchContext,
+    books: Books,
+    trainable: Callable[[dict[str, Any], SearchContext], None] = run_job,
+) -> None:
+    """Do all that is on the agenda.
+
+    Args:
+        agenda: what is to be done.
+        cluster: what it is done on.
+        context: what all jobs share.
+        books: told what comes of them.
+        trainable: does a job, in a process of Tune's, and reports as `run_job` does.
+    """
     scratch = context.store.path("searches", context.search, ".tune")
     shutil.rmtree(scratch, ignore_errors=True)
     searcher = AgendaSearcher(agenda, cluster, books)
     try:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_job, context=context), _placement),
+            tune.with_resources(tune.with_parameters(trainable, context=context), _placement),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
