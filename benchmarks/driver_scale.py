@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import platform
 import random
@@ -358,18 +357,27 @@ def profiled(name: str) -> Iterator[None]:
         profile.dump_stats(Path(folder) / f"{name.replace(' ', '-')}.prof")
 
 
-def in_a_process_of_its_own(measure: Callable[..., Any], sampler: str, points: int) -> Any:
-    """What `measure` returns in a new process and folder."""
-    folder = Path(tempfile.mkdtemp(prefix="driver-scale-"))
+def in_a_process_of_its_own(measure: str, sampler: str, points: int) -> Any:
+    """What a measurement returns, made in a new process and folder."""
+    folder = tempfile.mkdtemp(prefix="driver-scale-")
     try:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(measure, (folder, sampler, points))
+        command = [sys.executable, __file__, "--in", folder, measure, sampler, str(points)]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return json.loads(told.splitlines()[-1])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(row: Mapping[str, Any]) -> None:
-    """Print a row."""
+MEASUREMENTS: dict[str, Callable[[Path, str, int], Any]] = {
+    "search": search_row,
+    "plain": plain_row,
+    "stores": store_rows,
+    "mlflow": mlflow_rows,
+}
+
+
+def show(row: Any) -> None:
+    """Print a row, or what a process of its own measured."""
     print(json.dumps(row), flush=True)
 
 
@@ -380,25 +388,30 @@ def main() -> None:
     parser.add_argument("--points", type=int, nargs="+", help="these numbers of points instead; multiples of 20")
     parser.add_argument("--only", nargs="+", choices=("search", "stores", "mlflow"), default=("search", "stores", "mlflow"))
     parser.add_argument("--samplers", nargs="+", choices=("grid", "random"), default=("grid", "random"))
+    parser.add_argument("--in", dest="one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        folder, measure, sampler, count = options.one
+        show(MEASUREMENTS[measure](Path(folder), sampler, int(count)))
+        return
     show({"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))})
     for points in options.points or (POINTS[:2] if options.quick else POINTS):
         if "search" in options.only:
             search_rows(options.samplers, points)
         for sampler in options.samplers if "stores" in options.only else ():
-            for row in in_a_process_of_its_own(store_rows, sampler, points):
+            for row in in_a_process_of_its_own("stores", sampler, points):
                 show({"what": row.pop("what"), "sampler": sampler, "points": points} | row)
     if "mlflow" in options.only:
-        for row in in_a_process_of_its_own(mlflow_rows, "random", MOST_IN_MLFLOW):
+        for row in in_a_process_of_its_own("mlflow", "random", MOST_IN_MLFLOW):
             show({"what": row.pop("what"), "points": MOST_IN_MLFLOW} | row)
 
 
 def search_rows(samplers: tuple[str, ...], points: int) -> None:
     """Plain Tune, then our driver beside it."""
-    plain = in_a_process_of_its_own(plain_row, "random", points)
+    plain = in_a_process_of_its_own("plain", "random", points)
     show({"what": "plain Tune", "points": points} | plain)
     for sampler in samplers:
-        row = in_a_process_of_its_own(search_row, sampler, points)
+        row = in_a_process_of_its_own("search", sampler, points)
         ratio = round(row["trials_per_s"] / plain["trials_per_s"], 2)
         show({"what": "search", "sampler": sampler, "points": points} | row | {"rate_over_plain": ratio})
 
