@@ -34,6 +34,8 @@ SETTLED = 50
 MOST_IN_MLFLOW = 300
 """Its writer is measured by itself, on so many trials."""
 CPUS = 2.0
+SEEDS = 5
+"""Of a grid."""
 
 
 class SilentTracker:
@@ -85,9 +87,9 @@ def request_of(sampler: str, points: int) -> Any:
     from dfd_tune.space import Choice, Range, SearchSpace
 
     if sampler == "grid":
-        lambdas = tuple(round(0.1 * step, 1) for step in range(10))
+        lambdas = tuple(round(0.1 * step, 1) for step in range(points // (2 * SEEDS)))
         explore: dict[str, Any] = {"resolution": Choice((4, 2)), "lambda_": Choice(lambdas)}
-        explore["seed"] = Choice(tuple(range(points // 20)))
+        explore["seed"] = Choice(tuple(range(SEEDS)))
     else:
         explore = {"lambda_": Range(0.05, 20.0, log=True), "learning_rate": Range(0.001, 1.0, log=True)}
     space = SearchSpace("scale", "", sampler, explore, {"epochs": 1}, None if sampler == "grid" else points)  # type: ignore[arg-type]
@@ -385,7 +387,7 @@ def main() -> None:
     """Measure and print all rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="300 and 2,000 points only")
-    parser.add_argument("--points", type=int, nargs="+", help="these numbers of points instead; multiples of 20")
+    parser.add_argument("--points", type=int, nargs="+", help="these numbers of points instead; multiples of 10")
     parser.add_argument("--only", nargs="+", choices=("search", "stores", "mlflow"), default=("search", "stores", "mlflow"))
     parser.add_argument("--samplers", nargs="+", choices=("grid", "random"), default=("grid", "random"))
     parser.add_argument("--in", dest="one", nargs=4, help=argparse.SUPPRESS)

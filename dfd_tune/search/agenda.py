@@ -167,6 +167,7 @@ class Agenda:
         """A job is done; of a trial, with its validation accuracy."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
+        self._past.pop(job.id, None)
         self._finish(job)
         if job.kind == "trial":
             self._points.tell(job.key, value)
