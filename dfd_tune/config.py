@@ -154,7 +154,7 @@ class TrialConfig:
     frontend_seed: int = setting("seed of a front end's weights and batch order", low=0, high=LARGEST_SEED, default=0)
 
     def __post_init__(self) -> None:
-        raise_all(problems_in(TrialConfig, dataclasses.asdict(self)))
+        raise_all(problems_in(TrialConfig, vars(self)))
         assert isinstance(self.resolution, int), "a share of the side is settled once the images are known"
         assert self.precision != "auto", "settled once the device is known"
         for name, kind in kinds_of(TrialConfig).items():
@@ -273,7 +273,7 @@ class TrialConfig:
     def key(self, dataset_digest: str) -> str:
         """The trial key. What cannot change the result (a teacher that is never looked at) is left out."""
         idle = set(self._idle())
-        settings = dataclasses.asdict(self) | {"teachers": "+".join(self.teacher_backbones)}
+        settings = vars(self) | {"teachers": "+".join(self.teacher_backbones)}
         identity = {name: value for name, value in settings.items() if name not in idle}
         return digest_json({"trial": identity, "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
 

@@ -57,6 +57,23 @@ def kinds_of(config: Config) -> dict[str, Any]:
 
 
 @lru_cache
+def _declared(config: Any) -> dict[str, tuple[Mapping[str, Any], Any, tuple[str, ...], bool]]:
+    """By setting: its limits, its type but for None, the words it is one of, and whether it may be None.
+
+    Kept, as every trial has all of its settings checked.
+    """
+    found = {}
+    for name, declared in settings_of(config).items():
+        kind = kinds_of(config)[name]
+        options = get_args(kind)
+        may_be_none = type(None) in options
+        if may_be_none:
+            kind, options = next(option for option in options if option is not type(None)), ()
+        found[name] = (declared.metadata, kind, options, may_be_none)
+    return found
+
+
+@lru_cache
 def _type_hints(config: Any) -> dict[str, Any]:
     # Kept: working them out takes a millisecond, and a grid asks often.
     return get_type_hints(config)
@@ -70,7 +87,8 @@ def problems_in(config: Config, values: Mapping[str, Any], where: str = "") -> l
         values: some or all of its settings by name.
         where: where the values come from ("--set", a file's name), put before each sentence.
     """
-    known = settings_of(config)
+    declared: Any = _declared
+    known = declared(config)
     prefix = f"{where}: " if where else ""
     problems = []
     for name, value in values.items():
@@ -121,14 +139,10 @@ def share_of_side(value: Any) -> int | None:
 
 def broken_rule(config: Config, name: str, value: Any) -> str | None:
     """The rule that `value` breaks for the setting `name`, in words; None if it is allowed."""
-    limits = settings_of(config)[name].metadata
-    kind = kinds_of(config)[name]
-    options = get_args(kind)
-    if type(None) in options:
-        if value is None:
-            return None
-        kind = next(option for option in options if option is not type(None))
-        options = ()
+    known: Any = _declared
+    limits, kind, options, may_be_none = known(config)[name]
+    if may_be_none and value is None:
+        return None
     if options:
         if isinstance(value, str) and value in options:
             return None

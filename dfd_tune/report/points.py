@@ -5,10 +5,10 @@ Not for: showing them (tables.py, figures/).
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dfd_tune.record import TrialRecord
@@ -44,19 +44,23 @@ def half_width(values: Sequence[float]) -> float | None:
     """Half of the 95 % interval of the mean of `values`, from Student's t; None for fewer than two."""
     if len(values) < 2:
         return None
+    return _quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+
+
+@lru_cache
+def _quantile(degrees_of_freedom: int) -> float:
     from scipy.stats import t
 
-    quantile = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
-    return quantile * statistics.stdev(values) / len(values) ** 0.5
+    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees_of_freedom))
 
 
 def points_of(trials: Sequence[TrialRecord]) -> list[Point]:
     """The finished trials, grouped by everything but `seed`, in the order of their first trials."""
-    groups: dict[str, list[TrialRecord]] = {}
+    groups: dict[frozenset[tuple[str, Any]], list[TrialRecord]] = {}
     for trial in trials:
         if trial.status == "FINISHED":
-            rest = {name: value for name, value in trial.config.items() if name != "seed"}
-            groups.setdefault(json.dumps(rest, sort_keys=True), []).append(trial)
+            rest = frozenset(setting for setting in trial.config.items() if setting[0] != "seed")
+            groups.setdefault(rest, []).append(trial)
     return [Point(group[0].config, tuple(group)) for group in groups.values()]
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.search.faults import Failure
-from dfd_tune.search.jobs import Attempt, Job, JobId, Placed
+from dfd_tune.search.jobs import Attempt, Job, JobId, Kind, Placed
 from dfd_tune.search.points import Points
 
 LOOK_AHEAD = 16
@@ -123,11 +123,16 @@ class Agenda:
             return None
         self._draw_if_room(room)
         running = self._placed()
+        full: set[tuple[Kind, int, frozenset[str]]] = set()
         # A job that waits for a node of its own does not hold up those behind it.
         for job in itertools.islice(self._ready, LOOK_AHEAD):
             avoid = self._avoided(job, room)
+            wanted = (job.kind, job.workers, frozenset(avoid))
+            if wanted in full:
+                continue  # it wants what another one did not get
             if room.has_room(job, running, avoid):
                 return self._begin(job, avoid)
+            full.add(wanted)
         return None
 
     def _begin(self, job: Job, avoid: set[str]) -> Attempt:
@@ -162,6 +167,7 @@ class Agenda:
         """A job is done; of a trial, with its validation accuracy."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
+        self._past.pop(job.id, None)
         self._finish(job)
         if job.kind == "trial":
             self._points.tell(job.key, value)

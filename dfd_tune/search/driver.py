@@ -2,11 +2,13 @@
 
 Tune asks our `Searcher` for work, which is bounded by the cluster as it is at that moment; our callback hears what
 came of it. Tune itself retries nothing and keeps nothing: failures are counted in one place (agenda.py), and the store
-is what a search resumes from. Not for: what a job does (worker.py), or which one is next (agenda.py).
+is what a search resumes from. What Tune would do for each trial at a cost that grows with their number is left out (see
+docs/performance.md). Not for: what a job does (worker.py), or which one is next (agenda.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -15,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import cloudpickle, tune
-from ray.tune import Callback, PlacementGroupFactory
+from ray.tune import Callback, PlacementGroupFactory, Stopper
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from dfd_tune.search.agenda import Agenda
@@ -53,32 +56,86 @@ class Books(Protocol):
         """Called about every second."""
 
 
-def run(agenda: Agenda, cluster: Cluster, context: SearchContext, books: Books) -> None:
-    """Do all that is on the agenda."""
+def run(
+    agenda: Agenda,
+    cluster: Cluster,
+    context: SearchContext,
+    books: Books,
+    trainable: Callable[[dict[str, Any], SearchContext], None] = run_job,
+) -> None:
+    """Do all that is on the agenda.
+
+    Args:
+        agenda: what is to be done.
+        cluster: what it is done on.
+        context: what all jobs share.
+        books: told what comes of them.
+        trainable: does a job, in a process of Tune's, and reports as `run_job` does.
+    """
     scratch = context.store.path("searches", context.search, ".tune")
     shutil.rmtree(scratch, ignore_errors=True)
     searcher = AgendaSearcher(agenda, cluster, books)
     try:
-        tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_job, context=context), _placement),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: str(trial.config["attempt"]),
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="jobs",
-                storage_path=str(scratch),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
-                callbacks=[AgendaCallback(agenda, cluster, books, searcher.tick)],
-            ),
-        ).fit()
+        with contextlib.suppress(_AllDone):
+            _tuner(searcher, AgendaCallback(agenda, cluster, books, searcher), trainable, context, scratch).fit()
     finally:
         cluster.ask_for([])
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tuner(
+    searcher: AgendaSearcher,
+    callback: AgendaCallback,
+    trainable: Callable[[dict[str, Any], SearchContext], None],
+    context: SearchContext,
+    scratch: Path,
+) -> tune.Tuner:
+    return tune.Tuner(
+        tune.with_resources(tune.with_parameters(trainable, context=context), _placement),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=AsAsked(),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config["attempt"]),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="jobs",
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            stop=OutcomeStopper(),
+            callbacks=[callback],
+        ),
+    )
+
+
+class _AllDone(Exception):
+    """Ends Tune's loop. At an end of its own it would write down all trials, and look for their results' files."""
+
+
+class AsAsked(FIFOScheduler):
+    """Runs trials in the order in which Tune was given them, without a look through all of them at every step.
+
+    FIFOScheduler's look would also hand the process of a trial that has ended to one whose own is still starting, and
+    end that: trials shorter than such a start would never get a second process.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune goes on with those that wait, the first one first."""
+
+
+class OutcomeStopper(Stopper):
+    """A job that is done has nothing more to say, so that its process is not asked again."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether this report is a job's last."""
+        return REPORT in result and bool(json.loads(result[REPORT]).get("outcome") == "done")
+
+    def stop_all(self) -> bool:
+        """Never: the searcher says when the search is finished."""
+        return False
 
 
 class AgendaSearcher(Searcher):
@@ -91,6 +148,8 @@ class AgendaSearcher(Searcher):
         self._books = books
         self._clock = clock
         self._ticked = float("-inf")
+        self.finished = False
+        """Whether nothing runs any more, nor is anything left."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher into snapshots, which are never restored (the store is)."""
@@ -102,7 +161,8 @@ class AgendaSearcher(Searcher):
         attempt = self._agenda.next(self._cluster)
         if attempt is not None:
             return {"attempt": attempt, "bundle": self._bundle(attempt)}
-        return Searcher.FINISHED if self._agenda.finished() else None
+        self.finished = self._agenda.finished()
+        return Searcher.FINISHED if self.finished else None
 
     def _bundle(self, attempt: Attempt) -> dict[str, float]:
         """What Tune's process for the attempt holds; that of a worker group only waits for its workers."""
@@ -130,11 +190,11 @@ class AgendaSearcher(Searcher):
 class AgendaCallback(Callback):
     """Tune's events handed on to the agenda and the books."""
 
-    def __init__(self, agenda: Agenda, cluster: Cluster, books: Books, tick: Callable[[], None]):
+    def __init__(self, agenda: Agenda, cluster: Cluster, books: Books, searcher: AgendaSearcher):
         self._agenda = agenda
         self._cluster = cluster
         self._books = books
-        self._tick = tick
+        self._searcher = searcher
         self._ends: dict[str, Mapping[str, Any]] = {}
         """Tune's trial id -> the outcome that its last report held."""
 
@@ -144,7 +204,16 @@ class AgendaCallback(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop goes round."""
-        self._tick()
+        self._searcher.tick()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Once nothing is left, Tune's loop ends.
+
+        Raises:
+            _AllDone: it is to end.
+        """
+        if self._searcher.finished:
+            raise _AllDone
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -154,6 +223,7 @@ class AgendaCallback(Callback):
             return
         attempt: Attempt = trial.config["attempt"]
         told = json.loads(result[REPORT])
+        _forget_all_but(result, "done")
         if "started" in told:
             self._agenda.started(attempt.job.id, told["started"]["node"])
             self._books.started(attempt, told["started"])
@@ -187,6 +257,12 @@ class AgendaCallback(Callback):
         self._books.failed(attempt, verdict.failure, again=verdict.again)
         if verdict.left_out is not None:
             self._books.left_out(verdict.left_out)
+
+
+def _forget_all_but(result: dict[str, Any], *names: str) -> None:
+    """Take out of a report what Tune would keep of every trial: its point, and statistics of every number."""
+    for name in result.keys() - set(names):
+        del result[name]
 
 
 def _error_of(trial: Any) -> BaseException | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.plan import PlannedFrontend, PlannedNetwork
@@ -59,6 +59,10 @@ class Attempt:
 
     def __str__(self) -> str:
         return f"{self.job.kind} {self.job.key}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attempt:
+        """Itself: nothing of it ever changes, and Tune copies what it is given three times a trial."""
+        return self
 
 
 @dataclass(frozen=True)

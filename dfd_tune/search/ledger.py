@@ -95,7 +95,7 @@ class Ledger:
             TrialRecord(
                 key=key,
                 status="RUNNING",
-                config=dataclasses.asdict(config),
+                config=dict(vars(config)),
                 teacher=teacher_key(config, self.dataset_digest),
                 history=[] if before is None else before.history,
                 metrics=_lasting(before),
@@ -126,7 +126,7 @@ class Ledger:
         record = TrialRecord(
             key=result.key,
             status="FINISHED",
-            config=dataclasses.asdict(config),
+            config=dict(vars(config)),
             teacher=result.teacher,
             metrics=result.metrics | self._cost(result.key, peak_memory_bytes),
             history=result.history,
@@ -179,7 +179,7 @@ class Ledger:
         return self.trials.get(key) or TrialRecord(
             key=key,
             status="PENDING",
-            config=dataclasses.asdict(config),
+            config=dict(vars(config)),
             teacher=teacher_key(config, self.dataset_digest),
             attempts=1,
         )
