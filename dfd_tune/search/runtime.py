@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from dfd_tune.signals import Signals
 
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 class RayRuntime:
@@ -58,6 +61,8 @@ class RayRuntime:
         if self._started:
             return
         refuse_client_address(self._address)
+        if self._address:
+            refuse_without_answer(self._address)
         _quiet_environment()
         if not self._address:
             # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
@@ -114,6 +119,21 @@ def refuse_client_address(address: str | None) -> None:
             f"RAY_ADDRESS is '{address}', but a search can't be driven through Ray Client; run the launch on a "
             "machine of the cluster with RAY_ADDRESS=HOST:6379 or RAY_ADDRESS=auto."
         )
+
+
+def refuse_without_answer(address: str) -> None:
+    """Refuse HOST:PORT where nobody listens: Ray would go on trying for a quarter of an hour.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto` and the like
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(why_not_connected(address, error)) from None
 
 
 def why_not_connected(address: str, error: BaseException) -> str:

@@ -122,7 +122,9 @@ class TuneProcess:
         """Report an epoch."""
         self.epoch = int(metrics["epoch"])
         if self.rank == 0:
-            _note(f"epoch {self.epoch}: " + ", ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics))
+            _note(
+                f"epoch {self.epoch}: " + ", ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+            )
         self.send(epoch=dict(metrics))
 
     def resumed(self, history: list[dict[str, float]]) -> None:
