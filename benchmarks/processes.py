@@ -204,7 +204,7 @@ class RayNodes:
         self.folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dfd-", ignore_cleanup_errors=True))
         self._process = subprocess.Popen(
             [sys.executable, "-c", _NODES],
-            env=environment(Path(self.folder), RAY_TMPDIR=self.folder, RAY_USAGE_STATS_ENABLED="0"),
+            env=environment(Path(self.folder), RAY_USAGE_STATS_ENABLED="0", **self._common),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -223,7 +223,12 @@ class RayNodes:
     @property
     def environment(self) -> dict[str, str]:
         """For launches on these nodes."""
-        return {"RAY_ADDRESS": self.address, "RAY_TMPDIR": self.folder}
+        return {"RAY_ADDRESS": self.address} | self._common
+
+    @property
+    def _common(self) -> dict[str, str]:
+        # The second is Ray's switch for machines that are no cluster: it leaves addresses of the loopback as they are.
+        return {"RAY_TMPDIR": self.folder, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
     def add(self) -> int:
         """Add a node; the process id of its raylet."""
