@@ -338,7 +338,12 @@ def timed(what: str, points: int, call: Callable[[], object]) -> dict[str, Any]:
     with profiled(f"{what}-{points}"):
         call()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"what": what, "wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "ms_per_trial": round(1000 * cpu / points, 3)}
+    return {
+        "what": what,
+        "wall_s": round(wall, 2),
+        "cpu_s": round(cpu, 2),
+        "ms_per_trial": round(1000 * cpu / points, 3),
+    }
 
 
 @contextlib.contextmanager
@@ -388,7 +393,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="300 and 2,000 points only")
     parser.add_argument("--points", type=int, nargs="+", help="these numbers of points instead; multiples of 10")
-    parser.add_argument("--only", nargs="+", choices=("search", "stores", "mlflow"), default=("search", "stores", "mlflow"))
+    parser.add_argument(
+        "--only", nargs="+", choices=("search", "stores", "mlflow"), default=("search", "stores", "mlflow")
+    )
     parser.add_argument("--samplers", nargs="+", choices=("grid", "random"), default=("grid", "random"))
     parser.add_argument("--in", dest="one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
