@@ -65,7 +65,7 @@ def wait_until(true, process):
 
 def test_a_node_that_joins_gets_work_and_one_that_leaves_is_not_waited_for(environment_of, tmp_path):
     store = tmp_path / "store"
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1, 2]\nsettings: {epochs: 400}\n")
+    space = write_space(tmp_path, "explore:\n  seed: [0, 1, 2]\nsettings: {epochs: 1500}\n")
     with local_cluster(1) as cluster:
         process = start(
             arguments(space, "grows", store, "--checkpoint-seconds", "0.5"), environment_of(cluster.address)
