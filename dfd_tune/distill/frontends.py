@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -157,8 +156,8 @@ def _train(
     inputs, targets = (torch.tensor(images).to(device) for images in (low, high))
     steps = math.ceil(len(inputs) / config.batch_size)
     alone = config.epochs if content is None else config.epochs // 2
-    optimizer, schedule = _adam(network, config, steps * config.epochs)
-    parts = {"generator": Trainee(network, optimizer, schedule)}
+    generator = _by_adam(network, config, steps * config.epochs)
+    parts = {"generator": generator}
     adversary = None
     if content is not None:
         adversary = _Adversary(config, inputs.shape[1], steps * (config.epochs - alone), device)
@@ -168,21 +167,7 @@ def _train(
     network.train()
     for epoch in range(len(history), config.epochs):
         judge = adversary if epoch >= alone else None
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        for batch in batches(len(inputs), config.batch_size, config.seed, epoch):
-            where = torch.from_numpy(batch).to(device)
-            restored, true = network(inputs[where].float() / 255), targets[where].float() / 255
-            if judge is None or content is None:
-                loss = F.mse_loss(restored, true)
-            else:
-                judge.learn(restored.detach(), true)
-                loss = content(restored, true) + ADVERSARIAL_WEIGHT * judge.displeasure(restored)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach().double() * len(batch)
-        mean = (total / len(inputs)).item()
+        mean = _train_epoch(generator, judge, content, inputs, targets, config, epoch)
         if not math.isfinite(mean):
             raise DivergedError(
                 f"The loss of the front end {config.kind} is not finite in epoch {epoch + 1}: frontend_learning_rate "
@@ -194,9 +179,36 @@ def _train(
     return history
 
 
-def _adam(network: nn.Module, config: FrontendConfig, steps: int) -> tuple[torch.optim.Adam, Any]:
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+def _train_epoch(
+    generator: Trainee,
+    judge: _Adversary | None,
+    content: Loss | None,
+    inputs: Tensor,
+    targets: Tensor,
+    config: FrontendConfig,
+    epoch: int,
+) -> float:
+    """The epoch's loss, a mean per image; without a judge, the squared error."""
+    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    for batch in batches(len(inputs), config.batch_size, config.seed, epoch):
+        where = torch.from_numpy(batch).to(inputs.device)
+        restored, true = generator.module(inputs[where].float() / 255), targets[where].float() / 255
+        if judge is None or content is None:
+            loss = F.mse_loss(restored, true)
+        else:
+            judge.learn(restored.detach(), true)
+            loss = content(restored, true) + ADVERSARIAL_WEIGHT * judge.displeasure(restored)
+        generator.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        generator.optimizer.step()
+        generator.schedule.step()
+        total += loss.detach().double() * len(batch)
+    return (total / len(inputs)).item()
+
+
+def _by_adam(module: nn.Module, config: FrontendConfig, steps: int) -> Trainee:
+    optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+    return Trainee(module, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
 
 
 class _Adversary:
@@ -204,21 +216,21 @@ class _Adversary:
 
     def __init__(self, config: FrontendConfig, channels: int, steps: int, device: torch.device):
         with seeded(config.seed + 1):
-            self._network = discriminator(channels=channels, size=config.size).to(device)
-        self._optimizer, self._schedule = _adam(self._network, config, steps)
-        self.trainee = Trainee(self._network, self._optimizer, self._schedule)
+            network = discriminator(channels=channels, size=config.size).to(device)
+        self.trainee = _by_adam(network, config, steps)
 
     def learn(self, restored: Tensor, true: Tensor) -> None:
         """One step towards telling restored images from true ones."""
-        loss = F.softplus(self._network(restored)).mean() + F.softplus(-self._network(true)).mean()
-        self._optimizer.zero_grad(set_to_none=True)
+        told = self.trainee.module
+        loss = F.softplus(told(restored)).mean() + F.softplus(-told(true)).mean()
+        self.trainee.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimizer.step()
-        self._schedule.step()
+        self.trainee.optimizer.step()
+        self.trainee.schedule.step()
 
     def displeasure(self, restored: Tensor) -> Tensor:
         """−log D(restored), averaged: what the generator lowers."""
-        return F.softplus(-self._network(restored)).mean()
+        return F.softplus(-self.trainee.module(restored)).mean()
 
 
 def _content_name(config: FrontendConfig) -> str | None:

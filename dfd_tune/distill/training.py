@@ -69,28 +69,14 @@ def train_network(
     network.to(memory_format=torch.channels_last)
     outputs = _Outputs(network, distillation).to(process.device)
     model = _wrapped(outputs, process)
-    optimizer = torch.optim.SGD(
-        outputs.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-    steps = math.ceil(len(images) / recipe.batch_size)
-    schedule = learning_rate_schedule(optimizer, recipe, total_steps=recipe.epochs * steps)
-    run = Resumable(
-        checkpoints,
-        {"network": Trainee(outputs, optimizer, schedule)},
-        process,
-        epochs=recipe.epochs,
-        clock=clock,
-        draws=True,
-    )
+    trainee = _trainee(outputs, recipe, len(images))
+    run = Resumable(checkpoints, {"network": trainee}, process, epochs=recipe.epochs, clock=clock, draws=True)
     history = run.resume(warm_up=lambda: _warm_up(model, images, recipe, process, distillation))
     if history:
         process.resumed(list(history))
     for epoch in range(len(history), recipe.epochs):
         started = clock()
-        metrics = _train_epoch(model, images, recipe, process, distillation, optimizer, schedule, epoch)
+        metrics = _train_epoch(model, trainee, images, recipe, process, distillation, epoch)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
         metrics["val_accuracy"], metrics["val_loss"] = _evaluated_once(network, validation, process)
         if not all(map(math.isfinite, metrics.values())):
@@ -106,16 +92,28 @@ def train_network(
     return history
 
 
+def _trainee(outputs: _Outputs, recipe: Recipe, count: int) -> Trainee:
+    """What is trained, with the optimiser of `recipe` and its schedule for so many images."""
+    optimizer = torch.optim.SGD(
+        outputs.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    steps = math.ceil(count / recipe.batch_size)
+    return Trainee(outputs, optimizer, learning_rate_schedule(optimizer, recipe, total_steps=recipe.epochs * steps))
+
+
 def _train_epoch(
     model: nn.Module,
+    trainee: Trainee,
     images: TrainingImages,
     recipe: Recipe,
     process: Process,
     distillation: Distillation | None,
-    optimizer: torch.optim.Optimizer,
-    schedule: LRScheduler,
     epoch: int,
 ) -> EpochMetrics:
+    optimizer = trainee.optimizer
     model.train()
     sums = torch.zeros(4, dtype=torch.float64, device=process.device)
     used_rate = recipe.learning_rate
@@ -127,7 +125,7 @@ def _train_epoch(
         (losses.total * (mine * process.world_size / len(batch))).backward()
         optimizer.step()
         used_rate = optimizer.param_groups[0]["lr"]
-        schedule.step()
+        trainee.schedule.step()
         sums += torch.stack([*(loss.detach() * mine for loss in losses), correct]).double()
     if process.world_size > 1:
         torch.distributed.all_reduce(sums)

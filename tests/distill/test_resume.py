@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import torch
 from tiny import CPU, bits, fresh_store, network, trial, without_times
-from two_processes import KilledAfter, KilledError, group, train_and_resume
+from two_processes import KilledAfter, KilledError, Rank, group, train_and_resume
 
 from dfd_tune.config import Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.process import SingleProcess
-from dfd_tune.distill.resume import Trainee
+from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.training import learning_rate_schedule
 from dfd_tune.distill.workbench import Workbench
@@ -320,6 +320,17 @@ def test_several_processes_go_on_together(size, two_processes, store, tmp_path):
         assert same_bits(resumed, undisturbed)
         assert resumed["restored"] == undisturbed["history"][:2]
         assert resumed["reported"] == undisturbed["history"][2:]
+
+
+def test_a_process_that_does_not_see_the_chosen_checkpoint_is_told_apart(store, monkeypatch):
+    def rank_0_chose_3(shared, src):
+        shared.fill_(3)
+
+    monkeypatch.setattr(torch.distributed, "broadcast", rank_0_chose_3)
+    kept = Checkpoints(store, "key", every_seconds=0.0)
+    run = Resumable(kept, {}, Rank(rank=1), epochs=9, clock=lambda: 0.0, draws=True)
+    with pytest.raises(OSError, match="epoch 3"):
+        run.resume()
 
 
 # Its parts.
