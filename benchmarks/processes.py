@@ -308,7 +308,7 @@ class JobLog:
     processes: list[int] = field(default_factory=list)
     """Ids, in the order in which they began; of a worker group, Tune's process, then the workers."""
     trained: Counter[int] = field(default_factory=Counter)
-    """Epoch -> how often it was trained to its end."""
+    """Epoch -> how often it was trained to its end and reported; 0 where a kill came before the report."""
     allowed: int = 0
     """How many epochs may have been trained again: at each new beginning, those since the checkpoint before it."""
     problems: list[str] = field(default_factory=list)
@@ -317,23 +317,27 @@ class JobLog:
     @classmethod
     def read(cls, file: Path) -> JobLog:
         """The log in a file; an empty one where there is none."""
-        log, at, furthest, kept = cls(), 0, 0, 0
+        log, at, furthest, kept, fresh = cls(), 0, 0, 0, False
+        before_it = 0  # the latest checkpoint when the attempt began
         with contextlib.suppress(FileNotFoundError):
             for line in file.read_text(errors="replace").splitlines():
                 if found := _PROCESS.match(line):
                     log.processes.append(int(found[1]))
+                    log.allowed += 0 if fresh else furthest - kept
+                    fresh, before_it = True, kept
                 elif found := _KEPT.match(line):
-                    at = kept = int(found[1])
-                    furthest = max(furthest, at)
+                    kept = int(found[1])
+                    furthest = max(furthest, kept)
+                    log.trained.setdefault(kept, 0)
                 elif found := _GOES_ON.match(line) or _EPOCH.match(line):
                     epoch = int(found[1])
-                    begins = epoch if found.re is _GOES_ON else epoch - 1
+                    before = epoch - 1 if found.re is _EPOCH else epoch
+                    if fresh:
+                        at, fresh = max(before, before_it), False
+                    if before != at:
+                        log.problems.append(f"{file.stem}: '{line}' after epoch {at}")
                     if found.re is _EPOCH:
                         log.trained[epoch] += 1
-                    if found.re is _GOES_ON or epoch not in (at, at + 1):
-                        log.allowed += furthest - kept
-                        if begins < kept:
-                            log.problems.append(f"{file.stem} goes on after epoch {begins}, kept was {kept}")
                     at = epoch
                     furthest = max(furthest, at)
         return log
@@ -341,7 +345,7 @@ class JobLog:
     @property
     def repeated(self) -> int:
         """How many epochs were trained more than once, all repetitions counted."""
-        return sum(count - 1 for count in self.trained.values())
+        return sum(max(0, count - 1) for count in self.trained.values())
 
 
 _PROCESS = re.compile(r"--- .* attempt \d+ on .*, process (\d+)$")
@@ -377,7 +381,16 @@ def _timeless(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "gone"
+    """Of the tensors in a safetensors file and what is said of them, whose order in the file is left to chance."""
+    if not file.is_file():
+        return "gone"
+    from safetensors import safe_open
+
+    with safe_open(file, "numpy") as content:
+        told = [f"{name}={value}".encode() for name, value in sorted((content.metadata() or {}).items())]
+        names = sorted(content.keys())
+        tensors = [name.encode() + content.get_tensor(name).tobytes() for name in names]
+    return hashlib.sha256(b"".join([*told, *tensors])).hexdigest()
 
 
 def _digest_of_weights(store: Path, key: str) -> str:
