@@ -47,7 +47,7 @@ class Kind:
     trials: int
     victims: tuple[str, ...]
     """What is killed in it; each at most as often as `most` says in one round."""
-    most: int = 4
+    most: int = 5
 
 
 ALONE = Kind(
