@@ -155,7 +155,7 @@ def test_an_unfinished_search_reports_what_is_there_and_says_what_is_missing(sto
     files, read = report(store, tmp_path)
     assert {"lambda_curve.png", "learning_curves.png", "examples.png", "cells-real.md", "table2.tex"} <= files
     text = " ".join(read.text)
-    assert "Unfinished: 4 of 6 trials have a result, 1 RUNNING." in text
+    assert "Unfinished: 4 of 6 trials have a result, 1 INTERRUPTED." in text
     assert "there are no test accuracies yet" in text
     assert "not tested yet" in read.text
     titles = ("Confusion matrix of the best student", "The best student's worst mistakes")
