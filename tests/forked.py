@@ -5,11 +5,15 @@ Not for: what signals do, what is imported when, or a Ray of its own, some of wh
 those tests start Python themselves.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import pkgutil
 import sys
+import threading
+import traceback
 from typing import NoReturn
 
 import dfd_tune
@@ -24,6 +28,8 @@ def main() -> None:
             importlib.import_module(module.name)
     for name in HEAVY:
         importlib.import_module(name)
+    # Neither the child's garbage collector nor its end needs to touch, and thereby copy, what all of this occupies.
+    gc.freeze()
     while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
@@ -32,7 +38,7 @@ def main() -> None:
 
 
 def run(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> NoReturn:
-    """Become the command; it ends this process, by its exit code or by a traceback."""
+    """Become the command; it ends this process."""
     for name, number in ((os.devnull, 0), (out, 1), (err, 2)):
         file = os.open(name, os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
@@ -43,8 +49,19 @@ def run(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: s
     sys.argv = argv
     from dfd_tune.cli import main as cli
 
-    cli()
-    raise AssertionError("the command line's entry point ends the process")
+    code = 1
+    try:
+        cli()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    # As Python ends, but for taking every module apart.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
