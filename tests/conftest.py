@@ -1,13 +1,11 @@
-"""The command line in processes of its own; one Ray for many tests; which tests go together.
+"""The command line in processes of its own, one Ray for many tests, and in which order tests run.
 
-Two processes share the tests out among themselves (pytest-xdist). All tests that use the one Ray stay in one of them,
-and so do those of one file, so that what its fixtures make is made once.
+Two processes share the files of tests out among themselves (pytest-xdist); a session's fixtures are made once in each.
 """
 
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +15,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RAY_GROUP = "ray"
-
 # Two processes of tests on two cores: one thread each. Read where torch is first imported, which is later.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read where Ray is first imported, by forked.py long before a launch sets it: under `uv run pytest`, Ray would set up
@@ -27,13 +23,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests on the one Ray first, as they are the longest group; every other file is a group of its own."""
-    for item in items:
-        if "ray_variables" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(RAY_GROUP))
-        elif item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != (RAY_GROUP,))
+    """Whole searches first: their files take longest, and neither process shall wait for the other at the end."""
+    items.sort(key=lambda item: ROOT / "tests" / "search" not in item.path.parents)
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
@@ -94,10 +85,10 @@ def run_cli(home, ray_token, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def helper(file: str, variables: dict[str, str], *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def helper(file: str, variables: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A Python program of the tests; lasts until its standard input ends, which it does where these are killed too."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / file), *map(str, arguments)],
+        [sys.executable, str(ROOT / "tests" / file)],
         cwd=variables["HOME"],
         env=variables,
         stdin=subprocess.PIPE,
@@ -149,12 +140,7 @@ def start_cli(home):
 @pytest.fixture(scope="session")
 def ray_variables(home, ray_token) -> Iterator[dict[str, str]]:
     """Environment variables under which a launch joins the one Ray cluster of all tests (one_ray.py)."""
-    # A short path: Ray's sockets lie below it, and their names are bounded.
-    folder = tempfile.mkdtemp(prefix="ray-")
-    try:
-        with helper("one_ray.py", environment(home, **ray_token), folder) as host:
-            address = host.stdout.readline().strip()
-            assert address, "Ray did not start"
-            yield {"RAY_ADDRESS": address}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with helper("one_ray.py", environment(home, **ray_token)) as host:
+        address = host.stdout.readline().strip()
+        assert address, "Ray did not start"
+        yield {"RAY_ADDRESS": address}

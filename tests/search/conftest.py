@@ -1,4 +1,4 @@
-"""One real search, run once as a user does it, for many tests to look at; and launches on the one Ray."""
+"""One real search, run once as a user does it, for many tests to look at; and launches on the Ray of all tests."""
 
 import json
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 TINY = ("--set", "train_images=100", "--set", "test_images=60", "--set", "width=0.125", "--set", "epochs=2")
 SPACE = """
@@ -30,6 +32,18 @@ class Search:
         return f"sqlite:///{self.store}/mlflow.db"
 
 
+def runs_of(store: Path, name: str) -> list[Run]:
+    """A search's runs in its store's MLflow."""
+    uri = f"sqlite:///{store}/mlflow.db"
+    client = MlflowClient(uri, uri)
+    return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+
+
+def trial_runs(runs: list[Run]) -> dict[str, Run]:
+    """Those of trials, by key."""
+    return {run.data.tags["dfd.trial_key"]: run for run in runs if run.data.tags["dfd.kind"] == "trial"}
+
+
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs") / "store"
@@ -37,7 +51,7 @@ def store_path(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def search(run_process, store_path, tmp_path_factory) -> Search:
-    """A search in a process of its own, which starts and stops a Ray of its own."""
+    """A search as a user runs it: a process of its own, which starts and stops a Ray of its own."""
     space = tmp_path_factory.mktemp("spaces") / "tiny.yaml"
     space.write_text(SPACE)
     arguments = ("launch", "--space", str(space), "--name", "tiny", "--store", str(store_path), *TINY)
@@ -49,7 +63,7 @@ def search(run_process, store_path, tmp_path_factory) -> Search:
 
 @pytest.fixture(scope="session")
 def launch(run_cli, ray_variables, store_path):
-    """Run `dfd-tune launch ARGUMENTS...` on the one Ray, with the one store and few images."""
+    """Run `dfd-tune launch ARGUMENTS...` on the Ray and in the store of all tests and few images."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return run_cli("launch", "--store", store_path, *TINY, *arguments, **ray_variables)

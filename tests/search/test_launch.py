@@ -1,21 +1,16 @@
 """A whole search through the command line: real Ray, real MLflow store, real files."""
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from xml.etree import ElementTree
 
 import numpy as np
-import psutil
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.search.conftest import TINY
+from tests.search.conftest import runs_of, trial_runs
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +24,8 @@ def client(search):
 
 
 @pytest.fixture(scope="module")
-def runs(search, client):
-    experiment = client.get_experiment_by_name(search.name)
-    return client.search_runs([experiment.experiment_id])
-
-
-def trial_runs(runs):
-    return {run.data.tags["dfd.trial_key"]: run for run in runs if run.data.tags["dfd.kind"] == "trial"}
+def runs(search):
+    return runs_of(search.store, search.name)
 
 
 def test_every_trial_finished_and_is_complete(results):
@@ -171,79 +161,6 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
-def test_a_crash_is_failed_and_the_rest_goes_on(launch, results_of, search, tmp_path):
-    space = tmp_path / "wild.yaml"
-    space.write_text("explore:\n  learning_rate: [100, 0.05]\nsettings: {backbone: alexnet, lambda_: 0, seed: 1}\n")
-    done = launch("--space", space, "--name", "wild")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 trial(s) FAILED" in done.stderr
-    listed = results_of("wild")
-    trials = {trial["config"]["learning_rate"]: trial for trial in listed["trials"]}
-    assert trials[0.05]["status"] == "FINISHED"
-    assert trials[100]["status"] == "FAILED"
-    assert "The loss is not finite in epoch" in trials[100]["error"]
-    assert listed["best"]["key"] == trials[0.05]["key"]
-    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
-    runs = trial_runs(client.search_runs([client.get_experiment_by_name("wild").experiment_id]))
-    assert {key: run.info.status for key, run in runs.items()} == {
-        trial["key"]: trial["status"] for trial in listed["trials"]
-    }
-
-
-def wait_until_running(folder, process):
-    """Until one trial is finished and another is running."""
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline and process.poll() is None:
-        statuses = {json.loads(file.read_text())["status"] for file in folder.glob("[!.]*.json")}
-        if {"FINISHED", "RUNNING"} <= statuses:
-            return
-        time.sleep(0.2)
-    raise AssertionError(process.communicate(timeout=10)[0])
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(
-    start_cli, run_cli, results_of, search, tmp_path, signal_number
-):
-    space = tmp_path / "long.yaml"
-    space.write_text("explore:\n  epochs: [1, 2000, 2001, 2002]\n")
-    name = f"stopped-{signal_number.name}"
-    tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
-    process = start_cli("launch", "--space", space, "--name", name, "--store", search.store, *tiny)
-    try:
-        wait_until_running(search.store / "searches" / name / "trials", process)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert any("raylet" in member.name() for member in family)
-        # Ctrl-C goes to all processes of the terminal, of which Ray's do not heed it; `kill` goes to one.
-        if signal_number == signal.SIGINT:
-            os.killpg(process.pid, signal_number)
-        else:
-            process.send_signal(signal_number)
-        output = process.communicate(timeout=60)[0]
-        assert process.returncode == 130, output
-        assert "Traceback" not in output
-        assert "to go on:" in output
-    finally:
-        process.kill()
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert not alive
-    listed = results_of(name)
-    statuses = {trial["config"]["epochs"]: trial["status"] for trial in listed["trials"]}
-    assert statuses[1] == "FINISHED"
-    assert "KILLED" in statuses.values()
-    assert not list(search.store.rglob(".tune"))
-    assert set(statuses.values()) == {"FINISHED", "KILLED"}
-    report = run_cli("report", name, "--store", search.store, "--output", tmp_path / "report")
-    assert (report.returncode, report.stderr) == (0, "")
-    finished = list(statuses.values()).count("FINISHED")
-    assert f"Unfinished: {finished} of 4 trials have a result" in (tmp_path / "report" / "report.html").read_text()
-    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
-    runs = trial_runs(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
-    assert {key: run.info.status for key, run in runs.items()} == {
-        trial["key"]: trial["status"] for trial in listed["trials"]
-    }
-
-
 def test_two_workers_train_as_one(launch, results, search, tmp_path):
     """AlexNet has no batch norm, so two workers on halves of each batch must follow the losses of the search's one."""
     space = tmp_path / "workers.yaml"
@@ -258,53 +175,3 @@ def test_two_workers_train_as_one(launch, results, search, tmp_path):
     for one, two in zip(alone["history"], trial["history"], strict=True):
         for metric in ("loss", "cross_entropy", "distillation", "train_accuracy", "val_accuracy"):
             assert two[metric] == pytest.approx(one[metric], rel=1e-3, abs=1e-4)
-
-
-def test_a_sampled_search_continues_with_more_trials(launch, results_of):
-    settings = ("epochs=1", "teacher_epochs=1", "backbone=alexnet", "student_start=[scratch, base, teacher]")
-    arguments = ("--space", "tpe_all", "--name", "sampled", *(word for one in settings for word in ("--set", one)))
-    first = launch(*arguments, "--trials", 2)
-    assert first.returncode == 0, first.stdout + first.stderr
-    listed = results_of("sampled")
-    keys = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
-    assert len(keys) == 2
-    assert all(
-        0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"]
-    )
-    second = launch(*arguments, "--trials", 4)
-    assert second.returncode == 0, second.stdout + second.stderr
-    listed = results_of("sampled")
-    more = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
-    assert len(more) == 4
-    assert set(keys) < set(more)
-    # The best is measured against its λ = 0 twin, which the space does not hold, or is that twin.
-    assert (listed["best"]["base_test_accuracy"] is None) == (listed["best"]["config"]["lambda_"] == 0)
-
-
-def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(launch, results_of, search, tmp_path):
-    space = tmp_path / "distilled.yaml"
-    space.write_text("explore:\n  lambda_: [1, 2]\nsettings: {backbone: alexnet, batch_size: 25, seed: 1}\n")
-    arguments = ("--space", space, "--name", "twin")
-    first = launch(*arguments)
-    assert first.returncode == 0, first.stdout + first.stderr
-    keys = {trial["config"]["lambda_"]: trial["key"] for trial in results_of("twin")["trials"]}
-    assert set(keys) == {0.0, 1.0, 2.0}
-    best = json.loads((search.store / "searches" / "twin" / "search.json").read_text())["best"]
-    assert keys[0.0] in (best["base_key"], best["key"])
-    # As a stop in the midst of the twin would have left it.
-    record = search.store / "searches" / "twin" / "trials" / f"{keys[0.0]}.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "KILLED", "metrics": {}}))
-    shutil.rmtree(search.store / "trials" / keys.pop(0.0))
-    others = {key: written(search.store / "trials" / key) for key in keys.values()}
-    again = launch(*arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "validation accuracy" in again.stdout
-    assert {key: written(search.store / "trials" / key) for key in keys.values()} == others
-    statuses = {trial["config"]["lambda_"]: trial["status"] for trial in results_of("twin")["trials"]}
-    assert statuses == dict.fromkeys((0.0, 1.0, 2.0), "FINISHED")
-    assert "All trials of this search are finished already." in launch(*arguments).stdout
-
-
-def written(folder):
-    """When each file of a folder was written."""
-    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
