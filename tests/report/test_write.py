@@ -171,7 +171,7 @@ def test_a_search_that_has_just_begun_has_a_report_too(store, tmp_path):
     reasons = left_out(read)
     assert reasons["Accuracy against λ"] == "fewer than two points have finished."
     assert reasons["Learning curves"] == "no point to compare has finished."
-    assert "Unfinished: 0 of 6 trials have a result, 1 RUNNING." in " ".join(read.text)
+    assert "Unfinished: 0 of 6 trials have a result, 1 INTERRUPTED." in " ".join(read.text)
 
 
 def test_before_any_trial_the_page_is_all_there_is(store, tmp_path):
