@@ -171,7 +171,7 @@ def mean_of(theirs, temperature):
 @pytest.mark.parametrize(
     ("method", "average"),
     [("dfd", mean_of), ("logits", mean_of), ("kd", averaged_softly)],
-    ids=lambda value: str(value),
+    ids=["dfd", "logits", "kd"],
 )
 def test_the_gradient_to_several_teachers_is_that_to_their_average(method, average):
     config = trial(method=method)
