@@ -62,7 +62,7 @@ def _declared(config: Any) -> dict[str, tuple[Mapping[str, Any], Any, tuple[str,
 
     Kept, as every trial has all of its settings checked.
     """
-    found = {}
+    found: dict[str, tuple[Mapping[str, Any], Any, tuple[str, ...], bool]] = {}
     for name, declared in settings_of(config).items():
         kind = kinds_of(config)[name]
         options = get_args(kind)

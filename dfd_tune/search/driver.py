@@ -76,7 +76,7 @@ def run(
     shutil.rmtree(scratch, ignore_errors=True)
     searcher = AgendaSearcher(agenda, cluster, books)
     try:
-        with contextlib.suppress(_AllDone):
+        with contextlib.suppress(_NothingLeftError):
             _tuner(searcher, AgendaCallback(agenda, cluster, books, searcher), trainable, context, scratch).fit()
     finally:
         cluster.ask_for([])
@@ -111,7 +111,7 @@ def _tuner(
     )
 
 
-class _AllDone(Exception):
+class _NothingLeftError(Exception):
     """Ends Tune's loop. At an end of its own it would write down all trials, and look for their results' files."""
 
 
@@ -210,10 +210,10 @@ class AgendaCallback(Callback):
         """Once nothing is left, Tune's loop ends.
 
         Raises:
-            _AllDone: it is to end.
+            _NothingLeftError: it is to end.
         """
         if self._searcher.finished:
-            raise _AllDone
+            raise _NothingLeftError
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
