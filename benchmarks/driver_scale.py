@@ -2,8 +2,9 @@
 
 The real driver, agenda, points, ledger, progress and a real Ray on this machine with reused processes run jobs that
 train nothing: each reports that it has started, one epoch, and a result. Then, on stores whose records are made up: a
-relaunch with all finished up to where it sees that nothing is left, `results`, the report, and MLflow's writer. Each
-row is measured in a process of its own and printed as one JSON line. Not for: how fast anything is trained.
+relaunch with all finished up to where it sees that nothing is left, `results`, and the report. Each row is measured in
+a process of its own and printed as one JSON line. Not for: how fast anything is trained, nor MLflow's writer
+(mlflow_writer.py).
 
     uv run python benchmarks/driver_scale.py --quick
 """
@@ -18,6 +19,7 @@ import json
 import os
 import platform
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,8 +33,6 @@ from unittest import mock
 POINTS = (300, 2_000, 10_000)
 SETTLED = 50
 """Rates and growth are taken from this trial on: before it, processes start and libraries are imported."""
-MOST_IN_MLFLOW = 300
-"""Its writer is measured by itself, on so many trials."""
 CPUS = 2.0
 SEEDS = 5
 """Of a grid."""
@@ -164,7 +164,7 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     store, request, plan = new_store(folder, sampler, points)
     digest = plan.dataset.digest
     record = search_record(plan)
-    meter = Meter()
+    meter, ignored = Meter(), list[str]()
 
     class MeteredBooks(SearchBooks):
         def done(self, attempt: Any, what: Mapping[str, Any]) -> float | None:
@@ -183,11 +183,8 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
         resources = Resources("cpu", 1.0, 0.0, 1.0)
         cluster = Cluster(resources, ray_nodes)
         jobs = prerequisite_jobs(plan.networks, plan.frontends, digest)
-        agenda = Agenda(
-            jobs, points_for(plan, digest, {}), lambda key, config: trial_job(config, key, digest), lambda: [], 3
-        )
-        say: Callable[[str], None] = lambda line: None
-        books = MeteredBooks(ledger, agenda, [job.key for job in jobs], cluster, progress, say, time.monotonic)
+        agenda = Agenda(jobs, points_for(plan, digest, {}), lambda key, config: trial_job(config, key, digest), list, 3)
+        books = MeteredBooks(ledger, agenda, [job.key for job in jobs], cluster, progress, ignored.append, time.monotonic)
         context = SearchContext(str(store.root), record.search, digest, (), resources, 60.0)
         with profiled(f"search-{sampler}-{points}"):
             run(agenda, cluster, context, books, trainable=job_that_does_nothing)
@@ -252,7 +249,7 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
         save_trial(store, "scale", trials[-1])
         source.tell(key, result["metrics"]["val_accuracy"])
     if sampler != "grid":
-        twin = dataclasses.replace(request.trial(best_trial(trials).config), lambda_=0.0)  # type: ignore[union-attr]
+        twin = dataclasses.replace(plan.request.trial(best_trial(trials).config), lambda_=0.0)  # type: ignore[union-attr]
         result = made_up(twin.key(digest), twin, digest)
         shared = {name: result[name] for name in ("key", "config", "teacher", "metrics", "history")}
         trials.append(TrialRecord(**shared, status="FINISHED"))
@@ -295,13 +292,20 @@ def store_rows(folder: Path, sampler: str, points: int) -> list[dict[str, Any]]:
     rows = [timed("relaunch", points, lambda: relaunch(store, request))]
     for form in ("table", "json"):
         command = [sys.executable, "-m", "dfd_tune.cli", "results", "scale", "--format", form, "--store", str(folder)]
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), childrens_cpu()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        rows.append({"what": f"results --format {form}", "wall_s": round(time.perf_counter() - began, 2)})
+        wall, cpu = time.perf_counter() - began, childrens_cpu() - cpu
+        rows.append({"what": f"results --format {form}", "wall_s": round(wall, 2), "cpu_s": round(cpu, 2)})
     trials = load_trials(store, search)
     rows.append(timed("points and cells", points, lambda: (points_of(trials), cells_of(search, trials))))
     rows.append(timed("report", points, lambda: write_report(store, [search], folder / "report")))
     return rows
+
+
+def childrens_cpu() -> float:
+    """CPU seconds of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def relaunch(store: Any, request: Any) -> None:
@@ -315,22 +319,9 @@ def relaunch(store: Any, request: Any) -> None:
         name="scale", mlflow_uri=None, cpus_per_worker=None, gpus_per_worker=None, bank_budget=0
     )
     said = io.StringIO()
-    with mock.patch.object(launch, "open_tracker", lambda *_: SilentTracker()), mock.patch.object(launch, "_end"):
+    with mock.patch.object(launch, "open_tracker", return_value=SilentTracker()), mock.patch.object(launch, "_end"):
         launch.launch(request, store, options, Console(file=said, width=200), Signals())
     assert "finished already" in said.getvalue(), said.getvalue()
-
-
-def mlflow_rows(folder: Path, sampler: str, points: int) -> list[dict[str, Any]]:
-    """MLflow's writer by itself: the runs of trials that are finished."""
-    from dfd_tune.record import load_trials
-    from dfd_tune.tracking import open_tracker
-
-    store, _, search = made_up_store(folder, sampler, points)
-    trials = load_trials(store, search)
-    tracker = open_tracker(store, None)
-    row = timed("MLflow's writer", points, lambda: tracker.sync(search, trials))
-    tracker.close()
-    return [row | {"trials_per_s": round(len(trials) / row["wall_s"], 1)}]
 
 
 def timed(what: str, points: int, call: Callable[[], object]) -> dict[str, Any]:
@@ -380,7 +371,6 @@ MEASUREMENTS: dict[str, Callable[[Path, str, int], Any]] = {
     "search": search_row,
     "plain": plain_row,
     "stores": store_rows,
-    "mlflow": mlflow_rows,
 }
 
 
@@ -394,9 +384,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="300 and 2,000 points only")
     parser.add_argument("--points", type=int, nargs="+", help="these numbers of points instead; multiples of 10")
-    parser.add_argument(
-        "--only", nargs="+", choices=("search", "stores", "mlflow"), default=("search", "stores", "mlflow")
-    )
+    parser.add_argument("--only", nargs="+", choices=("search", "stores"), default=("search", "stores"))
     parser.add_argument("--samplers", nargs="+", choices=("grid", "random"), default=("grid", "random"))
     parser.add_argument("--in", dest="one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -411,9 +399,6 @@ def main() -> None:
         for sampler in options.samplers if "stores" in options.only else ():
             for row in in_a_process_of_its_own("stores", sampler, points):
                 show({"what": row.pop("what"), "sampler": sampler, "points": points} | row)
-    if "mlflow" in options.only:
-        for row in in_a_process_of_its_own("mlflow", "random", MOST_IN_MLFLOW):
-            show({"what": row.pop("what"), "points": MOST_IN_MLFLOW} | row)
 
 
 def search_rows(samplers: tuple[str, ...], points: int) -> None:

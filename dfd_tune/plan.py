@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from dfd_tune.config import FRONTEND_FACTOR, FrontendConfig, PretrainedConfig, TrialConfig
@@ -131,18 +132,23 @@ def _networks(
         dataset: prepared.
         bank_budget: bytes for all banks together.
     """
+
+    @cache
+    def key_of(network: PretrainedConfig) -> str:
+        return network.key(dataset.digest)
+
     distilling: dict[str, list[TrialConfig]] = {}
     needed: dict[str, PretrainedConfig] = {}
     for config in trials:
         for network in (*_contents(config), *config.pretrained()):
-            needed[network.key(dataset.digest)] = network
+            needed[key_of(network)] = network
         if config.distills and config.method != "fitnets":  # a bank holds the last layer's features, no maps
             for guide in config.guides():
-                distilling.setdefault(guide.key(dataset.digest), []).append(config)
+                distilling.setdefault(key_of(guide), []).append(config)
     looked_at: dict[str, int] = {}
     for config in trials:
         for guide in config.guides():
-            key = guide.key(dataset.digest)
+            key = key_of(guide)
             looked_at[key] = looked_at.get(key, 0) + 1
     planned = []
     for key, network in sorted(needed.items(), key=lambda item: item[1].role == "base"):

@@ -59,8 +59,9 @@ def points_of(trials: Sequence[TrialRecord]) -> list[Point]:
     groups: dict[frozenset[tuple[str, Any]], list[TrialRecord]] = {}
     for trial in trials:
         if trial.status == "FINISHED":
-            rest = frozenset(setting for setting in trial.config.items() if setting[0] != "seed")
-            groups.setdefault(rest, []).append(trial)
+            rest = {**trial.config}
+            rest.pop("seed", None)
+            groups.setdefault(frozenset(rest.items()), []).append(trial)
     return [Point(group[0].config, tuple(group)) for group in groups.values()]
 
 
