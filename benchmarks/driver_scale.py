@@ -42,6 +42,7 @@ class SilentTracker:
     """In MLflow's place."""
 
     recorded_address = None
+    has_password = False
 
     def log_trial(self, search: Any, trial: Any) -> None:
         """Nothing."""
@@ -118,7 +119,7 @@ def job_that_does_nothing(point: dict[str, Any], context: Any) -> None:
     import ray
     from ray import tune
 
-    from dfd_tune.search.worker import REPORT
+    from dfd_tune.search.process import REPORT
 
     def report(**told: Any) -> None:
         tune.report({REPORT: json.dumps(told)})
@@ -152,12 +153,12 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     from dfd_tune.search.agenda import Agenda
     from dfd_tune.search.books import SearchBooks
     from dfd_tune.search.capacity import Cluster, Resources, ray_nodes
+    from dfd_tune.search.context import SearchContext
     from dfd_tune.search.jobs import prerequisite_jobs, trial_job
     from dfd_tune.search.ledger import Ledger
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
     from dfd_tune.search.runtime import RayRuntime
-    from dfd_tune.search.worker import SearchContext
     from dfd_tune.signals import Signals
 
     store, request, plan = new_store(folder, sampler, points)
@@ -203,7 +204,7 @@ def search_record(plan: Any) -> Any:
     options = launch.LaunchOptions(
         name="scale", mlflow_uri=None, cpus_per_worker=None, gpus_per_worker=None, bank_budget=0
     )
-    return launch._search_record(plan, options, None)
+    return launch._search_record(plan, options, SilentTracker())  # type: ignore[arg-type]
 
 
 def plain_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:

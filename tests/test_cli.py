@@ -66,9 +66,9 @@ def test_a_slip_of_the_pen_gets_one_sentence(run_cli, tmp_path, arguments, expec
     assert not (tmp_path / "s" / "searches").exists()
 
 
-def test_several_problems_are_reported_together(run_cli):
+def test_several_problems_are_reported_together(run_process):
     arguments = ("--space", "grid", "--dataset", "digit", "--name", "a/b")
-    assert "Unknown dataset" in refusals(run_cli("launch", *arguments), count=3)
+    assert "Unknown dataset" in refusals(run_process("launch", *arguments), count=3)
 
 
 def test_a_malformed_space_names_line_and_column(run_cli, tmp_path):

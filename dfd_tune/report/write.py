@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, facts_of, missing_of
 from dfd_tune.report.cells import compare, lambda_of
@@ -32,7 +33,9 @@ PAGE_FILE = "report.html"
 
 def write_report(store: Store, searches: Sequence[SearchRecord], folder: Path) -> list[Path]:
     """Write the report of one or several searches into `folder`; returns its files, the page first."""
-    found = [Found(search, load_trials(store, search)) for search in searches]
+    found = [
+        Found(search, as_they_are(load_trials(store, search), state_of(store, search.search))) for search in searches
+    ]
     tables = tables_of(found)
     files = []
     for table in tables:

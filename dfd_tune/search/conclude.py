@@ -71,6 +71,9 @@ def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
             jobs.append(trial_job(config, key, digest, weights=True))
         needs: frozenset[JobId] = frozenset({("trial", key)}) if retrained else frozenset()
         jobs.append(Job(kind="test", key=key, config=config, needs=needs))
+    kept = _is_kept(ledger.store.path("searches", ledger.search.search, BEST_FOLDER))
+    if not jobs and not kept and not student_there(ledger.store, best.key):
+        jobs.append(trial_job(TrialConfig(**best.config), best.key, digest, weights=True))  # it is to be deployed
     return jobs
 
 

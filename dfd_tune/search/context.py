@@ -45,6 +45,10 @@ class SearchContext:
         torch.set_num_threads(threads)
         return _workbench(self)
 
+    def checkpoints(self, kind: str, key: str) -> Checkpoints:
+        """Those of the training of a network of that kind."""
+        return StoppableCheckpoints(self, f"{kind}-{key}")
+
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""
         return stop_asked(self.store, self.search)

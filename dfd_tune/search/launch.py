@@ -47,6 +47,9 @@ CLOSING_SECONDS = 8.0
 MOST_NETWORK_CPUS = 8
 """More threads gain networks of this size nothing."""
 
+MANY_RUNS = 100
+"""So many take MLflow longer than a person waits without a word."""
+
 Say = Callable[[str], None]
 Device = Literal["cpu", "cuda"]
 
@@ -97,14 +100,16 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    resolve_address(store, options.mlflow_uri)
     with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
         known = find_search(store, options.name)
+        # A search that goes on is recorded where it began, unless another place is named.
+        address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
+        resolve_address(store, address)
         dataset = prepare_dataset(request.dataset, store, say)
         device = known.resources["device"] if known is not None and known.resources else _device(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
-        tracker = open_tracker(store, options.mlflow_uri)
+        tracker = open_tracker(store, address)
         search = _search_record(plan, options, tracker)
         if known is not None:
             _refuse_changes(known, search)
@@ -150,6 +155,7 @@ def _carry_out(
         workers = plan.request.settings["workers"]
         refuse_what_never_fits(resources, workers, ray_nodes(), may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
+        say(_resources_in_words(resources, plan.request.settings["precision"]))
         cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.on_cluster else None)
         agenda = Agenda(
             prerequisites,
@@ -196,6 +202,14 @@ def _resources(
     return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
 
+def _resources_in_words(resources: Resources, precision: str) -> str:
+    gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
+    networks = (
+        f"; networks before them: {resources.network_cpus:g} CPU" if resources.network_cpus > resources.cpus else ""
+    )
+    return f"Trials train on {resources.device} in {precision}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
+
+
 def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
     """End with what kept jobs from being done that others, or the conclusion, wait for.
 
@@ -223,6 +237,8 @@ def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     files, report = conclude(ledger, plan)
     trials = list(ledger.trials.values())
+    if tracker.waiting > MANY_RUNS:
+        say(f"MLflow has {tracker.waiting} runs still to take.")
     complaints = tracker.sync(ledger.search, trials)
     model = None
     try:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.distill.frontends import TrainedFrontend
+from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.student import TrialResult, find_result, save_result, student_file, student_there, train_student
 from dfd_tune.distill.testing import network_test_accuracy, probabilities_on_test_images
@@ -35,6 +37,7 @@ def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Atte
     """A student trained, or its result handed on where the store has it already."""
     found = find_result(context.store, job.key, say=note)
     if found is not None and (not job.weights or student_there(context.store, job.key)):
+        context.checkpoints("trials", job.key).clear()  # of somebody killed between publishing and clearing
         return {"result": found.to_json()}
     if job.workers == 1:
         return _train_here(job, context, process)
@@ -137,14 +140,7 @@ def _prepare_network(job: Job, context: SearchContext, process: TuneProcess, _: 
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained, filled = bench.prepare(job.config, process)
-    record = TeacherRecord(
-        key=found.key,
-        role=found.config.role,
-        backbone=found.config.network.backbone,
-        width=found.config.network.width,
-        val_accuracy=found.val_accuracy,
-    )
-    return _prepared(record, trained, filled, started)
+    return _prepared(network_record(found), trained, filled, started)
 
 
 def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
@@ -152,7 +148,23 @@ def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _:
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained = bench.prepare_frontend(job.config, process)
-    record = FrontendRecord(
+    return _prepared(frontend_record(found), trained, False, started)
+
+
+def network_record(found: Pretrained) -> TeacherRecord:
+    """What a search keeps of a teacher or base network."""
+    return TeacherRecord(
+        key=found.key,
+        role=found.config.role,
+        backbone=found.config.network.backbone,
+        width=found.config.network.width,
+        val_accuracy=found.val_accuracy,
+    )
+
+
+def frontend_record(found: TrainedFrontend) -> FrontendRecord:
+    """What a search keeps of a front end."""
+    return FrontendRecord(
         key=found.key,
         kind=found.config.kind,
         size=found.config.size,
@@ -164,7 +176,6 @@ def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _:
         bicubic_psnr=found.bicubic_psnr,
         bicubic_ssim=found.bicubic_ssim,
     )
-    return _prepared(record, trained, False, started)
 
 
 def _prepared(record: TeacherRecord | FrontendRecord, trained: bool, filled: bool, started: float) -> dict[str, Any]:

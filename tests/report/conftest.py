@@ -1,10 +1,10 @@
 """One real search, trained in this process and concluded, whose store tests may copy and damage; and a made-up one."""
 
+import dataclasses
 import shutil
 
 import pytest
 import torch
-from dfd_tune.search.teach import frontend_record, network_record
 
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.data.recipes import DIGITS
@@ -12,9 +12,13 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.plan import make_plan
-from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.search.conclude import conclude
+from dfd_tune.record import SearchRecord, TestRecord, TrialRecord
+from dfd_tune.search.capacity import Resources
+from dfd_tune.search.conclude import conclude, follow_up
+from dfd_tune.search.context import SearchContext
+from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.tasks import RUN, frontend_record, network_record
 from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace, parse_axis
 from dfd_tune.store import Store, open_store
@@ -41,6 +45,11 @@ class SilentTracker:
         pass
 
 
+class NobodyWatches:
+    def changed(self, ledger, trial):
+        pass
+
+
 @pytest.fixture(scope="session")
 def concluded(tmp_path_factory) -> Store:
     """A store with a search of six tiny students: plain and distilled, and plain behind a front end, two seeds each.
@@ -55,12 +64,13 @@ def concluded(tmp_path_factory) -> Store:
     request = resolve(space, dataset="digits", data=None, recipe=DIGITS, assignments=SETTINGS)
     plan = make_plan(request, prepare_dataset(request.dataset, store, lambda line: None), bank_budget=0)
     bench = Workbench(store, plan.dataset.folder.name, {}, torch.device("cpu"))
-    ledger = Ledger(store, search_record(plan), [], SilentTracker(), plan.dataset.digest, lambda ledger: None)
+    ledger = Ledger(store, search_record(plan), [], SilentTracker(), plan.dataset.digest, NobodyWatches())
     ledger.update_search(**networks(plan, bench))
     for config in plan.trials.values():
         student, result = train_student(config, bench, SingleProcess())
         save_result(student, result, config, bench)
         ledger.finished(config, result)
+    ask_the_test_images(ledger, plan)
     conclude(ledger, plan)
     torch.set_num_threads(threads)
     return store
@@ -83,6 +93,23 @@ def trials() -> list[TrialRecord]:
 def search(trials) -> SearchRecord:
     """The made-up search of `trials`."""
     return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
+
+
+def ask_the_test_images(ledger, plan):
+    """What a launch has Ray's processes do once all trials have ended, done in this one."""
+    resources = Resources("cpu", 1.0, 0.0, 1.0)
+    context = SearchContext(str(ledger.store.root), NAME, plan.dataset.folder.name, (), resources, 60.0)
+    for job in follow_up(ledger, plan):
+        told = RUN[job.kind](job, context, SingleProcess(), Attempt(job=job, number=1))
+        if job.kind == "test":
+            ledger.tested(job.key, TestRecord(**told["test"]))
+        else:
+            teachers = [
+                dataclasses.replace(teacher, test_accuracy=told["accuracy"]) if teacher.key == job.key else teacher
+                for teacher in ledger.search.teachers
+            ]
+            ledger.update_search(teachers=teachers)
+    assert follow_up(ledger, plan) == []
 
 
 def search_record(plan) -> SearchRecord:

@@ -155,7 +155,7 @@ def test_an_unfinished_search_reports_what_is_there_and_says_what_is_missing(sto
     files, read = report(store, tmp_path)
     assert {"lambda_curve.png", "learning_curves.png", "examples.png", "cells-real.md", "table2.tex"} <= files
     text = " ".join(read.text)
-    assert "Unfinished: 4 of 6 trials have a result, 1 RUNNING." in text
+    assert "Unfinished: 4 of 6 trials have a result, 1 INTERRUPTED." in text
     assert "there are no test accuracies yet" in text
     assert "not tested yet" in read.text
     titles = ("Confusion matrix of the best student", "The best student's worst mistakes")
@@ -171,7 +171,7 @@ def test_a_search_that_has_just_begun_has_a_report_too(store, tmp_path):
     reasons = left_out(read)
     assert reasons["Accuracy against λ"] == "fewer than two points have finished."
     assert reasons["Learning curves"] == "no point to compare has finished."
-    assert "Unfinished: 0 of 6 trials have a result, 1 RUNNING." in " ".join(read.text)
+    assert "Unfinished: 0 of 6 trials have a result, 1 INTERRUPTED." in " ".join(read.text)
 
 
 def test_before_any_trial_the_page_is_all_there_is(store, tmp_path):

@@ -1,28 +1,21 @@
 """A whole search through the command line: real Ray, real MLflow store, real files."""
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from xml.etree import ElementTree
 
 import numpy as np
-import psutil
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.search.conftest import TINY
+from tests.search.conftest import runs_of, trial_runs
 
 
 @pytest.fixture(scope="module")
-def results(run_cli, search):
-    done = run_cli("results", search.name, "--format", "json", "--store", search.store)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def results(results_of, search):
+    return results_of(search.name)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +24,8 @@ def client(search):
 
 
 @pytest.fixture(scope="module")
-def runs(search, client):
-    experiment = client.get_experiment_by_name(search.name)
-    return client.search_runs([experiment.experiment_id])
-
-
-def trial_runs(runs):
-    return {run.data.tags["dfd.trial_key"]: run for run in runs if run.data.tags["dfd.kind"] == "trial"}
+def runs(search):
+    return runs_of(search.store, search.name)
 
 
 def test_every_trial_finished_and_is_complete(results):
@@ -173,136 +161,17 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
-def test_a_crash_is_failed_and_the_rest_goes_on(run_cli, search, tmp_path):
-    space = tmp_path / "wild.yaml"
-    space.write_text("explore:\n  backbone: [resnet18, alexnet]\n  learning_rate: [0.05, 100]\n")
-    arguments = ("launch", "--space", space, "--name", "wild", "--store", search.store, *TINY, "--set", "lambda_=0")
-    done = run_cli(*arguments, "--set", "backbone=alexnet")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 trial(s) FAILED" in done.stderr
-    listed = json.loads(run_cli("results", "wild", "--format", "json", "--store", search.store).stdout)
-    trials = {trial["config"]["learning_rate"]: trial for trial in listed["trials"]}
-    assert trials[0.05]["status"] == "FINISHED"
-    assert trials[100]["status"] == "FAILED"
-    assert "The loss is not finite in epoch" in trials[100]["error"]
-    assert listed["best"]["key"] == trials[0.05]["key"]
-    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
-    runs = trial_runs(client.search_runs([client.get_experiment_by_name("wild").experiment_id]))
-    assert {key: run.info.status for key, run in runs.items()} == {
-        trial["key"]: trial["status"] for trial in listed["trials"]
-    }
-
-
-def wait_until_running(folder, process):
-    """Until one trial is finished and another is running."""
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline and process.poll() is None:
-        statuses = {json.loads(file.read_text())["status"] for file in folder.glob("[!.]*.json")}
-        if {"FINISHED", "RUNNING"} <= statuses:
-            return
-        time.sleep(0.2)
-    raise AssertionError(process.communicate(timeout=10)[0])
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(start_cli, run_cli, search, tmp_path, signal_number):
-    space = tmp_path / "long.yaml"
-    space.write_text("explore:\n  epochs: [1, 2000, 2001, 2002]\n")
-    name = f"stopped-{signal_number.name}"
-    tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
-    process = start_cli("launch", "--space", space, "--name", name, "--store", search.store, *tiny)
-    try:
-        wait_until_running(search.store / "searches" / name / "trials", process)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert any("raylet" in member.name() for member in family)
-        stopped = time.monotonic()
-        # Ctrl-C goes to all processes of the terminal, of which Ray's do not heed it; `kill` goes to one.
-        if signal_number == signal.SIGINT:
-            os.killpg(process.pid, signal_number)
-        else:
-            process.send_signal(signal_number)
-        output = process.communicate(timeout=60)[0]
-        assert process.returncode == 130, output
-        assert "Traceback" not in output
-        assert "to go on:" in output
-        assert time.monotonic() - stopped < 30, "Ctrl-C must end within seconds"
-    finally:
-        process.kill()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert not alive
-    listed = json.loads(run_cli("results", name, "--format", "json", "--store", search.store).stdout)
-    statuses = {trial["config"]["epochs"]: trial["status"] for trial in listed["trials"]}
-    assert statuses[1] == "FINISHED"
-    assert "KILLED" in statuses.values()
-    assert not list(search.store.rglob(".tune"))
-    assert set(statuses.values()) == {"FINISHED", "KILLED"}
-    report = run_cli("report", name, "--store", search.store, "--output", tmp_path / "report")
-    assert (report.returncode, report.stderr) == (0, "")
-    finished = list(statuses.values()).count("FINISHED")
-    assert f"Unfinished: {finished} of 4 trials have a result" in (tmp_path / "report" / "report.html").read_text()
-    client = MlflowClient(search.mlflow_uri, search.mlflow_uri)
-    runs = trial_runs(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
-    assert {key: run.info.status for key, run in runs.items()} == {
-        trial["key"]: trial["status"] for trial in listed["trials"]
-    }
-
-
-def test_two_workers_train_as_one(run_cli, search, tmp_path):
-    """AlexNet has no batch norm, so two workers on halves of each batch must follow the same losses."""
+def test_two_workers_train_as_one(launch, results, search, tmp_path):
+    """AlexNet has no batch norm, so two workers on halves of each batch must follow the losses of the search's one."""
     space = tmp_path / "workers.yaml"
-    space.write_text("explore:\n  reduction: [mean]\nsettings:\n  backbone: alexnet\n  lambda_: 2\n  batch_size: 25\n")
-    histories = []
-    for workers in (1, 2):
-        name = f"workers{workers}"
-        arguments = ("launch", "--space", space, "--name", name, "--store", search.store, *TINY)
-        done = run_cli(*arguments, "--workers-per-trial", workers)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (file,) = (search.store / "searches" / name / "trials").glob("*.json")
-        histories.append(json.loads(file.read_text())["history"])
-    for one, two in zip(*histories, strict=True):
+    space.write_text("explore:\n  reduction: [mean]\nsettings: {backbone: alexnet, lambda_: 2, batch_size: 25}\n")
+    done = launch("--space", space, "--name", "workers", "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = (search.store / "searches" / "workers" / "trials").glob("*.json")
+    trial = json.loads(file.read_text())
+    (single,) = [other["key"] for other in results["trials"] if trial["config"] == other["config"] | {"workers": 2}]
+    assert trial["key"] != single
+    alone = json.loads((search.store / "searches" / search.name / "trials" / f"{single}.json").read_text())
+    for one, two in zip(alone["history"], trial["history"], strict=True):
         for metric in ("loss", "cross_entropy", "distillation", "train_accuracy", "val_accuracy"):
             assert two[metric] == pytest.approx(one[metric], rel=1e-3, abs=1e-4)
-
-
-def test_a_sampled_search_continues_with_more_trials(run_cli, search, tmp_path):
-    tiny = [*TINY[:-1], "epochs=1", "--set", "backbone=alexnet"]
-    arguments = ("launch", "--space", "tpe_all", "--name", "sampled", "--store", search.store, *tiny)
-    arguments = (*arguments, "--set", "student_start=[scratch, base, teacher]", "--set", "teacher_epochs=1")
-    first = run_cli(*arguments, "--trials", 2)
-    assert first.returncode == 0, first.stdout + first.stderr
-    listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
-    keys = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
-    assert len(keys) == 2
-    assert all(
-        0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"]
-    )
-    second = run_cli(*arguments, "--trials", 4)
-    assert second.returncode == 0, second.stdout + second.stderr
-    listed = json.loads(run_cli("results", "sampled", "--format", "json", "--store", search.store).stdout)
-    more = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
-    assert len(more) == 4
-    assert set(keys) < set(more)
-    if listed["best"]["config"]["lambda_"] > 0:
-        assert listed["best"]["base_test_accuracy"] is not None
-
-
-def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(run_cli, search, tmp_path):
-    space = tmp_path / "distilled.yaml"
-    space.write_text("explore:\n  lambda_: [1, 2]\nsettings:\n  backbone: alexnet\n")
-    arguments = ("launch", "--space", str(space), "--name", "twin", "--store", search.store, *TINY)
-    first = run_cli(*arguments)
-    assert first.returncode == 0, first.stdout + first.stderr
-    best = json.loads((search.store / "searches" / "twin" / "search.json").read_text())["best"]
-    assert best["base_key"] is not None
-    # As a stop in the midst of the twin would have left it.
-    record = search.store / "searches" / "twin" / "trials" / f"{best['base_key']}.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "KILLED", "metrics": {}}))
-    shutil.rmtree(search.store / "trials" / best["base_key"])
-    again = run_cli(*arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "validation accuracy" in again.stdout
-    trials = json.loads(run_cli("results", "twin", "--format", "json", "--store", search.store).stdout)["trials"]
-    assert {trial["config"]["lambda_"]: trial["status"] for trial in trials} == dict.fromkeys(
-        (0.0, 1.0, 2.0), "FINISHED"
-    )
-    assert "All trials of this search are finished already." in run_cli(*arguments).stdout

@@ -8,8 +8,6 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.search.conftest import TINY
-
 SPACE = """
 description: front ends and methods
 protocol: paper
@@ -25,16 +23,14 @@ only:
 
 
 @pytest.fixture(scope="module")
-def paper(run_cli, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("paper")
-    (folder / "small.yaml").write_text(SPACE)
-    store = folder / "store"
+def paper(launch, results_of, store_path, tmp_path_factory):
+    space = tmp_path_factory.mktemp("paper") / "small.yaml"
+    space.write_text(SPACE)
     settings = ("--set", "backbone=resnet18", "--set", "frontend_epochs=2", "--set", "epochs=1")
-    arguments = ("launch", "--space", folder / "small.yaml", "--name", "paper", "--store", store, *TINY, *settings)
-    done = run_cli(*arguments)
+    arguments = ("--space", space, "--name", "paper", *settings)
+    done = launch(*arguments)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    listed = run_cli("results", "paper", "--format", "json", "--store", store)
-    return SimpleNamespace(store=store, arguments=arguments, output=done.stdout, results=json.loads(listed.stdout))
+    return SimpleNamespace(store=store_path, arguments=arguments, output=done.stdout, results=results_of("paper"))
 
 
 def test_what_is_shared_is_said_before_it_is_made(paper):
@@ -65,7 +61,7 @@ def test_front_ends_are_recorded_with_their_quality(paper):
         assert record["bicubic_psnr"] == espcn["bicubic_psnr"]
 
 
-def test_under_the_papers_protocol_every_trial_is_tested_and_it_is_said(paper, run_cli):
+def test_under_the_papers_protocol_every_trial_is_tested_and_it_is_said(paper):
     assert paper.results["protocol"] == "paper"
     assert set(paper.results["tested"]) == {trial["key"] for trial in paper.results["trials"]}
     assert all(0 <= accuracy <= 1 for accuracy in paper.results["tested"].values())
@@ -107,25 +103,25 @@ def test_a_student_behind_a_front_end_predicts_from_its_file_alone(paper, run_cl
     assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_second_launch_runs_nothing_and_another_protocol_is_another_search(paper, run_cli):
-    done = run_cli(*paper.arguments)
+def test_a_second_launch_runs_nothing_and_another_protocol_is_another_search(paper, launch):
+    done = launch(*paper.arguments)
     assert done.returncode == 0, done.stderr
     assert "All trials of this search are finished already." in done.stdout
-    changed = run_cli(*paper.arguments, "--protocol", "validation")
+    changed = launch(*paper.arguments, "--protocol", "validation")
     assert changed.returncode == 2
     assert "protocol was paper, now validation" in changed.stderr
 
 
-def test_another_search_finds_teachers_front_ends_and_trials_in_the_store(paper, run_cli):
+def test_another_search_finds_teachers_front_ends_and_trials_in_the_store(paper, launch, results_of):
     other = [argument if argument != "paper" else "again" for argument in paper.arguments]
-    done = run_cli(*other, "--protocol", "validation", "--set", "lambda_=[0, 2, 5]")
+    done = launch(*other, "--protocol", "validation", "--set", "lambda_=[0, 2, 5]")
     assert done.returncode == 0, done.stdout + done.stderr
     # λ = 0 behind nothing and two front ends, and two λ of two methods; two seeds each.
     assert "14 trials (grid)" in done.stdout
     assert "10 of them are in the store already" in done.stdout
     assert "trained in" not in done.stdout
     assert done.stdout.count("from the store") == 3
-    listed = json.loads(run_cli("results", "again", "--format", "json", "--store", paper.store).stdout)
+    listed = results_of("again")
     # Tested are the chosen λ of each of two methods and plain training behind each front end: all but one λ of each.
     untested = [trial["config"] for trial in listed["trials"] if trial["key"] not in listed["tested"]]
     assert {(config["method"], config["lambda_"] > 0) for config in untested} == {("dfd", True), ("fitnets", True)}

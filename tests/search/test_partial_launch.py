@@ -1,0 +1,74 @@
+"""A search that is not run in one go: a trial crashes, more trials are asked for, a launch was stopped."""
+
+import json
+import shutil
+
+from tests.search.conftest import runs_of, trial_runs
+
+
+def test_a_crash_is_failed_and_the_rest_goes_on(launch, results_of, store_path, tmp_path):
+    space = tmp_path / "wild.yaml"
+    space.write_text("explore:\n  learning_rate: [100, 0.05]\nsettings: {backbone: alexnet, lambda_: 0, seed: 1}\n")
+    done = launch("--space", space, "--name", "wild")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 trial(s) FAILED" in done.stderr
+    listed = results_of("wild")
+    trials = {trial["config"]["learning_rate"]: trial for trial in listed["trials"]}
+    assert trials[0.05]["status"] == "FINISHED"
+    assert trials[100]["status"] == "FAILED"
+    assert "The loss is not finite in epoch" in trials[100]["error"]
+    assert listed["best"]["key"] == trials[0.05]["key"]
+    runs = trial_runs(runs_of(store_path, "wild"))
+    assert {key: run.info.status for key, run in runs.items()} == {
+        trial["key"]: trial["status"] for trial in listed["trials"]
+    }
+
+
+def test_a_sampled_search_continues_with_more_trials(launch, results_of):
+    settings = ("epochs=1", "teacher_epochs=1", "backbone=alexnet", "student_start=[scratch, base, teacher]")
+    arguments = ("--space", "tpe_all", "--name", "sampled", *(word for one in settings for word in ("--set", one)))
+    first = launch(*arguments, "--trials", 2)
+    assert first.returncode == 0, first.stdout + first.stderr
+    listed = results_of("sampled")
+    keys = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
+    assert len(keys) == 2
+    assert all(
+        0.05 <= trial["config"]["lambda_"] <= 20 or trial["config"]["lambda_"] == 0 for trial in listed["trials"]
+    )
+    second = launch(*arguments, "--trials", 4)
+    assert second.returncode == 0, second.stdout + second.stderr
+    listed = results_of("sampled")
+    more = [trial["key"] for trial in listed["trials"] if trial["config"]["lambda_"] > 0]
+    assert len(more) == 4
+    assert set(keys) < set(more)
+    # The best is measured against its λ = 0 twin, which the space does not hold, or is that twin.
+    assert (listed["best"]["base_test_accuracy"] is None) == (listed["best"]["config"]["lambda_"] == 0)
+
+
+def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(launch, results_of, store_path, tmp_path):
+    space = tmp_path / "distilled.yaml"
+    space.write_text("explore:\n  lambda_: [1, 2]\nsettings: {backbone: alexnet, batch_size: 25, seed: 1}\n")
+    arguments = ("--space", space, "--name", "twin")
+    first = launch(*arguments)
+    assert first.returncode == 0, first.stdout + first.stderr
+    keys = {trial["config"]["lambda_"]: trial["key"] for trial in results_of("twin")["trials"]}
+    assert set(keys) == {0.0, 1.0, 2.0}
+    best = json.loads((store_path / "searches" / "twin" / "search.json").read_text())["best"]
+    assert keys[0.0] in (best["base_key"], best["key"])
+    # As a stop in the midst of the twin would have left it.
+    record = store_path / "searches" / "twin" / "trials" / f"{keys[0.0]}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "KILLED", "metrics": {}}))
+    shutil.rmtree(store_path / "trials" / keys.pop(0.0))
+    others = {key: written(store_path / "trials" / key) for key in keys.values()}
+    again = launch(*arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "validation accuracy" in again.stdout
+    assert {key: written(store_path / "trials" / key) for key in keys.values()} == others
+    statuses = {trial["config"]["lambda_"]: trial["status"] for trial in results_of("twin")["trials"]}
+    assert statuses == dict.fromkeys((0.0, 1.0, 2.0), "FINISHED")
+    assert "All trials of this search are finished already." in launch(*arguments).stdout
+
+
+def written(folder):
+    """When each file of a folder was written."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
