@@ -17,6 +17,8 @@ import pytest
 
 from benchmarks.processes import RayNodes, Running, Search, environment, free_port, held_against, tracked, wait_for
 
+pytestmark = pytest.mark.timeout(1500)
+"""Many starts of Ray in one test; a bound against hanging, on a machine that has other work."""
 SPACE = """
 description: plain and distilled
 explore:
