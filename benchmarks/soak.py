@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 from processes import JobLog, RayNodes, Running, Search, Verdict, held_against, wait_for
 
-EPOCHS = 200
+EPOCHS = 300
 SETTINGS = {"train_images": 100, "test_images": 60, "width": 0.125, "epochs": EPOCHS, "teacher_epochs": EPOCHS}
 CHECKPOINT_SECONDS = 0.3
 LONGEST_PAUSE = 3.0

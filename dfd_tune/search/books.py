@@ -183,7 +183,7 @@ class SearchBooks:
         if isinstance(config, TrialConfig):
             what = describe_point(dataclasses.asdict(config), self._progress.explored)
             return what if attempt.job.kind == "trial" else f"Test of {what}"
-        return title(config)
+        return title(config) if attempt.job.kind != "reference" else f"Test of {title(config)}"
 
 
 def title(config: PretrainedConfig | FrontendConfig) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -73,6 +74,8 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
     from ray.tune.integration.ray_train import TuneReportCallback
 
     def loop() -> dict[str, Any]:
+        # Ray Train writes every report of every worker into the job's log, which has its own line an epoch.
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
         where = train.get_context()
         process = TuneProcess(
             device=train.torch.get_device(),

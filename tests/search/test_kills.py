@@ -17,6 +17,8 @@ import pytest
 
 from benchmarks.processes import RayNodes, Running, Search, environment, free_port, held_against, tracked, wait_for
 
+pytestmark = pytest.mark.timeout(1500)
+"""Many starts of Ray in one test; a bound against hanging, on a machine that has other work."""
 SPACE = """
 description: plain and distilled
 explore:
@@ -150,7 +152,6 @@ def test_a_search_of_killed_processes_equals_one_that_nobody_killed(killed, undi
     verdict = held_against(killed.search, undisturbed, database(killed.search))
     assert verdict.problems == []
     assert verdict.epochs == 4 * EPOCHS
-    assert verdict.allowed > 0
 
 
 def test_a_killed_process_is_told_in_one_line_and_its_job_goes_on_from_its_checkpoint(killed):
@@ -201,27 +202,30 @@ def test_a_killed_worker_of_a_group(home, start):
         searches.append(search)
     verdict = held_against(searches[1], searches[0], database(searches[1]))
     assert verdict.problems == []
-    assert verdict.allowed > 0
     assert len([line for line in output.splitlines() if "tried again" in line]) == 1
     assert searches[1].records()[trial]["attempts"] == 2
 
 
 @pytest.mark.slow
-def test_a_killed_raylet_of_two(home, start, undisturbed):
-    search = Search(home / "raylet", "plain")
+def test_a_killed_raylet_of_two(home, start):
+    epochs = 800  # a worker of a node that is gone goes on for seconds: its trial must not end in them
+    (home / "two.yaml").write_text("explore:\n  batch_size: [20, 25]\nsettings:\n  backbone: alexnet\n")
+    long = (*TINY, "--set", f"epochs={epochs}", "--set", "lambda_=0")
+    meant, search = Search(home / "long", "two"), Search(home / "raylet", "two")
     with RayNodes() as nodes:
         nodes.add()
-        running = start(*launch_of(search, home), **nodes.environment)
+
+        def launch(where: Search) -> Running:
+            arguments = ("launch", "--space", home / "two.yaml", "--name", "two", "--store", where.store, *long)
+            return start(*arguments, **nodes.environment)
+
+        done(launch(meant))
+        running = launch(search)
 
         def on_the_second_node() -> str | None:
-            for key, record in search.records().items():
-                log = search.log(key)
-                if record["status"] != "RUNNING" or not log.processes or not 0 < len(log.trained) < 0.5 * EPOCHS:
-                    continue
-                member = nodes.family.member(log.processes[-1])
-                if member is not None and member.ppid() == nodes.raylets[0]:
-                    return key
-            return None
+            key = search.checkpointed("trials")
+            member = nodes.family.member(search.log(key).processes[-1]) if key else None
+            return key if member is not None and member.ppid() == nodes.raylets[0] else None
 
         trial = running.until(on_the_second_node, "trial on the second node")
         raylet = nodes.family.member(nodes.raylets[0])
@@ -230,15 +234,15 @@ def test_a_killed_raylet_of_two(home, start, undisturbed):
         running.until(lambda: "was lost" in running.output, "line for the lost node")
         nodes.add()
         output = done(running)
-    verdict = held_against(search, undisturbed, database(search))
-    assert verdict.problems == []
+    assert held_against(search, meant, database(search)).problems == []
     record = search.records()[trial]
     assert (record["status"], record["attempts"]) == ("FINISHED", 2)
-    lost = [line for line in output.splitlines() if re.match("Node .* was lost", line)]
-    assert len(lost) == 1
-    assert len([line for line in output.splitlines() if "joined" in line]) == 1
-    assert len(output.splitlines()) < 40, "no dump of Ray's state"
-    assert max(map(len, output.splitlines())) < 200
+    assert len(search.log(trial).processes) == 2
+    lines = output.splitlines()
+    for words in ("was lost", "joined", "tried again"):
+        assert len([line for line in lines if words in line]) == 1, output
+    assert len(lines) < 40, "no dump of Ray's state"
+    assert max(map(len, lines)) < 200
 
 
 @pytest.mark.slow
@@ -361,11 +365,3 @@ def test_two_launches_of_one_name_and_a_lease_in_other_hands(home, start, undist
     assert held_against(search, undisturbed, database(search)).problems == []
     with (search.store / "leases" / f"pretrained-{teacher}.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_a_cluster_that_does_not_answer_is_refused_within_seconds(home, start):
-    search = Search(home / "nobody", "plain")
-    running = start(*launch_of(search, home), RAY_ADDRESS=f"127.0.0.1:{free_port()}")
-    assert running.ended(60) == 2
-    (refusal,) = [line for line in running.output.splitlines() if line.startswith("dfd-tune:")]
-    assert "RAY_ADDRESS" in refusal
