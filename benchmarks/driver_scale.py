@@ -184,7 +184,9 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
         cluster = Cluster(resources, ray_nodes)
         jobs = prerequisite_jobs(plan.networks, plan.frontends, digest)
         agenda = Agenda(jobs, points_for(plan, digest, {}), lambda key, config: trial_job(config, key, digest), list, 3)
-        books = MeteredBooks(ledger, agenda, [job.key for job in jobs], cluster, progress, ignored.append, time.monotonic)
+        books = MeteredBooks(
+            ledger, agenda, [job.key for job in jobs], cluster, progress, ignored.append, time.monotonic
+        )
         context = SearchContext(str(store.root), record.search, digest, (), resources, 60.0)
         with profiled(f"search-{sampler}-{points}"):
             run(agenda, cluster, context, books, trainable=job_that_does_nothing)
