@@ -93,6 +93,9 @@ def test_the_second_ctrl_c_leaves_at_once_and_leaves_no_process():
         output, said = process.communicate(timeout=10)
         assert (process.returncode, output) == (STOPPED, "")
         assert "again" in said
+        end = time.monotonic() + 10  # a signal is on its way for a moment
+        while alive(child) and time.monotonic() < end:
+            time.sleep(0.01)
         assert not alive(child)
 
 

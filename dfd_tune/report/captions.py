@@ -59,13 +59,16 @@ def marked(title: str, search: SearchRecord) -> str:
     return f"{title}, λ chosen on TEST images" if search.protocol == "paper" else title
 
 
+ENDED_OTHERWISE = ("RUNNING", "INTERRUPTED", "FAILED", "KILLED")
+
+
 def missing_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
     """What an unfinished search lacks, in sentences; empty if nothing."""
     statuses = [trial.status for trial in trials]
     finished = statuses.count("FINISHED")
     lines = []
     if finished < search.num_trials:
-        others = {status: statuses.count(status) for status in ("RUNNING", "FAILED", "KILLED") if status in statuses}
+        others = {status: statuses.count(status) for status in ENDED_OTHERWISE if status in statuses}
         more = "".join(f", {count} {status}" for status, count in others.items())
         lines.append(f"Unfinished: {finished} of {search.num_trials} trials have a result{more}.")
     if not search.tested:
