@@ -256,7 +256,7 @@ def _quiet_environment() -> None:
         # Ctrl-C is ours: records are closed first, then Ray is stopped.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         # The store is what a search resumes from; Tune's own snapshots would only be written and thrown away.
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         # How many jobs run at once is bounded by our searcher, by the cluster as it is at that moment.
         "TUNE_MAX_PENDING_TRIALS_PG": "1000",

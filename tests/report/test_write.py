@@ -148,6 +148,7 @@ def unfinished(store, keep):
     teachers = [dataclasses.replace(teacher, test_accuracy=None) for teacher in search.teachers]
     changed(store, tested={}, best=None, teachers=teachers)
     shutil.rmtree(store.path("searches", NAME, BEST_FOLDER))
+    shutil.rmtree(store.path("searches", NAME, "tests"))
 
 
 def test_an_unfinished_search_reports_what_is_there_and_says_what_is_missing(store, tmp_path):
