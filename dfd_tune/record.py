@@ -242,9 +242,16 @@ def load_trials(store: Store, search: SearchRecord) -> list[TrialRecord]:
     """The records of a search's trials: the planned ones in their order, then others by key."""
     files = store.path("searches", search.search, "trials").glob("[!.]*.json")
     found = (_readable(file, lambda value: TrialRecord(**value)) for file in files)
-    records = {record.key: record for record in found if record is not None}
+    return in_planned_order(search, {record.key: record for record in found if record is not None}.values())
+
+
+def in_planned_order(search: SearchRecord, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials in an order that does not depend on how the search went: the planned ones in theirs, then others by key.
+
+    Where two are equally good, the first one is chosen.
+    """
     order = {key: place for place, key in enumerate(search.planned)}
-    return sorted(records.values(), key=lambda record: (order.get(record.key, len(order)), record.key))
+    return sorted(trials, key=lambda record: (order.get(record.key, len(order)), record.key))
 
 
 def _readable(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:

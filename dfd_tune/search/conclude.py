@@ -51,7 +51,7 @@ def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
     Students are tested whom the report speaks of; what an earlier launch tested is not asked again. A student whose
     weights are gone is trained again first. Nothing, once all of it is known.
     """
-    trials = list(ledger.trials.values())
+    trials = ledger.in_order()
     best = best_trial(trials)
     if best is None:
         return []
@@ -92,7 +92,7 @@ def open_twin(ledger: Ledger, plan: Plan, best: TrialRecord) -> Job | None:
 def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
     """Choose and keep the best student, and write tables and report; returns the files of each."""
     store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
-    trials = list(ledger.trials.values())
+    trials = ledger.in_order()
     best = best_trial(trials)
     if best is not None and best.key in ledger.search.tested:
         before = ledger.search.best
@@ -109,7 +109,7 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
 
 def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Sequence[Path]) -> str | None:
     """Send summary, report and the best student to MLflow; returns the registered model's address."""
-    search, trials = ledger.search, list(ledger.trials.values())
+    search, trials = ledger.search, ledger.in_order()
     tracker.log_summary(search, trials, files, summary_metrics(search, trials))
     tracker.log_report(search, ledger.store.path("searches", search.search, REPORT_FOLDER), report)
     if search.best is None:

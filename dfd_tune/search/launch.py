@@ -236,7 +236,7 @@ def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     files, report = conclude(ledger, plan)
-    trials = list(ledger.trials.values())
+    trials = ledger.in_order()
     if tracker.waiting > MANY_RUNS:
         say(f"MLflow has {tracker.waiting} runs still to take.")
     complaints = tracker.sync(ledger.search, trials)

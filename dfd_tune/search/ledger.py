@@ -18,6 +18,7 @@ from dfd_tune.record import (
     TestRecord,
     TrialRecord,
     TrialStatus,
+    in_planned_order,
     save_search,
     save_test,
     save_trial,
@@ -82,6 +83,10 @@ class Ledger:
             self._note_best(trial)
         self._clock = clock
         self._attempts: dict[str, _Attempt] = {}
+
+    def in_order(self) -> list[TrialRecord]:
+        """All trials, the planned ones in their order: for whoever chooses among them."""
+        return in_planned_order(self.search, self.trials.values())
 
     def with_status(self, status: TrialStatus) -> list[TrialRecord]:
         """The trials of that status, in the order they were first seen; goes through all of them."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from dfd_tune.distill.student import TrialResult
 from dfd_tune.record import TrialRecord, load_tests, load_trials
 from dfd_tune.record import test_record as record_of_test
+from dfd_tune.report.points import best_trial
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress
@@ -202,3 +203,18 @@ def test_what_the_test_images_said_is_kept_at_once_with_each_image(tmp_path):
     (found,) = load_tests(ledger.store, ledger.search.search).values()
     assert found.right().tolist() == right.tolist()
     assert found.accuracy == ledger.search.tested["somekey"] == 14 / 21
+
+
+def test_among_equals_the_choice_does_not_depend_on_which_trial_came_first(tmp_path):
+    configs = [digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0)]
+    planned = [config.key(DIGEST) for config in configs]
+    chosen = set()
+    for place, order in enumerate(([0, 1, 2], [2, 1, 0], [1, 2, 0])):
+        _, ledger, _ = watched(tmp_path / str(place), Clock())
+        ledger.update_search(planned=planned)
+        for number in order:
+            start(ledger, configs[number])
+            ledger.finished(configs[number], result_of(configs[number]))
+        assert [trial.key for trial in ledger.in_order()] == planned
+        chosen.add(best_trial(ledger.in_order()).key)
+    assert chosen == {planned[0]}
