@@ -1,5 +1,6 @@
 """A launch that is stopped from outside: what is kept, and that no process is left."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,15 @@ def wait_until_running(folder, process):
     raise AssertionError(process.communicate(timeout=10)[0])
 
 
+def listening(*processes):
+    """The addresses at which processes accept connections."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
+    return found
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(
     start_cli, run_cli, results_of, store_path, tmp_path, signal_number
@@ -35,6 +45,9 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(
         wait_until_running(store_path / "searches" / name / "trials", process)
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("raylet" in member.name() for member in family)
+        addresses = listening(psutil.Process(process.pid), *family)
+        assert addresses, "Ray's processes listen to each other"
+        assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, "nobody else can reach them"
         # Ctrl-C goes to all processes of the terminal, of which Ray's do not heed it; `kill` goes to one.
         if signal_number == signal.SIGINT:
             os.killpg(process.pid, signal_number)
