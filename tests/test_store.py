@@ -335,10 +335,12 @@ HOLDER = """
 """
 ASKER = """
     import sys
-    from filelock import FileLock, Timeout
+    from pathlib import Path
+    from dfd_tune.locks import HeldError, holding
     try:
-        FileLock(sys.argv[1] + "/leases/teacher-k.lock", timeout=0).acquire()
-    except Timeout:
+        with holding(Path(sys.argv[1], "leases", "teacher-k.lock"), patience=0):
+            pass
+    except HeldError:
         sys.exit(7)
 """
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfd_tune.errors import UserError, cause_of
+from dfd_tune.locks import holding
 
 
 def download_once(
@@ -40,10 +41,8 @@ def download_once(
     Raises:
         UserError: the download fails; nothing half-made is left behind.
     """
-    from filelock import FileLock
-
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f"{name}.lock"):
+    with holding(folder.parent / f"{name}.lock", say=say):
         if not folder.is_dir():
             say(f"Downloading {title} ({size}).")
             _download(folder, name, title, fetch, expected)
