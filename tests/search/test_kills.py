@@ -239,7 +239,7 @@ def test_a_killed_raylet_of_two(home, start):
     assert (record["status"], record["attempts"]) == ("FINISHED", 2)
     assert len(search.log(trial).processes) == 2
     lines = output.splitlines()
-    for words in ("was lost", "joined", "tried again"):
+    for words in ("was lost; its jobs", "joined", "tried again"):
         assert len([line for line in lines if words in line]) == 1, output
     assert len(lines) < 40, "no dump of Ray's state"
     assert max(map(len, lines)) < 200
