@@ -177,10 +177,6 @@ class Agenda:
         self._close(job.id)
         self._where.pop(job.id, None)
 
-    def already_done(self, job: Job) -> None:
-        """A job need not be run."""
-        self._finish(job)
-
     def failed(self, job: Job, failure: Failure, room: Room) -> Verdict:
         """An attempt ended without a result."""
         self._close(job.id)

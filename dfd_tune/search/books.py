@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
-from dfd_tune.liveness import stop_asked
+from dfd_tune.liveness import stop_asked, who_asked
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node
@@ -149,7 +149,8 @@ class SearchBooks:
         if not stop_asked(self._ledger.store, self._ledger.search.search):
             return
         if self._stop_at is None:
-            self._say("Asked to stop; waiting for the running trials to keep where they are.")
+            who = who_asked(self._ledger.store, self._ledger.search.search)
+            self._say(f"Asked to stop by {who}; waiting for what runs to keep where it is.")
             self._stop_at = self._clock() + GRACE_SECONDS
             self._agenda.stopping = True
         if not self._agenda.running or self._clock() > self._stop_at:

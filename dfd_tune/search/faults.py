@@ -10,13 +10,10 @@ from __future__ import annotations
 import errno
 import traceback
 from dataclasses import dataclass
-from typing import Literal
 
 from dfd_tune.distill.training import DivergedError
 from dfd_tune.errors import UserError
-
-Fault = Literal["machine", "unknown", "trial"]
-"""`unknown` becomes the trial's own when it comes again at the same epoch."""
+from dfd_tune.record import Fault
 
 MACHINE_ERRNOS = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EROFS, errno.ENOLCK, errno.ENXIO)
@@ -42,6 +39,7 @@ class Failure:
     """Why an attempt ended without a result; survives JSON."""
 
     fault: Fault
+    """`unknown` becomes the trial's own when it comes again at the same epoch."""
     cause: str
     """One line."""
     error: str
