@@ -19,6 +19,11 @@ from dfd_tune.search.joblog import note
 from dfd_tune.store import Store
 
 
+def scratch_folder(store: Store, search: str) -> Path:
+    """Where Ray Tune keeps what it needs while a search runs; whatever is there at a launch is a killed one's."""
+    return store.path("searches", search, ".tune")
+
+
 class StoppedError(Exception):
     """The search was asked to stop, and this job's checkpoint is written."""
 

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster
-from dfd_tune.search.context import SearchContext
+from dfd_tune.search.context import SearchContext, scratch_folder
 from dfd_tune.search.faults import Failure, lost_process
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.process import REPORT
@@ -72,8 +72,7 @@ def run(
         books: told what comes of them.
         trainable: does a job, in a process of Tune's, and reports as `run_job` does.
     """
-    scratch = context.store.path("searches", context.search, ".tune")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = scratch_folder(context.store, context.search)
     searcher = AgendaSearcher(agenda, cluster, books)
     try:
         with contextlib.suppress(_AllDoneError):

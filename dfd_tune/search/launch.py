@@ -6,6 +6,7 @@ Not for: options and exit codes (cli/), nor for any of the steps themselves.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
-from dfd_tune.search.context import SearchContext
+from dfd_tune.search.context import SearchContext, scratch_folder
 from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.points import points_for
@@ -139,6 +140,7 @@ def _carry_out(
     say: Say,
 ) -> None:
     """Everything that needs Ray. Not even started where nothing is left to run."""
+    shutil.rmtree(scratch_folder(ledger.store, ledger.search.search), ignore_errors=True)
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
     later = [] if points.left() else follow_up(ledger, plan)
     if not points.left() and not later:

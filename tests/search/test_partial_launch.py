@@ -66,7 +66,11 @@ def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(launc
     assert {key: written(store_path / "trials" / key) for key in keys.values()} == others
     statuses = {trial["config"]["lambda_"]: trial["status"] for trial in results_of("twin")["trials"]}
     assert statuses == dict.fromkeys((0.0, 1.0, 2.0), "FINISHED")
+    # What a launch that was killed at its very end leaves behind goes too, though nothing is left to run.
+    left = store_path / "searches" / "twin" / ".tune" / "jobs"
+    left.mkdir(parents=True)
     assert "All trials of this search are finished already." in launch(*arguments).stdout
+    assert not left.parent.exists()
 
 
 def written(folder):
