@@ -189,10 +189,11 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
 
     from dfd_tune.record import find_search
     from dfd_tune.search.launch import launch as run
+    from dfd_tune.search.screen import Terminal
 
     try:
         with Signals() as signals:
-            outcome = run(request, store, options, Console(), signals)
+            outcome = run(request, store, options, Terminal(Console()), signals)
     except KeyboardInterrupt:
         if find_search(store, options.name) is not None:
             again = in_store(f"resume {options.name}", store_path)

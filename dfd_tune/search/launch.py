@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
@@ -38,6 +37,7 @@ from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.screen import Screen
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -88,7 +88,7 @@ class Outcome:
     """What MLflow did not take."""
 
 
-def launch(request: Request, store: Store, options: LaunchOptions, console: Console, signals: Signals) -> Outcome:
+def launch(request: Request, store: Store, options: LaunchOptions, screen: Screen, signals: Signals) -> Outcome:
     """Carry out a search, or what is left of it.
 
     On KeyboardInterrupt (Ctrl-C, SIGTERM, `stop`) finished trials are kept, running ones are recorded as KILLED, Ray is
@@ -97,10 +97,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     Raises:
         UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
     """
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = screen.line
     with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
         known = find_search(store, options.name)
         # A search that goes on is recorded where it began, unless another place is named.
@@ -115,7 +112,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         if known is not None:
             _refuse_changes(known, search)
             search = _continued(known, search)
-        progress = Progress(console, plan.num_trials, list(request.explore))
+        progress = Progress(screen, plan.num_trials, list(request.explore))
         ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
         with _closing_books(ledger, signals):
             ledger.update_search()
@@ -177,7 +174,7 @@ def _carry_out(
         )
         from dfd_tune.search.driver import run
 
-        with progress:
+        with progress.screen:
             run(agenda, cluster, context, books)
         if agenda.stopping:
             raise KeyboardInterrupt
