@@ -40,7 +40,7 @@ from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
-from dfd_tune.store import Store
+from dfd_tune.store import Copies, Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
 CLOSING_SECONDS = 8.0
@@ -73,6 +73,15 @@ class LaunchOptions:
     """How often a trial goes on after a fault of the machine's."""
     retry_failed: bool = False
     """Whether trials that FAILED by their own fault run again."""
+    node_copies: str | None = None
+    """Folder on each node for copies of what trainings read; None reads from the store itself."""
+    node_copies_budget: int | None = None
+    """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
+
+    @property
+    def copies(self) -> Copies | None:
+        """Where each node keeps its copies."""
+        return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ def _carry_out(
             banks=tuple(sorted(plan.banks.items())),
             resources=resources,
             checkpoint_seconds=options.checkpoint_seconds,
+            copies=options.copies,
         )
         from dfd_tune.search.driver import run
 
