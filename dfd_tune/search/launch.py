@@ -41,7 +41,7 @@ from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.screen import Screen
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
-from dfd_tune.store import Store
+from dfd_tune.store import Copies, Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
 CLOSING_SECONDS = 8.0
@@ -76,10 +76,17 @@ class LaunchOptions:
     """Whether trials that FAILED by their own fault run again."""
     node_copies: str | None = None
     """Folder on each node for copies of what trainings read; None reads from the store itself."""
+    node_copies_budget: int | None = None
+    """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
     price_per_hour: float | None = None
     """Of one node, in whatever currency; None to say nothing of money."""
     prepared: str | None = None
     """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
+
+    @property
+    def copies(self) -> Copies | None:
+        """Where each node keeps its copies."""
+        return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
 
 def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
@@ -208,6 +215,7 @@ def _carry_out(
             banks=tuple(sorted(plan.banks.items())),
             resources=resources,
             checkpoint_seconds=options.checkpoint_seconds,
+            copies=options.copies,
         )
         from dfd_tune.search.driver import run
 
