@@ -158,8 +158,8 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     from dfd_tune.search.ledger import Ledger
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
-    from dfd_tune.search.screen import Terminal
     from dfd_tune.search.runtime import RayRuntime
+    from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
 
     store, request, plan = new_store(folder, sampler, points)

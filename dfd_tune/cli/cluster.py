@@ -102,7 +102,7 @@ def target_for(name: str, store_path: str, cluster: str | None, address: str | N
 
 
 def logs_there(target: Target, name: str, trial: str | None, *, follow: bool) -> int:
-    """Show what `logs` would show there or, with `follow` and no trial, how the search goes on; returns the exit code."""
+    """Show what `logs` would show there, or how the search itself goes on; returns the exit code."""
     from rich.console import Console
 
     from dfd_tune.cluster.commands import follow_again, run_command
@@ -255,8 +255,8 @@ def refuse_without_cluster(**given: bool) -> None:
     """
     raise_all(
         [
-            f"--{name.replace('_', '-')} is for searches on a cluster; name one with --cluster or --address, or leave it "
-            "out."
+            f"--{name.replace('_', '-')} is for searches on a cluster; name one with --cluster or --address, or "
+            "leave it out."
             for name, value in given.items()
             if value
         ]

@@ -1,7 +1,8 @@
 """A search on a cluster, from a laptop: Ray's own launcher and jobs, with what a search needs around them.
 
     files.py     a Ray cluster file, read;   checks.py   what is wrong with one
-    up.py        clusters started and ended;   tunnel.py   the head's job port and files, through SSH
+    up.py        clusters started and ended;   launcher.py   Ray's own launcher;   credentials.py   those of clouds
+    tunnel.py    the head's job port and files, through SSH;   ssh.py   commands on hosts
     reach.py     how this machine reaches a cluster
     launch.py    a search planned here, submitted, followed, brought back
     commands.py  what is asked about searches there

@@ -16,6 +16,7 @@ from dfd_tune.cluster import fetch
 from dfd_tune.cluster.jobs import ENDED, SEARCH, STORE, VERB, Jobs
 from dfd_tune.cluster.package import make_package
 from dfd_tune.cluster.reach import Target
+from dfd_tune.cluster.up import Node, nodes_at
 from dfd_tune.liveness import State
 from dfd_tune.locks import when
 from dfd_tune.search.screen import Screen, show, told_in
@@ -130,10 +131,17 @@ def standing(target: Target, search: str, log: Path) -> list[str]:
 
 
 def nodes_and_searches(target: Target, log: Path) -> list[str]:
-    """The searches whose launches a cluster knows, a line each."""
+    """The nodes of a cluster, and the searches whose launches it knows, a line each."""
     with target.reached(log) as jobs:
-        launches = jobs.launches()
-    return [f"Search '{job.metadata[SEARCH]}': {_in_words(job)}" for job in launches]
+        nodes, launches = nodes_at(jobs.address), jobs.launches()
+    lines = [f"{node.ip}{' (head)' if node.is_head else ''}: {_resources_of(node)}" for node in nodes]
+    latest = {(job.metadata or {})[SEARCH]: job for job in launches}
+    return lines + [f"Search '{name}': {_in_words(job)}" for name, job in latest.items()]
+
+
+def _resources_of(node: Node) -> str:
+    gpus = f", {node.gpus:g} GPU{f' {node.accelerator}' if node.accelerator else ''}" if node.gpus else ""
+    return f"{node.cpus:g} CPU{gpus}"
 
 
 def _told(line: str) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfd_tune.cluster.package import ENTRYPOINT, Package
+from dfd_tune.cluster.tunnel import token_here
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.search.screen import told_in
 
@@ -290,7 +291,10 @@ def connect(address: str) -> Jobs:
     for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        return Jobs(JobSubmissionClient(address), address)
+        # A token that is here is offered whether or not this process is set to use it.
+        token = token_here()
+        headers = None if token is None else {"Authorization": f"Bearer {token}"}
+        return Jobs(JobSubmissionClient(address, headers=headers), address)
     except AuthenticationError:
         raise UserError(refused(address)) from None
     except (requests.exceptions.HTTPError, requests.exceptions.JSONDecodeError, RuntimeError, KeyError):
@@ -308,6 +312,6 @@ def connect(address: str) -> Jobs:
 def refused(address: str) -> str:
     """A sentence for a cluster whose token is missing or wrong here."""
     return (
-        f"The cluster at {address} refuses this machine: its token is missing or wrong; set RAY_AUTH_MODE=token, and "
+        f"The cluster at {address} refuses this machine: its token is missing or wrong; "
         "put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN."
     )

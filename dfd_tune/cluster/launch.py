@@ -97,8 +97,8 @@ def submission_of(
             )
     if down_after and not follow:
         problems.append(
-            "--down-after ends the cluster once the followed search has ended, but --no-follow does not follow it; leave "
-            "one of them out (idle workers leave by themselves after the cluster file's idle_timeout_minutes)."
+            "--down-after ends the cluster once the followed search has ended, but --no-follow does not follow it; "
+            "leave one of them out (idle workers leave by themselves after the cluster file's idle_timeout_minutes)."
         )
     if down_after and target.cluster is None:
         problems.append("--down-after ends the cluster of a file; with --address, leave it out.")

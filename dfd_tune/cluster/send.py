@@ -95,7 +95,7 @@ def cut_into_pieces(
     Returns:
         What the job must know to take them in, and the folders.
     """
-    token, folders = uuid.uuid4().hex, []
+    token, folders = uuid.uuid4().hex, list[Path]()
     for part in _parts(store, files, piece_bytes):
         # Named by content: a piece that the cluster has from a launch that failed is not sent again.
         place = folder / f"dfd_piece_{len(folders)}_{hashlib.sha256(part).hexdigest()[:16]}"
