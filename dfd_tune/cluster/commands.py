@@ -75,7 +75,18 @@ def run_command(target: Target, search: str, arguments: list[str], echo: Callabl
         Its exit code.
     """
     with errand(target, search, log) as out:
-        told = out.jobs.wait(out.submit({"verb": "command", "arguments": arguments}), raw=echo)
+        begun = False
+
+        def on(what: str, value: Any) -> bool:
+            nonlocal begun
+            begun = begun or what == "begin"
+            return False
+
+        def raw(line: str) -> None:
+            if begun:  # what comes before is Ray's
+                echo(line)
+
+        told = out.jobs.wait(out.submit({"verb": "command", "arguments": arguments}), on, raw=raw)
         return int(told.value("exit") or 0)
 
 

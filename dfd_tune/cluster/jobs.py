@@ -37,6 +37,12 @@ POLL_SECONDS = 0.5
 RAW_LINES = 40
 """So many lines of a job's log are kept that are none of ours, to be shown if it fails."""
 
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+    "urllib3",
+)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -288,7 +294,7 @@ def connect(address: str) -> Jobs:
         raise UserError(
             f"--address is '{address}', but must be the address of a cluster's job port, as http://HOST:8265."
         )
-    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "urllib3"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         # A token that is here is offered whether or not this process is set to use it.

@@ -101,6 +101,7 @@ def _launch(order: Order, screen: JsonLines) -> int:
 def _command(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cli import main as command_line
 
+    screen.tell("begin", True)
     sys.argv = ["dfd-tune", *order["arguments"], "--store", order["store"]]
     try:
         command_line()
