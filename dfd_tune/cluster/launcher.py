@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from dfd_tune.errors import UserError
 
-
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
