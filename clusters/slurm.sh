@@ -56,7 +56,7 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 HEAD_IP=${HEAD_IP:-$(hostname -I | awk '{print $1}')}
 ADDRESS=$HEAD_IP:$((20000 + SLURM_JOB_ID % 10000))
 
-signals=0
+signals=0 step=
 time_is_up() {
     signals=$((signals + 1))
     echo "$(date): the job's time is nearly up; stopping '$NAME'."
