@@ -65,7 +65,8 @@ def problems_of_shape(file: YamlFile) -> list[str]:
     known = [name for name in _known_providers() if name not in INTERNAL]
     if kind not in known:
         return [*problems, file.say("provider: " + unknown_name("type", kind, known), "provider", "type")]
-    return problems + _provider_problems(file, provider, kind, schema["properties"]["provider"]["properties"])
+    problems += _provider_problems(file, provider, kind, schema["properties"]["provider"]["properties"])
+    return problems or (_local_problems(file, provider) if kind == "local" else [])
 
 
 def prepared_by_ray(file: YamlFile) -> tuple[dict[str, Any], list[str]]:
@@ -246,8 +247,6 @@ def _provider_problems(file: YamlFile, provider: Mapping[str, Any], kind: str, s
         close = None if key in known else nearest(key, known, cutoff=SURE)
         if close is not None:
             problems.append(file.say(f"provider: Unknown key '{key}'. Did you mean '{close}'?", "provider", key))
-    if kind == "local":
-        problems += _local_problems(file, provider)
     return problems
 
 
@@ -276,6 +275,10 @@ def _local_problems(file: YamlFile, provider: Mapping[str, Any]) -> list[str]:
             )
         else:
             seen.add(host)
+    least, most = min(file.content.get("min_workers", len(hosts)), len(hosts)), file.content.get("max_workers")
+    if most is not None and most < least:
+        rule = f"min_workers, which is {least}: all hosts, unless the file says fewer; give both, or neither"
+        problems.append(file.say(f"max_workers is {most}, but must be at least {rule}.", "max_workers"))
     return problems
 
 
