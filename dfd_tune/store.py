@@ -45,10 +45,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Where a node keeps copies of what it reads from a store (copies.py)."""
+
+    root: Path
+    """A folder on a disk of the node's own; absolute, but for a `~`."""
+    budget: int | None = None
+    """Bytes that they may take in all; None lets them fill the disk, but for a little."""
+
+
+@dataclass(frozen=True)
 class Store:
     """A store at an absolute path. Make one with `open_store`."""
 
     root: Path
+    copies: Copies | None = None
+    """None: this node reads from the store itself."""
 
     def path(self, *parts: str) -> Path:
         """The place of an entry; it need not exist."""
@@ -89,7 +101,7 @@ class Store:
             yield draft
             draft.chmod(0o755)
             write_manifest(draft)
-            while not _renamed(draft, final) and not _sound(final):
+            while not _renamed(draft, final) and not sound(final):
                 self.set_aside(*parts)
             _sync(final.parent)
         finally:
@@ -208,15 +220,19 @@ def whole(folder: Path, *names: str) -> bool:
     Raises:
         OSError: it can't be told, as the disk can't be read just now.
     """
-    files = _manifest(folder)
+    files = manifest_of(folder)
     return files is not None and all(
         name in files and _size(folder / name) == files[name]["bytes"] for name in names or files
     )
 
 
-def _sound(folder: Path) -> bool:
-    """Whether an entry is whole and all of its files have the digests that its manifest says. Reads all of it."""
-    files = _manifest(folder)
+def sound(folder: Path) -> bool:
+    """Whether an entry is whole and all of its files have the digests that its manifest says. Reads all of it.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
+    files = manifest_of(folder)
     try:
         return (
             files is not None
@@ -235,7 +251,7 @@ def read_whole(folder: Path, name: str) -> bytes | None:
     Raises:
         OSError: the disk can't be read just now.
     """
-    files = _manifest(folder)
+    files = manifest_of(folder)
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
@@ -271,8 +287,12 @@ def is_passing(error: OSError) -> bool:
     return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """The manifest's files; None if there is no manifest, or none that is one."""
+def manifest_of(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """Bytes and SHA-256 of an entry's files, by name, as its manifest says; None if there is no manifest.
+
+    Raises:
+        OSError: the disk can't be read just now.
+    """
     try:
         files = json.loads((folder / MANIFEST_FILE).read_bytes())["files"]
         assert all({"bytes", "sha256"} <= facts.keys() for facts in files.values())

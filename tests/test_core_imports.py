@@ -21,6 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine"),
     ("locks",),
     ("rules", "store"),
+    ("copies",),
     ("config",),
     ("data",),
     ("models",),

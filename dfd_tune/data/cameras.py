@@ -8,9 +8,12 @@ how a picture is taken (degradation.py), nor for enlarging it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from dfd_tune.config import Camera
+from dfd_tune.copies import near
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
@@ -34,6 +37,9 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
         OSError: the disk can't be read just now, or not be written.
     """
     key = camera.key(dataset.digest)
+    found = _open(store, key, dataset, camera, split)
+    if found is not None:  # so that nodes do not wait for each other's copies
+        return found
     with store.lease(f"low_res-{key}"):
         found = _open(store, key, dataset, camera, split)
         if found is not None:
@@ -52,7 +58,11 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
 
 
 def _open(store: Store, key: str, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
-    folder = store.path("low_res", key)
+    with near(store, "low_res", key) as folder:
+        return _read(folder, dataset, camera, split)
+
+
+def _read(folder: Path, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
     if not whole(folder) or read_whole_json(folder, "camera.json") != _identity(dataset, camera):
         return None
     try:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 from torch import nn
 
+from dfd_tune.copies import near
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.networks import arrays_of
@@ -48,9 +49,13 @@ def find(store: Store, place: Place, thaw: Callable[[Weights, Facts], Found]) ->
     """What `thaw` makes of the weights and facts at `place`; None if they are not there, others, or damaged.
 
     Raises:
-        OSError: the disk can't be read just now.
+        OSError: the disk can't be read just now, or the node has no room for its copy.
     """
-    folder = store.path(place.kind, place.key)
+    with near(store, place.kind, place.key) as folder:
+        return _read(folder, place, thaw)
+
+
+def _read(folder: Path, place: Place, thaw: Callable[[Weights, Facts], Found]) -> Found | None:
     if not whole(folder):
         return None
     facts = read_whole_json(folder, FACTS_FILE)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dfd_tune.config import FrontendConfig, LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.copies import near
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, evaluation_images, training_images
@@ -71,7 +72,8 @@ class Workbench:
     ):
         self.store = store
         self._checkpoints = checkpoints
-        self.dataset: Dataset = open_dataset(store.path("datasets", dataset_key))
+        with near(store, "datasets", dataset_key) as folder:
+            self.dataset: Dataset = open_dataset(folder)
         self.banks = banks
         self.device = device
         self.training_images = lru_cache(KEPT)(self._training_images)
@@ -150,16 +152,19 @@ class Workbench:
         return LiveFeatures(self.pretrained(config).network, self.images_for(config), config.recipe.precision)
 
     def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
-        folder = self.store.path("banks", identity.key)
         try:
-            open_bank(folder, identity, live)
+            self._open_bank(identity, live)
         except BankMismatchError:
             self.store.set_aside("banks", identity.key)
             self.store.clear_drafts("banks", identity.key)
             fill_bank(self.store, identity, live)
-            open_bank(folder, identity, live)
+            open_bank(self.store.path("banks", identity.key), identity, live)
             return True
         return False
+
+    def _open_bank(self, identity: BankIdentity, live: LiveFeatures) -> BankedFeatures:
+        with near(self.store, "banks", identity.key) as folder:
+            return open_bank(folder, identity, live)
 
     def _training_images(self, low_res: LowRes | None, space: ViewSpace, augment_seed: int) -> TrainingImages:
         return training_images(self.dataset, self._side("train", low_res), space, augment_seed, self.device)
@@ -200,8 +205,7 @@ class Workbench:
         live, identity = self._live(config)
         if config.key(self.dataset.digest) not in self.banks:
             return live
-        bank: BankedFeatures = open_bank(self.store.path("banks", identity.key), identity, live)
-        return bank
+        return self._open_bank(identity, live)
 
     def _live(self, config: PretrainedConfig) -> tuple[LiveFeatures, BankIdentity]:
         teacher = self.pretrained(config)

@@ -16,7 +16,7 @@ from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.liveness import stop_asked
 from dfd_tune.search.capacity import Resources
 from dfd_tune.search.joblog import note
-from dfd_tune.store import Store
+from dfd_tune.store import Copies, Store
 
 
 def scratch_folder(store: Store, search: str) -> Path:
@@ -39,11 +39,13 @@ class SearchContext:
     """By teacher key; a tuple, so that a context can be looked up."""
     resources: Resources
     checkpoint_seconds: float
+    copies: Copies | None = None
+    """Where each node keeps its own of what trainings read; None: they read from the store itself."""
 
     @property
     def store(self) -> Store:
         """The store, as this process sees it."""
-        return Store(Path(self.store_root))
+        return Store(Path(self.store_root), self.copies)
 
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""

@@ -1,0 +1,188 @@
+"""Ray's own cluster launcher as a child process: `ray up`, `down`, `rsync-up` and the like, with their words in a log.
+
+Not for: what is done around it (up.py, tunnel.py), or SSH of our own (ssh.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from dfd_tune.errors import UserError
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Described(Protocol):
+    """A cluster as far as is needed to start it and reach it."""
+
+    @property
+    def path(self) -> Path:
+        """Its Ray cluster file."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the file says."""
+
+
+def name_of(file: Described) -> str:
+    """The cluster's name."""
+    return str(file.config.get("cluster_name", "default"))
+
+
+def provider_of(file: Described) -> str:
+    """Where its machines come from: "local" (on premises), "aws", "gcp" and so on."""
+    return str(file.config["provider"]["type"])
+
+
+def ray_command(verb: str, file: Described, *arguments: str) -> list[str]:
+    """`ray VERB FILE ARGUMENTS...` of this very environment."""
+    return [sys.executable, "-m", "ray.scripts.scripts", verb, str(file.path), *arguments]
+
+
+def ray(verb: str, file: Described, *arguments: str, log: Path, variables: Mapping[str, str] = NOTHING) -> str:
+    """Run `ray VERB FILE ARGUMENTS...` to its end. What it prints goes to the log, and never to the terminal.
+
+    Args:
+        verb: "up", "down" and so on.
+        file: of the cluster.
+        arguments: further ones.
+        log: is appended to.
+        variables: environment variables beside this process's.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        UserError: it failed.
+    """
+    code, text = run_logged(ray_command(verb, file, *arguments), log, variables)
+    if code != 0:
+        raise UserError(f"`ray {verb} {file.path}` failed: {cause_in(text, file)} The whole log is {log}.")
+    return text
+
+
+def run_logged(command: Sequence[str], log: Path, variables: Mapping[str, str] = NOTHING) -> tuple[int, str]:
+    """Run a command in a session of its own, so that a terminal's Ctrl-C is for this process alone to act on.
+
+    Returns:
+        Its exit code, and what it printed, which the log has as well.
+    """
+    with started(command, log, variables) as (process, position):
+        process.wait()
+    return process.returncode, words_since(log, position)
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], log: Path, variables: Mapping[str, str] = NOTHING, *, stdin: int = subprocess.DEVNULL
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A child in a session of its own; whatever is left of it at the end of the block is killed.
+
+    Yields:
+        The child, and where in the log its words begin.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        stream.write(f"$ {' '.join(command)}\n".encode())
+        stream.flush()
+        position = stream.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **variables},
+            start_new_session=True,
+        )
+    try:
+        yield process, position
+    finally:
+        # Whoever is left in its group, as the ssh that `ray dashboard` has started, is killed with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def words_since(log: Path, position: int) -> str:
+    """What a log holds from a position on, without a terminal's colours and carriage returns."""
+    with log.open("rb") as stream:
+        stream.seek(position)
+        text = stream.read().decode(errors="replace")
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+
+
+CAUSES = (
+    (
+        r"AuthFailure|InvalidClientTokenId|UnrecognizedClientException|SignatureDoesNotMatch|InvalidAccessKeyId",
+        "the cloud does not accept the credentials of this machine; see that they are those of this account.",
+    ),
+    (r"ExpiredToken|RequestExpired|RefreshError|invalid_grant", "the cloud's credentials have expired; log in anew."),
+    (
+        r"UnauthorizedOperation|AccessDenied|PERMISSION_DENIED|HttpError 403",
+        "the account may not do that; it needs the rights to make machines, networks and roles.",
+    ),
+    (
+        r"InsufficientInstanceCapacity|ZONE_RESOURCE_POOL_EXHAUSTED|STOCKOUT",
+        "the cloud has no machine of that kind left in this zone; try another zone or kind, or later.",
+    ),
+    (
+        r"VcpuLimitExceeded|InstanceLimitExceeded|MaxSpotInstanceCountExceeded|Quota '?\S* ?exceeded|QUOTA_EXCEEDED",
+        "the account's quota of such machines is used up; ask the cloud for more, or take fewer.",
+    ),
+    (r"NoCredentialsError|DefaultCredentialsError", "there are no credentials of the cloud on this machine."),
+    (r"rsync: command not found|rsync: not found", "there is no rsync on the node; install it there."),
+    (
+        r"ray: command not found|No module named '?ray",
+        "there is no `ray` on the node; install Ray there, or have the file's setup_commands do it.",
+    ),
+    (r"Head node of cluster \(.*\) not found", "this machine knows of no such cluster that runs."),
+    (r"Permission denied \(publickey", "the node refuses the SSH key of the file."),
+    (r"Head node fetch timed out", "the cloud did not hand out a head node in time."),
+)
+"""What is found in the launcher's words -> what it means, the likeliest first."""
+
+
+def cause_in(text: str, file: Described) -> str:
+    """What went wrong, as a sentence, as far as the words of Ray's launcher tell."""
+    command = failed_command(text, file)
+    for pattern, meaning in CAUSES:
+        found = re.search(pattern, text)
+        if found:
+            return meaning if command is None else f"{meaning} It happened in the command `{command}`."
+    if command is not None:
+        return f"the command `{command}` failed on the node."
+    lines = [line.strip() for line in text.splitlines() if line.strip(" !\t")]
+    telling = [line for line in lines if re.search(r"[Ee]rror|[Ff]ail|denied|refused|timed out", line)]
+    last = (telling or lines or ["it said nothing."])[-1]
+    return last if last.endswith(".") else f"{last}."
+
+
+def failed_command(text: str, file: Described) -> str | None:
+    """Which of the file's commands failed on a node; None if none did, or that is not told."""
+    stages = {
+        "Initialization command failed": ("initialization_commands",),
+        "Setup command failed": ("setup_commands", "head_setup_commands", "worker_setup_commands"),
+        "Start command failed": ("head_start_ray_commands", "worker_start_ray_commands"),
+    }
+    for words, keys in stages.items():
+        if words not in text:
+            continue
+        commands = [command for key in keys for command in file.config.get(key) or []]
+        begun = text[: text.index(words)]
+        places = {command: begun.rfind(command[:30]) for command in commands}
+        last = max(places, key=lambda command: places[command], default=None)
+        if last is not None and places[last] >= 0:
+            return last
+        return commands[0] if len(commands) == 1 else f"one of {' and '.join(keys)}"
+    return None

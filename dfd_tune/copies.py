@@ -1,0 +1,211 @@
+"""A node's own copies of what trainings read from a store that lies elsewhere: copied once, checked by digest.
+
+Trainings read rows at random, which no folder behind a network is good at. Where `Store.copies` names a folder on a
+disk of the node, an entry is copied there before it is read:
+
+    <root>/<kind>-<digest>/<key>/    the entry's files and its manifest
+    <root>/<kind>-<digest>/copy.json which entry it is, and what its files looked like when they were checked
+    <root>/locks/                    lock files, empty
+
+The digest is that of the entry's manifest, so one that is made anew is another one, and stores that hold the same share
+a copy. What is damaged in the store is not copied, and counts as damaged. Where room is lacking, what was used longest
+ago goes. Not for: writing entries, which go to the store itself (store.py); what files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dfd_tune.digest import digest_json
+from dfd_tune.errors import UserError, cause_of
+from dfd_tune.locks import HeldError, NoLocksError, holding, is_held
+from dfd_tune.store import MANIFEST_FILE, Copies, Store, is_passing, manifest_of, read_json, sound, whole, write_json
+
+NOTE_FILE = "copy.json"
+CHUNK_BYTES = 1 << 20
+FREE_SHARE, FREE_BYTES = 0.05, 2_000_000_000
+"""The smaller of the two is left free on the disk: Ray gives a node no more work whose disk is 95 % full."""
+
+_DRAFT = ".copying."
+_LOCKS = "locks"
+_log = logging.getLogger("dfd_tune")
+
+
+@contextlib.contextmanager
+def near(store: Store, kind: str, key: str) -> Iterator[Path]:
+    """The folder to read an entry from: the entry itself or, where the store has copies, this node's, made if need be.
+
+    The copy stays as long as the block lasts. What is mapped into memory by then can be read afterwards too. An entry
+    that is missing or damaged in the store gives a folder that is not `whole`, even if there is a copy.
+
+    Args:
+        store: holds the entry.
+        kind: folder of the store.
+        key: name of the entry in it.
+
+    Raises:
+        OSError: the store can't be read just now, or the node's disk not be written; ENOSPC where it has no room.
+        NoLocksError: the folder for copies has no locks.
+    """
+    source = store.path(kind, key)
+    if store.copies is None:
+        yield source
+        return
+    files = manifest_of(source)
+    if files is None or not whole(source):
+        yield source
+        return
+    root = store.copies.root.expanduser()
+    (root / _LOCKS).mkdir(parents=True, exist_ok=True)
+    copy = root / f"{kind}-{digest_json({'entry': [kind, key], 'files': files})}"
+    with holding(_lock_of(copy), say=_log.info):
+        if not _is_good(copy, key, files):
+            with holding(_room_lock(root), say=_log.info):
+                _clear(root, copy)
+                _make_room(root, store.copies.budget, sum(facts["bytes"] for facts in files.values()), source)
+                if not _made(copy, source, files):
+                    _log.warning(
+                        "'%s' is damaged: its files are not those that its manifest names; delete that folder to have "
+                        "it made anew at the next launch.",
+                        source,
+                    )
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(copy)  # by which the longest unused one is found
+        yield copy / key
+
+
+def check_copies(copies: Copies) -> None:
+    """See whether this node can keep copies there.
+
+    Raises:
+        UserError: the folder's path is not absolute, or it can't be written here, or has no locks.
+    """
+    root = copies.root.expanduser()
+    if not root.is_absolute():
+        raise UserError(f"The folder for each node's copies is '{copies.root}', but must be an absolute path.")
+    try:
+        (root / _LOCKS).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            is_held(_room_lock(root))
+        return
+    except NoLocksError:
+        problem = "it has no file locks"
+    except OSError as error:
+        problem = cause_of(error)
+    raise UserError(
+        f"The folder '{root}' for this node's copies can't be used ({problem}); name one on a disk of the node's own, "
+        "that can be written."
+    )
+
+
+def _lock_of(copy: Path) -> Path:
+    return copy.parent / _LOCKS / f"{copy.name}.lock"
+
+
+def _room_lock(root: Path) -> Path:
+    return root / _LOCKS / "room.lock"
+
+
+def _is_good(copy: Path, key: str, files: Mapping[str, Any]) -> bool:
+    """Whether the copy is what it should be. Its files are read only if they were touched since they were checked."""
+    entry, note = copy / key, _note_in(copy)
+    if note is None or manifest_of(entry) != files or not whole(entry):
+        return False
+    if note["files"] != _looks(entry, files):
+        if not sound(entry):
+            return False
+        write_json(copy / NOTE_FILE, note | {"files": _looks(entry, files)})
+    return True
+
+
+def _looks(entry: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:
+    """What tells without reading it that a file was not touched, by name."""
+    found = {name: (entry / name).stat() for name in files}
+    return {name: [status.st_size, status.st_mtime_ns, status.st_ctime_ns] for name, status in found.items()}
+
+
+def _note_in(copy: Path) -> dict[str, Any] | None:
+    try:
+        note = read_json(copy / NOTE_FILE)
+        return note if note is not None and {"bytes", "files"} <= note.keys() else None
+    except (OSError, ValueError, AssertionError):
+        return None
+
+
+def _clear(root: Path, copy: Path) -> None:
+    """Remove a copy that is no good, and what killed processes left: who holds the lock on room is alone in copying."""
+    for left in (copy, *root.glob(f"{_DRAFT}*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _make_room(root: Path, budget: int | None, need: int, source: Path) -> None:
+    """Have room for `need` bytes more; what was used longest ago goes, unless somebody is about to open it.
+
+    Raises:
+        OSError: ENOSPC, there is too little room. Nothing goes in vain.
+    """
+    copies = sorted((note.parent for note in root.glob(f"*/{NOTE_FILE}")), key=lambda copy: copy.stat().st_mtime_ns)
+    sizes = {copy: int((_note_in(copy) or {"bytes": 0})["bytes"]) for copy in copies}
+
+    def lacking() -> float:
+        disk = shutil.disk_usage(root)
+        by_disk = need + min(FREE_SHARE * disk.total, FREE_BYTES) - disk.free
+        return by_disk if budget is None else max(by_disk, need + sum(sizes.values()) - budget)
+
+    if lacking() <= sum(sizes.values()):
+        for copy in copies:
+            if lacking() <= 0:
+                return
+            with contextlib.suppress(HeldError), holding(_lock_of(copy), patience=0):
+                shutil.rmtree(copy)
+                del sizes[copy]
+    if lacking() > 0:
+        raise OSError(errno.ENOSPC, f"no room for a copy of '{source}' of {need / 1e6:.1f} MB", str(root))
+
+
+def _made(copy: Path, source: Path, files: Mapping[str, Any]) -> bool:
+    """Copy an entry, which appears whole or not at all; False if the source is not what its manifest says."""
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=copy.parent))
+    try:
+        entry = draft / source.name
+        entry.mkdir()
+        if not all(_copied(source, entry, name, facts["sha256"]) for name, facts in files.items()):
+            return False
+        write_json(entry / MANIFEST_FILE, {"files": files})
+        size = sum(facts["bytes"] for facts in files.values())
+        write_json(draft / NOTE_FILE, {"entry": str(source), "bytes": size, "files": _looks(entry, files)})
+        draft.chmod(0o755)
+        draft.rename(copy)
+        return True
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copied(source: Path, entry: Path, name: str, sha256: str) -> bool:
+    """Copy a file, and have it on the disk; False if it is not there or another one."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return False
+    try:
+        original = (source / name).open("rb", buffering=0)
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return False
+    digest = hashlib.sha256()
+    (entry / name).parent.mkdir(parents=True, exist_ok=True)
+    with original, (entry / name).open("wb") as file:
+        while chunk := original.read(CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest() == sha256
