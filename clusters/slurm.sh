@@ -32,6 +32,8 @@ NAME=${NAME:-table1-cifar10}
 STORE=${STORE:-$HOME/dfd_runs}
 ENVIRONMENT=${ENVIRONMENT:-$HOME/dfd-tune-env}
 SEARCH=(--space table1 --dataset cifar10 --device cuda)
+# On each node, a folder for copies of what trainings read, as rows at random are slow to read from a shared one.
+COPIES=${COPIES:-${TMPDIR:-/tmp}/dfd-tune-copies-$USER}
 
 STOP_SECONDS=${STOP_SECONDS:-420} # of the ten minutes, for the search to end; the rest is for Ray's nodes
 export PATH="$ENVIRONMENT/bin:$PATH"
@@ -71,7 +73,7 @@ srun --cpus-per-task="$SLURM_CPUS_ON_NODE" \
     ray symmetric-run --address "$ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=500000000 \
     -- env RAY_ADDRESS="$ADDRESS" \
-    dfd-tune launch "${SEARCH[@]}" --name "$NAME" --store "$STORE" &
+    dfd-tune launch "${SEARCH[@]}" --name "$NAME" --store "$STORE" --node-copies "$COPIES" &
 step=$!
 
 # A signal interrupts `wait`, which then has to be asked again.
