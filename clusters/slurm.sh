@@ -7,7 +7,7 @@
 #   dfd-tune results NAME --store STORE             on a login node, also while it runs; so do `report` and `stop`
 #
 # Needed is a folder that all nodes can write (the store), and in it or elsewhere on shared disks an environment with this
-# very version: python3.11 -m venv ENVIRONMENT; ENVIRONMENT/bin/pip install 'dfd-tune==0.1.0' 'ray[default]==2.60.0'
+# very version: python3.11 -m venv VENV; VENV/bin/pip install 'dfd-tune==0.1.0' 'ray[default]==2.60.0'
 #
 # Signals and codes were tried without Slurm; it has not been run by a real one.
 
@@ -30,13 +30,13 @@ set -euo pipefail
 # The search. Launched again under its name, it goes on with what is left, as by `dfd-tune resume`.
 NAME=${NAME:-table1-cifar10}
 STORE=${STORE:-$HOME/dfd_runs}
-ENVIRONMENT=${ENVIRONMENT:-$HOME/dfd-tune-env}
+VENV=${VENV:-$HOME/dfd-tune-env}
 SEARCH=(--space table1 --dataset cifar10 --device cuda)
 # On each node, a folder for copies of what trainings read, as rows at random are slow to read from a shared one.
 COPIES=${COPIES:-${TMPDIR:-/tmp}/dfd-tune-copies-$USER}
 
 STOP_SECONDS=${STOP_SECONDS:-420} # of the ten minutes, for the search to end; the rest is for Ray's nodes
-export PATH="$ENVIRONMENT/bin:$PATH"
+export PATH="$VENV/bin:$PATH"
 
 # The cluster's token, so that others on these nodes can't run programs through Ray.
 export RAY_AUTH_MODE=token

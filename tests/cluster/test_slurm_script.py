@@ -60,7 +60,7 @@ def start(room, launch_code="", stop_code="0"):
         "ROOM": str(room),
         "NAME": "mine",
         "STORE": str(room / "store"),
-        "ENVIRONMENT": str(room / "environment_of_python"),
+        "VENV": str(room / "environment_of_python"),
         "HEAD_IP": "10.0.0.1",
         "SLURM_JOB_ID": "12345",
         "SLURM_JOB_NUM_NODES": "4",
