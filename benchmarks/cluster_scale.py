@@ -237,6 +237,10 @@ class Player:
         """A slot's process would be up."""
         return True
 
+    async def get_auto_filled_metrics(self, slot: int, **more: Any) -> dict[str, Any]:
+        """What Tune asks of each process that a trial is given to."""
+        return {"trial_id": "stub", "pid": 1, "hostname": "stub", "node_ip": "127.0.0.1"}
+
     async def stop(self, slot: int) -> None:
         """A slot's process would end."""
 
@@ -259,6 +263,7 @@ class StubActor:
         self.train = Method(player.train, slot)
         self.reset = Method(player.reset, slot)
         self.stop = Method(player.stop, slot)
+        self.get_auto_filled_metrics = Method(player.get_auto_filled_metrics, slot)
         self.__ray_ready__ = Method(player.ready)
         self.__ray_terminate__ = Method(player.ready)
 
@@ -302,7 +307,10 @@ def stub_actors(digest: str, sleep: Sleep) -> Iterator[None]:
         def update_state(self) -> None: ...
         def clear(self) -> None: ...
 
-    with mock.patch("ray.tune.execution.tune_controller.PlacementGroupResourceManager", Manager):
+    with (
+        mock.patch("ray.tune.execution.tune_controller.PlacementGroupResourceManager", Manager),
+        mock.patch("ray.kill"),  # of actors, at the end
+    ):
         yield
 
 
