@@ -149,7 +149,8 @@ def launch_there(
             job = _submit(out, submission, prepared, incoming, modules)
             remember(store, name, target, job)
             until_submitted.pop_all()
-            return _followed(out, submission, job, store, screen, log)
+            shown = frozenset(() if plan is None else describe(plan))
+            return _followed(out, submission, job, store, screen, log, shown)
 
 
 def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan | None, str | None, list[str]]:
@@ -283,12 +284,20 @@ def _submit(
     return out.submit(order, modules, secrets)
 
 
-def _followed(out: Errand, submission: Submission, job: str, store: Store, screen: Screen, log: Path) -> Ending:
+def _followed(
+    out: Errand,
+    submission: Submission,
+    job: str,
+    store: Store,
+    screen: Screen,
+    log: Path,
+    shown: frozenset[str],
+) -> Ending:
     screen.line(f"Submitted as the job {job}.")
     if not submission.follow:
         return Ending("left", job)
     try:
-        told = follow(out.jobs, job, screen)
+        told = follow(out.jobs, job, screen, shown)
     except KeyboardInterrupt:
         return Ending("left", job)
     with _down_after(submission, log, screen.line):
@@ -298,9 +307,13 @@ def _followed(out: Errand, submission: Submission, job: str, store: Store, scree
         return ending_of(told, job)
 
 
-def follow(jobs: Jobs, job: str, screen: Screen) -> Told:
-    """Show how a search's job goes on, to its end."""
-    return jobs.wait(job, lambda what, value: show(what, value, screen))
+def follow(jobs: Jobs, job: str, screen: Screen, shown: frozenset[str] = frozenset()) -> Told:
+    """Show how a search's job goes on, to its end; lines that were `shown` before are left out."""
+
+    def on(what: str, value: Any) -> bool:
+        return (what == "line" and value["text"] in shown) or show(what, value, screen)
+
+    return jobs.wait(job, on)
 
 
 def ending_of(told: Told, job: str) -> Ending:
