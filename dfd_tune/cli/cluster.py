@@ -150,10 +150,16 @@ def status(
             return
     target = target_for(name, store_path, cluster_file, address, cluster_store)
     from dfd_tune.cluster.commands import standing
+    from dfd_tune.cluster.tunnel import NotUpError
 
-    with Signals():
-        for line in standing(target, name, log_of(str(target))):
-            click.echo(line)
+    try:
+        with Signals():
+            for line in standing(target, name, log_of(str(target))):
+                click.echo(line)
+    except NotUpError as error:
+        click.echo(error)
+        again = in_store(f"dfd-tune resume {name} {target.option}", store_path)
+        click.echo(f"Search '{name}' does not run there, then; what is left of it, if anything, runs by: {again}")
 
 
 @click.command()

@@ -32,6 +32,8 @@ def how_it_stands(state: State, name: str, store_path: str) -> str:
     line = f"Search '{name}': {state}"
     if state.kind == "running" or state.how == "finished":
         return f"{line}."
+    if state.kind == "elsewhere":
+        return f"{line}; to see what has come since: {in_store(f'dfd-tune fetch {name}', store_path)}"
     return f"{line}; to go on: {in_store(f'dfd-tune resume {name}', store_path)}"
 
 

@@ -301,10 +301,16 @@ def _followed(
     except KeyboardInterrupt:
         return Ending("left", job)
     with _down_after(submission, log, screen.line):
-        if "refused" not in told.values:
-            screen.line(f"Bringing '{out.search}' into the store here.")
-            fetch(out.jobs, out.submit, store, out.search)
-        return ending_of(told, job)
+        try:
+            ending = ending_of(told, job)
+        except RuntimeError:
+            # What it has come to is worth having, if it has come to anything.
+            with contextlib.suppress(UserError, RuntimeError):
+                fetch(out.jobs, out.submit, store, out.search)
+            raise
+        screen.line(f"Bringing '{out.search}' into the store here.")
+        fetch(out.jobs, out.submit, store, out.search)
+        return ending
 
 
 def follow(jobs: Jobs, job: str, screen: Screen, shown: frozenset[str] = frozenset()) -> Told:
