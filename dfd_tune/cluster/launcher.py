@@ -157,9 +157,14 @@ CAUSES = (
 """What is found in the launcher's words -> what it means, the likeliest first."""
 
 
-def cause_in(text: str) -> str:
-    """What went wrong, as a sentence, as far as the words of Ray's launcher tell."""
-    command, said = failed_command(text)
+def cause_in(text: str, host: str | None = None) -> str:
+    """What went wrong, as a sentence, as far as the words of Ray's launcher tell.
+
+    Args:
+        text: what it said.
+        host: which of the nodes that it speaks of has failed; None if it speaks of one alone.
+    """
+    command, said = failed_command(text, host)
     for pattern, meaning in CAUSES:
         if re.search(pattern, text):
             return meaning if command is None else f"{meaning} It was to run `{command}`."
@@ -170,13 +175,24 @@ def cause_in(text: str) -> str:
     return f"{(telling or lines or ['it said nothing'])[-1].rstrip('.')}."
 
 
-def failed_command(text: str) -> tuple[str | None, str]:
+def failed_command(text: str, host: str | None = None) -> tuple[str | None, str]:
     """Which command failed on a node, and the last line it printed there; None if none did, or that is not told."""
-    begun, failed, _ = text.partition("New status: update-failed")
-    found = list(re.finditer(r" -- Running `(.+?)`$", begun, flags=re.DOTALL | re.MULTILINE))
-    if not failed or not found:
+    end = "New status: update-failed" if host is None else f"NodeUpdater: {re.escape(host)}: [^\n]*failed"
+    failed = re.search(end, text)
+    begun = text[: failed.start()] if failed else ""
+    # Several nodes are set up at once, and only SSH's own arguments tell whose command it is.
+    orders = re.finditer(r" -- (?:Full command is `(ssh .+?)|Running `(rsync .+?))`$", begun, re.DOTALL | re.MULTILINE)
+    found = [order for order in orders if host is None or f"@{host}" in order[0]]
+    if not found:
         return None, ""
-    command = re.sub(r"^(export \w+=[^;]*;\s*)+", "", found[-1][1])
+    # Not the words of log lines, which begin with a date, and of SSH.
     ours = re.compile(r"\d{4}-\d\d-\d\d |Shared connection to |Warning: Permanently added |\s*$")
     said = [line.strip() for line in begun[found[-1].end() :].splitlines() if not ours.match(line)]
-    return command, said[-1].rstrip(".") if said else ""
+    return _inner(found[-1][1]) if found[-1][1] else "rsync", said[-1].rstrip(".") if said else ""
+
+
+def _inner(order: str) -> str:
+    """The file's own command inside of what Ray's launcher makes of it."""
+    inner = re.search(r"PYTHONWARNINGS=ignore && \((.*)\)'?$", order, flags=re.DOTALL)
+    command = order if inner is None else inner[1].replace("""'"'"'""", "'")
+    return re.sub(r"^(export RAY_\w+=[^;]*;\s*)+", "", command)

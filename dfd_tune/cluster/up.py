@@ -228,9 +228,8 @@ def _refuse_failed(file: Described, log: Path) -> None:
         if failed:
             said = on(file, head_of(file), MONITOR_LOG)
             _note(log, said)
-            raise UserError(
-                f"The worker {failed[0]} could not be set up: {cause_in(plain(said.out))} The whole log is {log}."
-            )
+            cause = cause_in(plain(said.out), failed[0])
+            raise UserError(f"The worker {failed[0]} could not be set up: {cause} The whole log is {log}.")
 
 
 def _refuse_missing_files(file: Described) -> None:
