@@ -65,7 +65,8 @@ def problems_of_shape(file: YamlFile) -> list[str]:
     known = [name for name in _known_providers() if name not in INTERNAL]
     if kind not in known:
         return [*problems, file.say("provider: " + unknown_name("type", kind, known), "provider", "type")]
-    return problems + _provider_problems(file, provider, kind, schema["properties"]["provider"]["properties"])
+    problems += _provider_problems(file, provider, kind, schema["properties"]["provider"]["properties"])
+    return problems or (_local_problems(file, provider) if kind == "local" else [])
 
 
 def prepared_by_ray(file: YamlFile) -> tuple[dict[str, Any], list[str]]:
@@ -194,34 +195,33 @@ def _schema_problems(file: YamlFile, schema: Mapping[str, Any]) -> list[str]:
     problems = []
     for error in Draft7Validator(schema).iter_errors(_without_empty_legacy(file.content)):
         place = list(error.absolute_path)
-        field = _field(place)
-        before = f"{field}: " if field else ""
-        if error.validator == "additionalProperties":
-            known = error.schema.get("properties", {})
-            problems += [
-                file.say(before + unknown_name("key", key, known), *place, key)
-                for key in error.instance
-                if key not in known
-            ]
-        elif error.validator == "required":
-            problems += [
-                file.say(_missing(field, name, error.instance, error.schema.get("properties", {})), *place)
-                for name in error.validator_value
-                if name not in error.instance
-            ]
-        elif error.validator == "type":
-            wanted = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-            rule = " or ".join(WORDS.get(kind, kind) for kind in wanted)
-            problems.append(file.say(f"{field} is {_short(error.instance)}, but must be {rule}.", *place))
-        elif error.validator == "minimum":
-            rule = f"at least {error.validator_value}"
-            problems.append(file.say(f"{field} is {_short(error.instance)}, but must be {rule}.", *place))
-        elif error.validator == "enum":
-            rule = " or ".join(map(repr, error.validator_value))
-            problems.append(file.say(f"{field} is {_short(error.instance)}, but must be {rule}.", *place))
-        else:
-            problems.append(file.say(f"{before}{error.message.splitlines()[0][:300]}.", *place))
+        for problem, key in _in_words(error, _field(place)):
+            problems.append(file.say(problem, *place, *key))
     return list(dict.fromkeys(problems))
+
+
+def _in_words(error: Any, field: str) -> Iterator[tuple[str, Place]]:
+    """What a schema's error says, as sentences; each with the key below the error's place that it is about, if any."""
+    rule, wanted, given = error.validator, error.validator_value, error.instance
+    known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    before = f"{field}: " if field else ""
+    if rule == "additionalProperties":
+        for key in given:
+            if key not in known:
+                yield before + unknown_name("key", key, known), [key]
+    elif rule == "required":
+        for name in wanted:
+            if name not in given:
+                yield _missing(field, name, given, known), []
+    elif rule == "type":
+        kinds = wanted if isinstance(wanted, list) else [wanted]
+        allowed = " or ".join(str(WORDS.get(kind, kind)) for kind in kinds)
+        yield f"{field} is {_short(given)}, but must be {allowed}.", []
+    elif rule in ("minimum", "enum"):
+        allowed = f"at least {wanted}" if rule == "minimum" else " or ".join(map(repr, wanted))
+        yield f"{field} is {_short(given)}, but must be {allowed}.", []
+    else:
+        yield f"{before}{error.message.splitlines()[0][:300].rstrip('.')}.", []
 
 
 def _missing(field: str, name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -247,8 +247,6 @@ def _provider_problems(file: YamlFile, provider: Mapping[str, Any], kind: str, s
         close = None if key in known else nearest(key, known, cutoff=SURE)
         if close is not None:
             problems.append(file.say(f"provider: Unknown key '{key}'. Did you mean '{close}'?", "provider", key))
-    if kind == "local":
-        problems += _local_problems(file, provider)
     return problems
 
 
@@ -277,6 +275,10 @@ def _local_problems(file: YamlFile, provider: Mapping[str, Any]) -> list[str]:
             )
         else:
             seen.add(host)
+    least, most = min(file.content.get("min_workers", len(hosts)), len(hosts)), file.content.get("max_workers")
+    if most is not None and most < least:
+        rule = f"min_workers, which is {least}: all hosts, unless the file says fewer; give both, or neither"
+        problems.append(file.say(f"max_workers is {most}, but must be at least {rule}.", "max_workers"))
     return problems
 
 
