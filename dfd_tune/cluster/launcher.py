@@ -181,8 +181,9 @@ def failed_command(text: str, host: str | None = None) -> tuple[str | None, str]
     failed = re.search(end, text)
     begun = text[: failed.start()] if failed else ""
     # Several nodes are set up at once, and only SSH's own arguments tell whose command it is.
-    orders = re.finditer(r" -- (?:Full command is `(ssh .+?)|Running `(rsync .+?))`$", begun, re.DOTALL | re.MULTILINE)
-    found = [order for order in orders if host is None or f"@{host}" in order[0]]
+    pattern = r" -- (?:Full command is `(ssh .+?)|Running `(rsync .+?))`$"
+    orders = list(re.finditer(pattern, begun, re.DOTALL | re.MULTILINE))
+    found = [order for order in orders if host is not None and f"@{host}" in order[0]] or orders
     if not found:
         return None, ""
     # Not the words of log lines, which begin with a date, and of SSH.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -204,8 +205,16 @@ def _who_is_missing(file: Described, there: Sequence[Node], seconds: float, log:
             f"monitor {file.path}` shows what its autoscaler says of the others."
         )
     _note(log, on(file, head_of(file), MONITOR_LOG))
-    missing = [host for host in workers_of(file) if host not in {node.ip for node in there}]
+    known = {node.ip for node in there}
+    missing = [host for host in workers_of(file) if known.isdisjoint({host, _address_of(host)})] or ["Some workers"]
     return f"{', '.join(missing)} did not join the cluster '{name_of(file)}' within {seconds:.0f} s; see {log}."
+
+
+def _address_of(host: str) -> str | None:
+    """The address that a host's name stands for here."""
+    with contextlib.suppress(OSError):
+        return socket.gethostbyname(host)
+    return None
 
 
 MONITOR_LOG = """

@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from dfd_tune.cluster.tunnel import job_port, rsync_down, rsync_up
+from dfd_tune.cluster.tunnel import NotUpError, job_port, rsync_down, rsync_up
 from dfd_tune.cluster.up import down, is_up, nodes, nodes_at, up
 from dfd_tune.errors import UserError
 from tests.cluster.hosts import Host, Hosts, what_is_missing
@@ -339,6 +339,23 @@ class TestUp:
         assert (tmp_path / "back" / "deep" / "file").read_text() == "content"
         with pytest.raises(UserError, match="nowhere"):
             rsync_down(place.file, "/root/nowhere", tmp_path / "none", place.log)
+
+    def test_a_cluster_whose_hosts_only_rays_launcher_knows_is_reached_through_it(self, place, started, tmp_path):
+        (tmp_path / "file").write_text("content")
+        unknown = place.changed(cluster_name="unknown")
+        unknown = replace(unknown, path=place.file.path.with_name("unknown.yaml"))
+        unknown.path.write_text(yaml.safe_dump(unknown.config, width=1000))
+        with mock.patch("dfd_tune.cluster.tunnel.is_on_premises", return_value=False):
+            with job_port(place.file, place.log) as address:
+                assert len(nodes_at(address)) == 3
+            # Nobody is left in the child's session; a connection of SSH's own stays for some seconds and is used again.
+            children = subprocess.run(["pgrep", "-f", f"scripts dashboard {place.file.path}"], capture_output=True)
+            assert children.stdout == b""
+            rsync_up(place.file, tmp_path / "file", "/root/by/ray", place.log)
+            rsync_down(place.file, "/root/by/ray", tmp_path / "back", place.log)
+            with pytest.raises(NotUpError), job_port(unknown, place.log):
+                pass
+        assert (tmp_path / "back").read_text() == "content"
 
     def test_down_leaves_nothing_of_ray_on_any_host_and_names_one_that_is_lost(self, place, started):
         lost = place.hosts.add()
