@@ -66,7 +66,7 @@ def ray(verb: str, file: Described, *arguments: str, log: Path, variables: Mappi
     """
     code, text = run_logged(ray_command(verb, file, *arguments), log, variables)
     if code != 0:
-        raise UserError(f"`ray {verb} {file.path}` failed: {cause_in(text, file)} The whole log is {log}.")
+        raise UserError(f"`ray {verb} {file.path}` failed: {cause_in(text)} The whole log is {log}.")
     return text
 
 
@@ -118,8 +118,12 @@ def words_since(log: Path, position: int) -> str:
     """What a log holds from a position on, without a terminal's colours and carriage returns."""
     with log.open("rb") as stream:
         stream.seek(position)
-        text = stream.read().decode(errors="replace")
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+        return plain(stream.read().decode(errors="replace"))
+
+
+def plain(text: str) -> str:
+    """Text without a terminal's colours and carriage returns."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 CAUSES = (
@@ -153,36 +157,43 @@ CAUSES = (
 """What is found in the launcher's words -> what it means, the likeliest first."""
 
 
-def cause_in(text: str, file: Described) -> str:
-    """What went wrong, as a sentence, as far as the words of Ray's launcher tell."""
-    command = failed_command(text, file)
+def cause_in(text: str, host: str | None = None) -> str:
+    """What went wrong, as a sentence, as far as the words of Ray's launcher tell.
+
+    Args:
+        text: what it said.
+        host: which of the nodes that it speaks of has failed; None if it speaks of one alone.
+    """
+    command, said = failed_command(text, host)
     for pattern, meaning in CAUSES:
-        found = re.search(pattern, text)
-        if found:
-            return meaning if command is None else f"{meaning} It happened in the command `{command}`."
+        if re.search(pattern, text):
+            return meaning if command is None else f"{meaning} It was to run `{command}`."
     if command is not None:
-        return f"the command `{command}` failed on the node."
+        return f"the command `{command}` failed on the node{f', which said: {said}' if said else ''}."
     lines = [line.strip() for line in text.splitlines() if line.strip(" !\t")]
     telling = [line for line in lines if re.search(r"[Ee]rror|[Ff]ail|denied|refused|timed out", line)]
-    last = (telling or lines or ["it said nothing."])[-1]
-    return last if last.endswith(".") else f"{last}."
+    return f"{(telling or lines or ['it said nothing'])[-1].rstrip('.')}."
 
 
-def failed_command(text: str, file: Described) -> str | None:
-    """Which of the file's commands failed on a node; None if none did, or that is not told."""
-    stages = {
-        "Initialization command failed": ("initialization_commands",),
-        "Setup command failed": ("setup_commands", "head_setup_commands", "worker_setup_commands"),
-        "Start command failed": ("head_start_ray_commands", "worker_start_ray_commands"),
-    }
-    for words, keys in stages.items():
-        if words not in text:
-            continue
-        commands = [command for key in keys for command in file.config.get(key) or []]
-        begun = text[: text.index(words)]
-        places = {command: begun.rfind(command[:30]) for command in commands}
-        last = max(places, key=lambda command: places[command], default=None)
-        if last is not None and places[last] >= 0:
-            return last
-        return commands[0] if len(commands) == 1 else f"one of {' and '.join(keys)}"
-    return None
+def failed_command(text: str, host: str | None = None) -> tuple[str | None, str]:
+    """Which command failed on a node, and the last line it printed there; None if none did, or that is not told."""
+    end = "New status: update-failed" if host is None else f"NodeUpdater: {re.escape(host)}: [^\n]*failed"
+    failed = re.search(end, text)
+    begun = text[: failed.start()] if failed else ""
+    # Several nodes are set up at once, and only SSH's own arguments tell whose command it is.
+    pattern = r" -- (?:Full command is `(ssh .+?)|Running `(rsync .+?))`$"
+    orders = list(re.finditer(pattern, begun, re.DOTALL | re.MULTILINE))
+    found = [order for order in orders if host is not None and f"@{host}" in order[0]] or orders
+    if not found:
+        return None, ""
+    # Not the words of log lines, which begin with a date, and of SSH.
+    ours = re.compile(r"\d{4}-\d\d-\d\d |Shared connection to |Warning: Permanently added |\s*$")
+    said = [line.strip() for line in begun[found[-1].end() :].splitlines() if not ours.match(line)]
+    return _inner(found[-1][1]) if found[-1][1] else "rsync", said[-1].rstrip(".") if said else ""
+
+
+def _inner(order: str) -> str:
+    """The file's own command inside of what Ray's launcher makes of it."""
+    inner = re.search(r"PYTHONWARNINGS=ignore && \((.*)\)'?$", order, flags=re.DOTALL)
+    command = order if inner is None else inner[1].replace("""'"'"'""", "'")
+    return re.sub(r"^(export RAY_\w+=[^;]*;\s*)+", "", command)

@@ -25,7 +25,7 @@ from dfd_tune.cluster.launcher import Described, cause_in, name_of, ray, ray_com
 from dfd_tune.cluster.ssh import head_of, is_on_premises, on, ssh_command, why_not
 from dfd_tune.errors import UserError, cause_of
 
-REFUSED_SECONDS = 4.0
+REFUSED_SECONDS = 1.5
 """A head whose port refuses for so long, over an SSH connection that stands, runs no cluster."""
 ANSWER_SECONDS = 90.0
 """So long may it take to connect, and a port that does not refuse to answer."""
@@ -119,7 +119,7 @@ class _Tunnel:
         elif "not found!" in text:
             return NotUpError(_not_up(self._file))
         return UserError(
-            f"No connection to the head of the cluster '{name_of(self._file)}': {cause_in(text, self._file)} The whole "
+            f"No connection to the head of the cluster '{name_of(self._file)}': {cause_in(text)} The whole "
             f"log is {self._log}."
         )
 
@@ -206,7 +206,7 @@ def _rsync(file: Described, source: str, target: str, log: Path, *, up: bool) ->
     code, text = run_logged(["rsync", "--archive", "--compress", "--rsh", shlex.join(shell), *ends], log)
     if code != 0:
         raise UserError(
-            f"Copying {source} {'to' if up else 'from'} the head {head} failed: {cause_in(text, file)} The whole log "
+            f"Copying {source} {'to' if up else 'from'} the head {head} failed: {cause_in(text)} The whole log "
             f"is {log}."
         )
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.cluster.credentials import refuse_without_credentials
-from dfd_tune.cluster.launcher import Described, cause_in, name_of, provider_of, ray
+from dfd_tune.cluster.launcher import Described, cause_in, name_of, plain, provider_of, ray
 from dfd_tune.cluster.ssh import (
     Answer,
     as_ray_runs_it,
@@ -144,19 +146,22 @@ def down(file: Described, log: Path, say: Say) -> None:
         ray("down", file, "--yes", log=log)
         say("All of its machines are ended.")
         return
-    hosts = [head_of(file), *workers_of(file)]
-    # The head goes first: it would start Ray on its workers again.
-    answers = on_all(file, hosts[:1], _ending(file))
-    if answers[0].reached:
-        # Ray's launcher remembers that the cluster runs until it has ended it itself.
-        ray("down", file, "--yes", log=log)
-    answers += on_all(file, hosts[1:], _ending(file))
-    again = [answer.host for answer in answers if answer.reached and _left(answer)]
-    forced = {answer.host: answer for answer in on_all(file, again, _ending(file, force=True))}
-    problems = _what_is_left([forced.get(answer.host, answer) for answer in answers], file)
-    _note(log, *answers, *forced.values())
+    workers = workers_of(file)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Ray's launcher remembers that the cluster runs until it has ended it itself. It would wait minutes for a head
+        # that is lost.
+        reached = on(file, head_of(file), "true").reached
+        itself = pool.submit(ray, "down", file, "--yes", log=log) if reached else None
+        # The head goes before its workers: it would start Ray there again.
+        answers = [on(file, head_of(file), _ending(file)), *on_all(file, workers, _ending(file))]
+    _note(log, *answers)
+    problems = _what_is_left(answers, file)
+    if itself is not None and (error := itself.exception()) is not None:
+        if not isinstance(error, UserError):
+            raise error
+        problems += error.problems
     raise_all(problems)
-    say(f"Nothing of Ray runs on its {len(hosts)} host(s) any more.")
+    say(f"Nothing of Ray runs on its {1 + len(workers)} host(s) any more.")
 
 
 def _joined(file: Described, address: str, log: Path, say: Say, join_seconds: float) -> list[Node]:
@@ -200,8 +205,16 @@ def _who_is_missing(file: Described, there: Sequence[Node], seconds: float, log:
             f"monitor {file.path}` shows what its autoscaler says of the others."
         )
     _note(log, on(file, head_of(file), MONITOR_LOG))
-    missing = [host for host in workers_of(file) if host not in {node.ip for node in there}]
+    known = {node.ip for node in there}
+    missing = [host for host in workers_of(file) if known.isdisjoint({host, _address_of(host)})] or ["Some workers"]
     return f"{', '.join(missing)} did not join the cluster '{name_of(file)}' within {seconds:.0f} s; see {log}."
+
+
+def _address_of(host: str) -> str | None:
+    """The address that a host's name stands for here."""
+    with contextlib.suppress(OSError):
+        return socket.gethostbyname(host)
+    return None
 
 
 MONITOR_LOG = """
@@ -224,9 +237,8 @@ def _refuse_failed(file: Described, log: Path) -> None:
         if failed:
             said = on(file, head_of(file), MONITOR_LOG)
             _note(log, said)
-            raise UserError(
-                f"The worker {failed[0]} could not be set up: {cause_in(said.out, file)} The whole log is {log}."
-            )
+            cause = cause_in(plain(said.out), failed[0])
+            raise UserError(f"The worker {failed[0]} could not be set up: {cause} The whole log is {log}.")
 
 
 def _refuse_missing_files(file: Described) -> None:
@@ -281,31 +293,37 @@ def _ray_must_be_there(file: Described) -> bool:
     return not any(config.get(kind) for kind in kinds) and starts[:1] in ([], ["ray stop"])
 
 
-PROCESSES = """
-for file in /proc/[0-9]*/cmdline; do
-    words=$(tr '\\0' ' ' <"$file" 2>/dev/null)
-    case $words in
-        */ray/core/src/ray/*|*/ray/_private/log_monitor.py*|*/ray/dashboard/*|*/ray/_private/runtime_env/agent/*| \\
-        */ray/autoscaler/_private/monitor.py*|*/ray/autoscaler/v2/monitor.py*|*/ray/_private/workers/*|ray::*)
-            echo "left: $words" ;;
-    esac
+ENDED = """
+left() {
+    for file in /proc/[0-9]*/cmdline; do
+        words=$(tr '\\0' ' ' <"$file" 2>/dev/null)
+        case $words in
+            */ray/core/src/ray/*|*/ray/_private/log_monitor.py*|*/ray/dashboard/*|*/ray/_private/runtime_env/agent/*| \\
+            */ray/autoscaler/_private/monitor.py*|*/ray/autoscaler/v2/monitor.py*|*/ray/_private/workers/*|ray::*)
+                echo "left: $words" ;;
+        esac
+    done
+}
+for i in 1 2 3 4 5 6 7 8; do
+    [ -z "$(left)" ] && exit 0
+    sleep 0.5
 done
+left
 exit 0
 """
-"""Lists Ray's processes of a host."""
+"""Waits until none of Ray's processes is left on a host, and lists those that stay."""
 
 
-def _ending(file: Described, *, force: bool = False) -> str:
+def _ending(file: Described) -> str:
     """A script that ends Ray on a host, and lists what is left."""
     commands = file.config.get("worker_start_ray_commands") or []
     # The file may say how `ray` is found there, as in an environment that is activated first.
     stops = [command for command in commands if "ray stop" in command and "ray start" not in command]
-    stop = stops[0] if stops else "ray stop"
+    # Asked kindly, a worker without a head takes long and is killed in the end.
+    stop = (stops[0] if stops else "ray stop").replace("ray stop", "ray stop --force")
     if file.config.get("docker"):
         stop = f"docker stop {shlex.quote(str(file.config['docker'].get('container_name')))}"
-    elif force:
-        stop = stop.replace("ray stop", "ray stop --force")
-    return as_ray_runs_it(stop) + "\n" + PROCESSES
+    return as_ray_runs_it(stop) + "\n" + ENDED
 
 
 def _left(answer: Answer) -> list[str]:
@@ -320,7 +338,7 @@ def _what_is_left(answers: Sequence[Answer], file: Described) -> list[str]:
         elif _left(answer):
             problems.append(
                 f"Ray still runs on {answer.host}, as {len(_left(answer))} process(es), the first of them: "
-                f"{_left(answer)[0][len('left: ') :][:200]}."
+                f"{_left(answer)[0][len('left: ') :][:120]}; end it there with `ray stop --force`."
             )
     return problems
 

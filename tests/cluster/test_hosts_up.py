@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from dfd_tune.cluster.tunnel import job_port, rsync_down, rsync_up
+from dfd_tune.cluster.tunnel import NotUpError, job_port, rsync_down, rsync_up
 from dfd_tune.cluster.up import down, is_up, nodes, nodes_at, up
 from dfd_tune.errors import UserError
 from tests.cluster.hosts import Host, Hosts, what_is_missing
@@ -71,13 +72,14 @@ def place(tmp_path_factory) -> Iterator[Place]:
         yield place
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def started(place) -> Iterator[list[str]]:
     """The cluster, up; what was said as it started."""
     said: list[str] = []
     up(place.file, place.log, said.append)
     yield said
-    down(place.file, place.log, said.append)
+    if place.hosts.ray_processes(place.hosts.head):
+        down(place.file, place.log, said.append)
 
 
 def _links() -> set[str]:
@@ -338,9 +340,32 @@ class TestUp:
         with pytest.raises(UserError, match="nowhere"):
             rsync_down(place.file, "/root/nowhere", tmp_path / "none", place.log)
 
-    def test_down_leaves_nothing_of_ray_on_any_host(self, place, started):
+    def test_a_cluster_whose_hosts_only_rays_launcher_knows_is_reached_through_it(self, place, started, tmp_path):
+        (tmp_path / "file").write_text("content")
+        unknown = place.changed(cluster_name="unknown")
+        unknown = replace(unknown, path=place.file.path.with_name("unknown.yaml"))
+        unknown.path.write_text(yaml.safe_dump(unknown.config, width=1000))
+        with mock.patch("dfd_tune.cluster.tunnel.is_on_premises", return_value=False):
+            with job_port(place.file, place.log) as address:
+                assert len(nodes_at(address)) == 3
+            # Nobody is left in the child's session; a connection of SSH's own stays for some seconds and is used again.
+            children = subprocess.run(["pgrep", "-f", f"scripts dashboard {place.file.path}"], capture_output=True)
+            assert children.stdout == b""
+            rsync_up(place.file, tmp_path / "file", "/root/by/ray", place.log)
+            rsync_down(place.file, "/root/by/ray", tmp_path / "back", place.log)
+            with pytest.raises(NotUpError), job_port(unknown, place.log):
+                pass
+        assert (tmp_path / "back").read_text() == "content"
+
+    def test_down_leaves_nothing_of_ray_on_any_host_and_names_one_that_is_lost(self, place, started):
+        lost = place.hosts.add()
+        provider = place.file.config["provider"]
+        file = place.written(provider=provider | {"worker_ips": [*provider["worker_ips"], lost.ip]})
+        place.hosts.kill(lost)
         assert all(place.hosts.ray_processes(host) for host in place.hosts.all)
-        down(place.file, place.log, lambda line: None)
+        with pytest.raises(UserError) as raised:
+            down(file, place.log, print)
+        assert [lost.ip in problem for problem in raised.value.problems] == [True]
         assert [place.hosts.ray_processes(host) for host in place.hosts.all] == [[], [], []]
         assert not is_up(place.file, place.log)
 
@@ -363,23 +388,19 @@ class TestFailsOnTheWay:
         assert str(place.log) in str(raised.value)
         assert [place.hosts.ray_processes(host) for host in place.hosts.all] == [[], [], []]
 
-    def test_ctrl_c_while_workers_are_awaited(self, place):
-        file = place.written(worker_setup_commands=["sleep 60"])
+    def test_ctrl_c_while_rays_launcher_is_at_work(self, place):
+        file = place.written(setup_commands=["sleep 61"])
+        head = place.hosts.head
 
-        def interrupt(line: str) -> None:
-            if line.startswith("1 of 3"):
-                assert place.hosts.ray_processes(place.hosts.head)
-                raise KeyboardInterrupt
+        def press() -> None:
+            if _eventually(lambda: "sleep 61" in place.hosts.processes(head)):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+        thread = threading.Thread(target=press)
+        thread.start()
         with pytest.raises(KeyboardInterrupt):
-            up(file, place.log, interrupt)
-        assert [place.hosts.ray_processes(host) for host in place.hosts.all] == [[], [], []]
-
-    def test_down_ends_what_it_reaches_and_names_what_it_does_not(self, place):
-        lost = place.hosts.add()
-        provider = place.file.config["provider"] | {"worker_ips": [place.hosts.all[1].ip, lost.ip]}
-        place.hosts.kill(lost)
-        with pytest.raises(UserError) as raised:
-            down(place.written(provider=provider), place.log, print)
-        assert len(raised.value.problems) == 1
-        assert lost.ip in str(raised.value)
+            up(file, place.log, print)
+        thread.join()
+        assert _eventually(lambda: "sleep 61" not in place.hosts.processes(head))
+        launchers = subprocess.run(["pgrep", "-f", f"ray.scripts.scripts .*{file.path}"], capture_output=True)
+        assert launchers.stdout == b""
