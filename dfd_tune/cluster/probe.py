@@ -75,15 +75,20 @@ class NodeFacts:
 
 
 def look_from_all(
-    store: Store, data: str | None, device: str, say: Callable[[str], None], *, gpu_seconds: float = GPU_SECONDS
+    store: Store,
+    data: str | None,
+    say: Callable[[str], None],
+    *,
+    wait_for_gpu: bool,
+    gpu_seconds: float = GPU_SECONDS,
 ) -> list[NodeFacts]:
     """Look around on every node of the Ray cluster that this process is connected to.
 
     Args:
         store: where it is on the nodes.
         data: a folder of images that is to be on the nodes; None if none is.
-        device: with cuda, a node with a GPU is waited for if none is there.
         say: told what is waited for.
+        wait_for_gpu: whether a node with a GPU is waited for if none is there.
         gpu_seconds: for how long.
 
     Raises:
@@ -92,7 +97,7 @@ def look_from_all(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if device == "cuda" and not any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]):
+    if wait_for_gpu and not any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]):
         say("Waiting for a node with a GPU to come.")
         _wait_for_gpu(gpu_seconds)
     token = f".probe-{uuid.uuid4().hex}"

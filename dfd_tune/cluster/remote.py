@@ -54,10 +54,13 @@ def main() -> None:
 def _probe(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cluster.probe import look_from_all
     from dfd_tune.liveness import state_of
+    from dfd_tune.search.runtime import may_grow
 
     store = open_store(order["store"])
     _join_ray()
-    nodes = look_from_all(store, order["data"], order["device"], screen.line)
+    # Hosts are what they are; of a cluster that is known by its address, it is asked whether machines may come.
+    grows = order["grows"] if order["grows"] is not None else may_grow()
+    nodes = look_from_all(store, order["data"], screen.line, wait_for_gpu=grows and order["device"] == "cuda")
     state = state_of(store, order["search"])
     screen.tell(
         "probe",

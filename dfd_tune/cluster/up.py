@@ -255,9 +255,9 @@ def _refuse_unreachable(file: Described) -> None:
     Raises:
         UserError: with all of them.
     """
-    lines = ["command -v rsync >/dev/null || echo no rsync"]
+    lines = ['test -x "$(command -v rsync)" || echo no rsync']
     if _ray_must_be_there(file):
-        lines.append(as_ray_runs_it("command -v ray") + " | grep -q /ray || echo no ray")
+        lines.append(as_ray_runs_it('test -x "$(command -v ray)" && echo ray is there'))
     problems = []
     for answer in on_all(file, [head_of(file), *workers_of(file)], "\n".join(lines), seconds=30):
         role = "head" if answer.host == head_of(file) else "worker"
@@ -265,7 +265,7 @@ def _refuse_unreachable(file: Described) -> None:
             problems.append(f"The {role} {answer.host} {why_not(file, answer)}.")
         if "no rsync" in answer.out:
             problems.append(f"The {role} {answer.host} has no rsync, by which Ray copies files; install it there.")
-        if "no ray" in answer.out:
+        if answer.reached and _ray_must_be_there(file) and "ray is there" not in answer.out:
             problems.append(
                 f"The {role} {answer.host} has no `ray` on the PATH of its ~/.bashrc; install Ray there, or have the "
                 "file's setup_commands do it."

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +157,12 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
         if known is not None:
             _refuse_changes(known, search)
             search = _continued(known, search)
-        progress = Progress(screen, plan.num_trials, list(request.explore))
+        progress = Progress(
+            screen,
+            plan.num_trials,
+            list(request.explore),
+            price_of=partial(_price, options) if ray.on_cluster else None,
+        )
         ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
         with _closing_books(ledger, signals):
             ledger.update_search()
@@ -224,6 +230,14 @@ def _carry_out(
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, prerequisites)
+
+
+def _price(options: LaunchOptions, seconds: float) -> str:
+    """What the nodes that are there now cost in that time, to go on with a sentence."""
+    nodes = len(ray_nodes())
+    price = "" if options.price_per_hour is None else f", about {nodes * seconds / 3600 * options.price_per_hour:,.2f}"
+    at = "" if options.price_per_hour is None else f" at {options.price_per_hour:g} an hour each"
+    return f"{price} on the {nodes} node(s) there now{at}"
 
 
 def _resources(

@@ -26,6 +26,8 @@ class Progress:
         total: number of trials.
         explored: settings that tell the trials apart.
         clock: seconds, for the time left.
+        price_of: what so many seconds of the machines cost, in words; told once, when the first trial has been
+            measured. None to tell of no such estimate.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Progress:
         total: int,
         explored: list[str],
         clock: Callable[[], float] = time.monotonic,
+        price_of: Callable[[float], str] | None = None,
     ):
         self.screen = screen
         self.total = total
         self.explored = explored
         self.clock = clock
+        self._price_of = price_of
         self._began: float | None = None
         self._ran = 0
         self._begun: set[str] = set()
@@ -61,6 +65,9 @@ class Progress:
         # A live table shows what runs and the best; what went wrong stays on the screen above it.
         if trial.status in ENDED:
             self.screen.line(self._line(trial, ledger), in_table=trial.status != "FAILED")
+        if trial.status == "FINISHED" and self._ran and self._price_of is not None:
+            self._estimate(trial, ledger, self._price_of)
+            self._price_of = None
 
     def network_started(self, key: str, title: str, config: PretrainedConfig | FrontendConfig) -> None:
         """The training of a network that trials need has begun."""
@@ -83,6 +90,15 @@ class Progress:
         if self.screen.has_table:
             self.screen.row(key, row)
             self.screen.totals(self._totals_of(ledger))
+
+    def _estimate(self, first: TrialRecord, ledger: Ledger, price_of: Callable[[float], str]) -> None:
+        """Tell how long the search will take, from the first trial that was measured and how many run beside it."""
+        left = self.total - _ended(ledger)
+        if left > 0:
+            seconds = first.metrics["seconds"] * left / (len(ledger.running) + 1)
+            self.screen.line(
+                f"By the first trial, the other {left} take about {_duration(seconds)}{price_of(seconds)}."
+            )
 
     def _line(self, trial: TrialRecord, ledger: Ledger) -> str:
         name = describe_point(trial.config, self.explored)

@@ -272,3 +272,20 @@ def test_rows_are_written_at_most_once_a_second_and_the_last_ones_count(tmp_path
     told = [json.loads(line) for line in log.getvalue().splitlines()]
     epochs = [one["value"]["last"]["epoch"] for one in told if one["dfd-tune"] == "row"]
     assert epochs == [0.0, 4.0, 8.0, 9.0]
+
+
+def test_the_first_trial_measured_tells_once_how_long_the_others_take_and_what_that_costs(tmp_path):
+    clock = Clock()
+    _, ledger, console = watched(tmp_path, clock, total=9)
+    ledger.watch = Progress(
+        Terminal(console), 9, ["lambda_"], clock, price_of=lambda seconds: f" for {seconds / 3600 * 90:g} shells"
+    )
+    reused, first, second, third = (digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0, 5.0))
+    ledger.finished(reused, result_of(reused))
+    for config in (first, second, third):
+        start(ledger, config)
+    ledger.finished(first, result_of(first))
+    ledger.finished(second, result_of(second))
+    # 7 of 9 are left after the first that ran took 10 s, and 3 ran at once: 7 * 10 / 3 s.
+    told = [line for line in lines(console) if line.startswith("By the first trial")]
+    assert told == ["By the first trial, the other 7 take about 23 s for 0.583333 shells."]
