@@ -27,7 +27,7 @@ from typing import Any
 
 from dfd_tune.digest import digest_json
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.locks import HeldError, NoLocksError, holding, is_held
+from dfd_tune.locks import HeldError, NoLocksError, holding
 from dfd_tune.store import MANIFEST_FILE, Copies, Store, is_passing, manifest_of, read_json, sound, whole, write_json
 
 NOTE_FILE = "copy.json"
@@ -94,9 +94,10 @@ def check_copies(copies: Copies) -> None:
         raise UserError(f"The folder for each node's copies is '{copies.root}', but must be an absolute path.")
     try:
         (root / _LOCKS).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            is_held(_room_lock(root))
-        return
+        with tempfile.TemporaryFile(dir=root), holding(_room_lock(root), patience=0):
+            return
+    except HeldError:
+        return  # by somebody who copies
     except NoLocksError:
         problem = "it has no file locks"
     except OSError as error:
@@ -166,7 +167,7 @@ def _make_room(root: Path, budget: int | None, need: int, source: Path) -> None:
             if lacking() <= 0:
                 return
             with contextlib.suppress(HeldError), holding(_lock_of(copy), patience=0):
-                shutil.rmtree(copy)
+                shutil.rmtree(copy, ignore_errors=True)
                 del sizes[copy]
     if lacking() > 0:
         raise OSError(errno.ENOSPC, f"no room for a copy of '{source}' of {need / 1e6:.1f} MB", str(root))

@@ -9,9 +9,10 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from dfd_tune.errors import UserError
-from dfd_tune.search.jobs import Job, Placed
+from dfd_tune.search.jobs import Job, Kind, Placed
 
 TRIAL_MEMORY_BYTES = 1_500_000_000
 """What a job's process is reckoned to take; bounds how many run at once where cores are many and memory is not."""
@@ -80,46 +81,41 @@ class Cluster:
         self._asked: list[dict[str, float]] = []
         self._seen_at: float | None = None
         self._nodes: tuple[Node, ...] = ()
+        self._most_cpus = 0.0
+        """Of a node."""
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that are alive."""
         now = self._clock()
         if self._seen_at is None or now - self._seen_at >= LOOK_SECONDS:
             self._nodes, self._seen_at = tuple(self._look()), now
+            self._most_cpus = max((node.cpus for node in self._nodes), default=0.0)
         return self._nodes
 
     def has_room(self, job: Job, running: Iterable[Placed], avoid: Collection[str]) -> bool:
         """Whether all workers of `job` fit beside what runs, first fit, off the nodes to avoid."""
         free = {node.id: [node.cpus, node.gpus, max(node.memory, TRIAL_MEMORY_BYTES)] for node in self.nodes()}
+        wanted = cache(self._wanted)  # asked a thousand times where a thousand jobs run
         # What is known to be somewhere is there; only then is the rest fitted in.
         for placed in sorted(running, key=lambda placed: placed.node is None):
             here = [placed.node] if placed.node in free else [node for node in free if node not in placed.avoid]
             for _ in range(placed.job.workers):
-                self._take(placed.job, free, here)
+                _take(wanted(placed.job.kind), free, here)
         usable = [node for node in free if node not in avoid]
-        return all(self._take(job, free, usable) for _ in range(job.workers))
+        return all(_take(wanted(job.kind), free, usable) for _ in range(job.workers))
 
-    def _take(self, job: Job, free: dict[str, list[float]], nodes: Iterable[str | None]) -> bool:
-        wanted = self._wanted(job)
-        for node in nodes:
-            room = free[node or ""]
-            if all(have + TOLERANCE >= want for have, want in zip(room, wanted, strict=True)):
-                room[:] = [have - want for have, want in zip(room, wanted, strict=True)]
-                return True
-        return False
-
-    def _wanted(self, job: Job) -> tuple[float, float, float]:
-        largest = max((node.cpus for node in self.nodes()), default=0.0)
+    def _wanted(self, kind: Kind) -> tuple[float, float, float]:
+        self.nodes()
         # Threads are frozen, the CPUs held for them are not: a search goes on on a smaller machine.
         return (
-            min(self.resources.worker_cpus(job.kind), max(largest, self.resources.cpus)),
+            min(self.resources.worker_cpus(kind), max(self._most_cpus, self.resources.cpus)),
             self.resources.gpus,
-            (TRIAL_MEMORY_BYTES),
+            TRIAL_MEMORY_BYTES,
         )
 
     def bundle(self, job: Job) -> dict[str, float]:
         """What one worker of a job asks Ray for."""
-        cpus, gpus, _ = self._wanted(job)
+        cpus, gpus, _ = self._wanted(job.kind)
         return {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
 
     def ask_for(self, jobs: Sequence[Job]) -> None:
@@ -135,6 +131,16 @@ class Cluster:
     def gone(self, node: str) -> bool:
         """Whether a node is no longer there."""
         return all(known.id != node for known in self.nodes())
+
+
+def _take(wanted: tuple[float, float, float], free: dict[str, list[float]], nodes: Iterable[str | None]) -> bool:
+    """Take what a worker wants (CPUs, GPUs, bytes) from the first of the nodes that has it free."""
+    for node in nodes:
+        room = free[node or ""]
+        if all(have + TOLERANCE >= want for have, want in zip(room, wanted, strict=True)):
+            room[:] = [have - want for have, want in zip(room, wanted, strict=True)]
+            return True
+    return False
 
 
 def ray_nodes() -> list[Node]:

@@ -293,14 +293,14 @@ def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
 
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
-    files, report = conclude(ledger, plan)
+    conclude(ledger, plan)
     trials = ledger.in_order()
     if tracker.waiting > MANY_RUNS:
         say(f"MLflow has {tracker.waiting} runs still to take.")
     complaints = tracker.sync(ledger.search, trials)
     model = None
     try:
-        model = register(ledger, tracker, files, report)
+        model = register(ledger, tracker)
     except UserError as error:
         complaints += error.problems
     complaints += [line for line in tracker.close() if line not in complaints]
@@ -371,6 +371,7 @@ def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> Sear
         protocol=request.protocol,
         request=request_as_json(request),
         options=asdict(replace(options, mlflow_uri=address)) | {"mlflow_password": tracker.has_password},
+        home=tracker.home,
         mlflow=address,
     )
 
