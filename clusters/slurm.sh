@@ -9,7 +9,7 @@
 # Needed is a folder that all nodes can write (the store), and in it or elsewhere on shared disks an environment with this
 # very version: python3.11 -m venv VENV; VENV/bin/pip install 'dfd-tune==0.1.0' 'ray[default]==2.60.0'
 #
-# Signals and codes were tried without Slurm; it has not been run by a real one.
+# Tried with Slurm 22.05 on two nodes of one machine, without GPUs.
 
 #SBATCH --job-name=dfd-tune
 #SBATCH --nodes=4
@@ -19,7 +19,7 @@
 #SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
 #SBATCH --mem=0
-# Ten minutes before the end, the script below gets USR1.
+# Ten minutes before the end, or up to one more, the script below gets USR1.
 #SBATCH --signal=B:USR1@600
 #SBATCH --requeue
 #SBATCH --open-mode=append

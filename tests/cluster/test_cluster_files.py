@@ -119,6 +119,30 @@ def test_nothing_is_open_and_lost_nodes_are_soon_told(shipped, name):
     assert "system-config" not in "".join(cluster.config["worker_start_ray_commands"])  # Ray refuses it there
 
 
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_the_commands_are_bash_and_setting_up_twice_changes_nothing(shipped, name, home):
+    config = shipped(name).config
+    commands = [command for key, value in config.items() if key.endswith("_commands") for command in value]
+    assert len(commands) >= 6
+    for command in commands:
+        assert "\n" not in command
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+    (path,) = (command for command in config["setup_commands"] if ".bashrc" in command)
+    for _ in range(2):
+        subprocess.run(["bash", "-c", path], check=True)
+    assert (home / ".bashrc").read_text() == 'export PATH="$HOME/dfd-tune-env/bin:$PATH"\n'
+
+
+def test_the_page_on_clusters_knows_every_file_and_its_placeholders():
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    assert all(f"dfd-tune cluster example {name}" in page for name in SHIPPED)
+    assert set(PLACEHOLDER.findall(page)) <= set(PLACEHOLDER.findall("".join(map(text_of, SHIPPED))))
+    for name in ("aws", "gcp"):
+        assert all(
+            placeholder in page for placeholder in PLACEHOLDER.findall(text_of(name)) if placeholder != "FILL_IN_"
+        )
+
+
 def test_no_file_opens_a_port_to_the_world():
     for name in SHIPPED:
         assert "0.0.0.0" not in text_of(name)
