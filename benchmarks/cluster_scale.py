@@ -346,7 +346,7 @@ def node_rows(counts: Sequence[int], sleep: Sleep, waves: int) -> Iterator[dict[
 def stub_rows(counts: Sequence[int], pauses: Sequence[float], epochs: int, window: float) -> Iterator[dict[str, Any]]:
     """Rows of the second part; as many trials as would begin in `window` seconds, beside a first one in each slot."""
     for slots, seconds in itertools.product(counts, pauses):
-        trials = slots + int(slots * max(1.0, window / seconds))
+        trials = slots + max(slots // 4, int(slots * window / seconds))
         figures = row(slots, trials, Sleep(seconds, epochs), stubs=True)
         yield {"nodes": f"{slots // NODE_SLOTS} stubs"} | figures
 

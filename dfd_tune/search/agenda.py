@@ -88,6 +88,8 @@ class Agenda:
         self._past: dict[JobId, _Past] = {}
         self._bad_nodes: Counter[str] = Counter()
         self.left_out: set[str] = set()
+        self.changes = 0
+        """Counts what may bring about that another job can begin; so may a look at the nodes."""
         self.stopping = False
         """Set to propose nothing more; what runs is waited for."""
         self._points = points
@@ -161,6 +163,7 @@ class Agenda:
 
     def started(self, job: JobId, node: str) -> None:
         """An attempt runs on a node."""
+        self.changes += 1
         self._where[job] = node
 
     def succeeded(self, job: Job, value: float | None = None) -> None:
@@ -250,6 +253,7 @@ class Agenda:
             self._ready.append(waiting)
 
     def _close(self, job: JobId) -> None:
+        self.changes += 1
         self._running.pop(job, None)
 
     def _give_up(self, job: Job, failure: Failure) -> None:

@@ -147,6 +147,8 @@ class AgendaSearcher(Searcher):
         self._books = books
         self._clock = clock
         self._ticked = float("-inf")
+        self._no_room: tuple[int, object] | None = None
+        """How things stood when there was last nothing to begin."""
         self.finished = False
         """Whether nothing runs any more, nor is anything left."""
 
@@ -157,9 +159,13 @@ class AgendaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job's attempt as a point; None to be asked again, or that the search is finished."""
         self.tick()
+        nodes = self._cluster.nodes()  # another object once they were looked at again
+        if self._no_room is not None and self._no_room[0] == self._agenda.changes and self._no_room[1] is nodes:
+            return None
         attempt = self._agenda.next(self._cluster)
         if attempt is not None:
             return {"attempt": attempt, "bundle": self._bundle(attempt)}
+        self._no_room = (self._agenda.changes, nodes) if self._agenda.running else None
         self.finished = self._agenda.finished()
         return Searcher.FINISHED if self.finished else None
 
