@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfd_tune.digest import DIGITS
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.tracking.dataset import dataset_input
 from dfd_tune.tracking.experiments import SEARCH_TAG
@@ -350,11 +351,11 @@ def _start(trial: TrialRecord, now_ms: int) -> int:
 
 
 def _digest_of(files: Mapping[str, Path]) -> str:
-    """Of paths and contents."""
+    """Of paths and contents, in 16 hexadecimal digits."""
     running = hashlib.sha256()
     for name, file in sorted(files.items()):
         running.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return running.hexdigest()
+    return running.hexdigest()[:DIGITS]
 
 
 def _changed(metrics: Mapping[str, float], known: _Known) -> dict[str, float]:

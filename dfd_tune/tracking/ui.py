@@ -36,7 +36,7 @@ from dfd_tune.tracking.connection import (
 from dfd_tune.tracking.experiments import find_experiment, home_of
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.runs import KIND_TAG
-from dfd_tune.tracking.view import METRIC, runs_url, show_view
+from dfd_tune.tracking.view import METRIC, TRAINING, run_url, runs_url, show_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +54,7 @@ def compare_url(base_url: str, experiment_id: str, run_ids: Sequence[str]) -> st
     """The page of an MLflow server that compares runs of one experiment."""
     runs = quote(json.dumps(list(run_ids), separators=(",", ":")))
     experiments = quote(json.dumps([experiment_id]))
-    return f"{base_url.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base_url.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 
 
 def serve_ui(
@@ -232,7 +232,7 @@ def _say_pages(
         ids = [run.info.run_id for run in trials]
         say(f"Its trials side by side: {compare_url(str(address), number, ids)}")
     for run in summaries:
-        say(f"Its report and best student: {address}/#/experiments/{number}/runs/{run.info.run_id}")
+        say(f"Its report and best student: {run_url(str(address), number, run.info.run_id)}")
 
 
 def _last_lines(log: Path, address: Address) -> str:

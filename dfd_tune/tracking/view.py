@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 METRIC = "val_accuracy"
 VIEW = "dfd-tune"
 """By which an address names the view."""
+TRAINING = "workflowType=machine_learning"
+"""Has a page open in that half of MLflow that is about training; the other one is about agents."""
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 _NAME = "Trials by accuracy"
 """How MLflow's menu of views calls it."""
@@ -62,7 +63,10 @@ def show_view(client: MlflowClient, experiment: Experiment, explored: Iterable[s
 
 def runs_url(base_url: str, experiment_id: str, *, view: bool = True) -> str:
     """The page of an experiment's runs, in our view where the experiment has it."""
-    asked = {"viewStateShareKey": VIEW} if view else {}
-    # MLflow's other half is about agents, and has no columns.
-    query = urlencode(asked | {"workflowType": "machine_learning"})
-    return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+    asked = f"viewStateShareKey={VIEW}&" if view else ""
+    return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs?{asked}{TRAINING}"
+
+
+def run_url(base_url: str, experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
