@@ -31,6 +31,8 @@ SEARCH, STORE, VERB = "dfd_tune_search", "dfd_tune_store", "dfd_tune_verb"
 STOP_SECONDS = 30
 """How long Ray waits between SIGTERM and SIGKILL of a job. By default it is 3 s; books take up to 8 s to be closed, and
 checkpoints of what runs longer."""
+AGENT_SECONDS = 60.0
+"""How long a head that has just started may take until it takes jobs."""
 SILENCE_SECONDS = 120.0
 """A cluster that does not answer for so long is given up on."""
 POLL_SECONDS = 0.5
@@ -91,18 +93,23 @@ class Jobs:
         Raises:
             UserError: the cluster refuses, or can't be reached.
         """
-        with self._as_sentences():
-            return str(
-                self._client.submit_job(
-                    entrypoint=ENTRYPOINT,
-                    runtime_env={
-                        "working_dir": str(package.order),
-                        "py_modules": [str(module) for module in package.modules],
-                        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
-                    },
-                    metadata=metadata,
-                )
-            )
+        environment = {
+            "working_dir": str(package.order),
+            "py_modules": [str(module) for module in package.modules],
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+        }
+        deadline = self._clock() + AGENT_SECONDS
+        while True:
+            try:
+                with self._as_sentences():
+                    return str(
+                        self._client.submit_job(entrypoint=ENTRYPOINT, runtime_env=environment, metadata=metadata)
+                    )
+            except UserError as error:
+                # The port of a cluster that has just started opens before there is somebody to start a job.
+                if "No available agent" not in str(error) or self._clock() > deadline:
+                    raise
+                time.sleep(1)
 
     def of_search(self, name: str) -> list[JobDetails]:
         """The launches of a search that this cluster knows, the latest one last."""

@@ -68,7 +68,9 @@ def local_cluster(
     port, dashboard = _free_port(), _free_port()
     more, environment = [f"--include-dashboard={job_port}"], dict(environment)
     if job_port:
-        more += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        # Jobs are started by an agent, whose usual port another cluster of this machine may have.
+        agent = [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}"]
+        more += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", *agent]
     if worker_types is not None:
         config = folder / "autoscaler.json"
         config.write_text(json.dumps(_autoscaler(port, cpus, worker_types)))
