@@ -5,7 +5,6 @@ Not for: sending it (send.py).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
 from dfd_tune.store import Store
 
@@ -41,13 +41,13 @@ def adopt(store: Store, incoming: Mapping[str, Any] | None) -> None:
         if incoming["pieces"]:
             _put_together(place, incoming["pieces"], incoming["files"])
         _refuse_damage(place, incoming["files"])
-        for entry in sorted({_entry_of(file["path"]) for file in incoming["files"]}):
+        for entry in sorted({entry_of(file["path"]) for file in incoming["files"]}):
             _take_in(store, place / entry, entry)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _entry_of(path: str) -> str:
+def entry_of(path: str) -> str:
     """KIND/KEY of a file's path in a store; what lies in a kind's folder itself is an entry of its own."""
     return "/".join(path.split("/")[:2])
 
@@ -107,10 +107,5 @@ def _found(name: str) -> Path:
 def _refuse_damage(place: Path, files: Sequence[Mapping[str, Any]]) -> None:
     for file in files:
         path = place / file["path"]
-        if not path.is_file() or path.stat().st_size != file["bytes"] or _digest(path) != file["sha256"]:
+        if not path.is_file() or path.stat().st_size != file["bytes"] or sha256_of(path) != file["sha256"]:
             raise UserError(f"'{file['path']}' did not arrive as it was sent; launch again.")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dfd_tune.cluster.commands import Errand, errand
 from dfd_tune.cluster.fetch import fetch
+from dfd_tune.cluster.incoming import entry_of
 from dfd_tune.cluster.jobs import Jobs, Told
 from dfd_tune.cluster.package import MLFLOW_URI, credentials_here
 from dfd_tune.cluster.probe import NodeFacts, problems_of
@@ -143,8 +144,8 @@ def launch_there(
         _ensure_up(target, log, screen.line, until_submitted)
         with errand(target, name, log) as out:
             _refuse_running(out.jobs, target, name)
-            has = _probe(out, submission, plan, sorted({_entry_of(file) for file in files}), screen)
-            missing = [file for file in files if _entry_of(file) not in has]
+            has = _probe(out, submission, plan, sorted({entry_of(file.path) for file in files}), screen)
+            missing = [file for file in files if entry_of(file.path) not in has]
             incoming, modules = _sent(out, missing, store, log, screen)
             job = _submit(out, submission, prepared, incoming, modules)
             remember(store, name, target, job)
@@ -345,7 +346,3 @@ def _down_after(submission: Submission, log: Path, say: Callable[[str], None]) -
     finally:
         if submission.down_after and submission.target.cluster is not None:
             down(submission.target.cluster, log, say)
-
-
-def _entry_of(file: SentFile) -> str:
-    return "/".join(file.path.split("/")[:2])

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.cluster.incoming import INCOMING, PIECE_FILE
+from dfd_tune.cluster.incoming import INCOMING, PIECE_FILE, entry_of
+from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
 from dfd_tune.store import MANIFEST_FILE, Store
 
@@ -42,7 +43,7 @@ def files_to_send(store: Store, entries: Iterable[str]) -> list[SentFile]:
         for file in [place] if place.is_file() else sorted(place.rglob("*")):
             if file.is_file() and file.name != MANIFEST_FILE:
                 name = file.relative_to(store.root).as_posix()
-                found.append(SentFile(name, file.stat().st_size, _digest(file)))
+                found.append(SentFile(name, file.stat().st_size, sha256_of(file)))
     return found
 
 
@@ -76,7 +77,7 @@ def send_over_ssh(
         cluster_store: where it goes.
     """
     token = uuid.uuid4().hex
-    for entry in sorted({"/".join(file.path.split("/")[:2]) for file in files}):
+    for entry in sorted({entry_of(file.path) for file in files}):
         copy(store.path(*entry.split("/")), f"{cluster_store}/{INCOMING}/{token}/{entry}")
     return {"token": token, "pieces": [], "files": [asdict(file) for file in files]}
 
@@ -117,8 +118,3 @@ def _parts(store: Store, files: Sequence[SentFile], size: int) -> Iterator[bytes
                     held.clear()
     if held:
         yield bytes(held)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
