@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
 import time
@@ -102,14 +103,9 @@ def _launch(order: Order, screen: JsonLines) -> int:
 
 
 def _command(order: Order, screen: JsonLines) -> int:
-    from dfd_tune.cli import main as command_line
-
     screen.tell("begin", True)
-    sys.argv = ["dfd-tune", *order["arguments"], "--store", order["store"]]
-    try:
-        command_line()
-    except SystemExit as end:
-        screen.tell("exit", end.code)
+    command = [sys.executable, "-m", "dfd_tune.cli", *order["arguments"], "--store", order["store"]]
+    screen.tell("exit", subprocess.run(command, stderr=subprocess.STDOUT, check=False).returncode)
     return 0
 
 
