@@ -19,7 +19,12 @@ import dfd_tune
 from dfd_tune.errors import UserError
 from dfd_tune.space import shipped_spaces
 
-ENTRYPOINT = "python -m dfd_tune.cluster.remote"
+ENTRYPOINT = (
+    r"python=$(sed -n 's|^[^/]*\(/.*\)/lib[0-9]*/python[^/]*/[a-z]*-packages/ray/_raylet\.so$|\1/bin/python3|p' "
+    r'/proc/$PPID/maps | head -n 1); [ -x "$python" ] || python=python; exec "$python" -m dfd_tune.cluster.remote'
+)
+"""What the head's shell runs. `python` there may be another one than Ray's own, if Ray was started by its whole path;
+the process that starts the shell is Ray's, and what it has loaded tells where that one's Python is."""
 ORDER_FILE, CREDENTIALS_FILE = "order.json", "credentials.json"
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 """Environment variables that go along; others stay here."""
