@@ -159,6 +159,7 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
     from dfd_tune.search.runtime import RayRuntime
+    from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
 
     store, request, plan = new_store(folder, sampler, points)
@@ -178,7 +179,7 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
         from dfd_tune.search.driver import run
 
         began = time.perf_counter()
-        progress = Progress(Console(file=io.StringIO()), points, list(request.explore))
+        progress = Progress(Terminal(Console(file=io.StringIO())), points, list(request.explore))
         ledger = Ledger(store, record, [], SilentTracker(), digest, progress)  # type: ignore[arg-type]
         resources = Resources("cpu", 1.0, 0.0, 1.0)
         cluster = Cluster(resources, ray_nodes)
@@ -200,9 +201,7 @@ def search_record(plan: Any) -> Any:
     """The search's own record, as a launch makes it."""
     from dfd_tune.search import launch
 
-    options = launch.LaunchOptions(
-        name="scale", mlflow_uri=None, cpus_per_worker=None, gpus_per_worker=None, bank_budget=0
-    )
+    options = launch.LaunchOptions(name="scale", bank_budget=0)
     return launch._search_record(plan, options, SilentTracker())  # type: ignore[arg-type]
 
 
@@ -315,14 +314,13 @@ def relaunch(store: Any, request: Any) -> None:
     from rich.console import Console
 
     from dfd_tune.search import launch
+    from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
 
-    options = launch.LaunchOptions(
-        name="scale", mlflow_uri=None, cpus_per_worker=None, gpus_per_worker=None, bank_budget=0
-    )
+    options = launch.LaunchOptions(name="scale", bank_budget=0)
     said = io.StringIO()
     with mock.patch.object(launch, "open_tracker", return_value=SilentTracker()), mock.patch.object(launch, "_end"):
-        launch.launch(request, store, options, Console(file=said, width=200), Signals())
+        launch.launch(request, store, options, Terminal(Console(file=said, width=200)), Signals())
     assert "finished already" in said.getvalue(), said.getvalue()
 
 

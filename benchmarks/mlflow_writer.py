@@ -74,7 +74,7 @@ def server(store: Store) -> Iterator[str]:
 def written(store: Store, uri: str | None, trials: int, epochs: int, every_epoch: bool) -> dict[str, float]:
     """Write all trials, and once more, as a relaunch does; seconds of each and of the caller's longest wait."""
     tracker = open_tracker(store, uri)
-    tracker.experiment_id(SEARCH.search)
+    tracker.experiment_id(SEARCH)
     begin, longest = time.perf_counter(), 0.0
     for number in range(trials):
         for epoch in range(epochs + 1):
@@ -89,7 +89,7 @@ def written(store: Store, uri: str | None, trials: int, epochs: int, every_epoch
     begin = time.perf_counter()
     relaunched = open_tracker(store, uri)
     problems += relaunched.sync(SEARCH, [trial(number, epochs, "FINISHED") for number in range(trials)])
-    assert len(relaunched.runs(SEARCH.search)) == trials
+    assert len(relaunched.runs(SEARCH)) == trials
     problems += relaunched.close()
     assert problems == [], problems
     return {"seconds": seconds, "relaunch_seconds": time.perf_counter() - begin, "longest_wait_seconds": longest}

@@ -1,6 +1,6 @@
 """Content digests: the names under which results are found again.
 
-Not for: security. A digest names content; it is cut to 16 hexadecimal digits (64 bits).
+Not for: security. A digest that names content is cut to 16 hexadecimal digits (64 bits).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,3 +30,9 @@ def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
         running.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         running.update(array.reshape(-1).view(np.uint8).data)
     return running.hexdigest()[:DIGITS]
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content, whole, in hexadecimal digits; for manifests."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

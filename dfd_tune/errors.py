@@ -45,9 +45,9 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     return f"Unknown {what} '{name}'.{hint}{listing}"
 
 
-def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be; None if nothing is near."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that `name` was probably meant to be; None if nothing is so near, from 0 to 1 for the same."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,18 +36,24 @@ SILENT_SECONDS = 60.0
 class State:
     """Whether a search runs. Times are seconds since 1970 by the clock of the host that ran it."""
 
-    kind: Literal["running", "interrupted", "ended", "never"]
-    """interrupted: its process died without a word."""
+    kind: Literal["running", "interrupted", "ended", "never", "elsewhere"]
+    """interrupted: its process died without a word. elsewhere: it ran on in another store when it was brought here."""
     how: How | None = None
     """How it ended: all was done, it was stopped, or by an error."""
     since: float | None = None
-    """When it began, was last heard of, or ended; None if that is not known."""
+    """When it began, was last heard of, was brought here, or ended; None if that is not known."""
     process: Process | None = None
     """Who runs it or ran it last."""
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> State:
+        """What `as_json` gave `value` for."""
+        process = value["process"]
+        return cls(**{**value, "process": None if process is None else Process(**process)})
 
     def __str__(self) -> str:
         who = "" if self.process is None else f" ({self.process})"
@@ -56,6 +62,8 @@ class State:
             return f"RUNNING{' since' if at else ''}{at}{who}"
         if self.kind == "interrupted":
             return f"INTERRUPTED, last heard of{at}{who}"
+        if self.kind == "elsewhere":
+            return f"RUNNING elsewhere when it was brought here{at}{who}"
         if self.kind == "never":
             return "not running; nothing is known of a launch"
         words = {"finished": "finished", "stopped": "stopped", "failed": "ended by an error", None: "ended"}
@@ -153,6 +161,8 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
             break
     if run is None:
         return State("never")
+    if run.fetched is not None:
+        return State("elsewhere", None, run.fetched, run.process)
     if run.ended is None:
         return State("interrupted", None, run.heartbeat, run.process)
     return State("ended", run.how, run.ended, run.process)
@@ -160,11 +170,19 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
 
 def as_they_are(trials: Sequence[TrialRecord], state: State) -> list[TrialRecord]:
     """The trials with the truth about those whose record says RUNNING where nobody runs the search: INTERRUPTED."""
-    if state.kind == "running":
+    if state.kind in ("running", "elsewhere"):
         return list(trials)
     return [
         dataclasses.replace(trial, status="INTERRUPTED") if trial.status == "RUNNING" else trial for trial in trials
     ]
+
+
+def note_running_elsewhere(store: Store, name: str, *, clock: Clock = time.time) -> None:
+    """Of a search that was just brought here from another store, where it runs on."""
+    file = _run_file(store, name)
+    run = _read(file)
+    if run is not None:
+        write_json(file, dataclasses.replace(run, fetched=clock()).as_json())
 
 
 def ask_to_stop(store: Store, name: str) -> None:
@@ -197,6 +215,8 @@ class _Run:
     heartbeat: float
     ended: float | None = None
     how: How | None = None
+    fetched: float | None = None
+    """When the search was brought here from another store, where it ran on."""
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -212,6 +232,7 @@ class _Run:
             "heartbeat": self.heartbeat,
             "ended": self.ended,
             "how": self.how,
+            "fetched": self.fetched,
         }
 
 
@@ -221,7 +242,7 @@ def _read(file: Path) -> _Run | None:
         if value is None:
             return None
         process = Process(value["host"], value["pid"], value["user"], value["process_started"])
-        return _Run(process, value["started"], value["heartbeat"], value["ended"], value["how"])
+        return _Run(process, value["started"], value["heartbeat"], value["ended"], value["how"], value["fetched"])
     except (OSError, ValueError, KeyError, AssertionError):
         return None
 

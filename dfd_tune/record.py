@@ -59,6 +59,11 @@ class TrialRecord:
     device: str | None = None
     attempts: int = 0
     """How often it was begun, over all launches of the search."""
+    started: float | None = None
+    """When its first attempt began, in seconds since 1970 by the clock of who ran the search; None if it was not begun
+    in this search, as a trial whose result another one left."""
+    ended: float | None = None
+    """Likewise, when it was recorded as FINISHED, FAILED or KILLED."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +181,9 @@ class SearchRecord:
     """The request as it was first launched (settings.request_as_json), for `resume`."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options of that launch, without a password."""
+    home: str | None = None
+    """Identity of the store in which it was planned; a copy of the search in another store keeps it, and is found in
+    MLflow by it."""
     mlflow: str | None = None
     """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
     store's own database."""

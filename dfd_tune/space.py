@@ -22,18 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
-
 from dfd_tune.config import DatasetConfig, TrialConfig
-from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
+from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import broken_rule, coerce, settings_of, share_of_side
+from dfd_tune.yaml_file import YamlFile, read_yaml
 
 Sampler = Literal["grid", "random", "tpe"]
 Protocol = Literal["validation", "paper"]
 Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
-DEPTH = 3
-"""A space is a mapping of mappings of ranges."""
 ROUNDING = 1e-8
 """By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
 SEARCH_WIDE = ("augment_seed", "workers", "precision")
@@ -139,10 +136,10 @@ def read_space(name: str) -> SearchSpace:
     """
     shipped = shipped_spaces()
     if name in shipped:
-        return _read_file(shipped[name])
+        return _space_from(read_yaml(shipped[name], "space"))
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
-        return _read_file(path)
+        return _space_from(read_yaml(path, "space"))
     raise UserError(unknown_name("space", name, shipped) + " Or give the path of a .yaml file.")
 
 
@@ -235,51 +232,14 @@ def _parse_range(name: str, value: dict[str, Any], sampler: str | None) -> tuple
     return (None if problems else Range(low, high, log, step)), problems
 
 
-def _read_file(path: Path) -> SearchSpace:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The space '{path}' can't be read ({cause_of(error)}); name a .yaml file.") from None
-    try:
-        content = yaml.safe_load(text)
-        lines = _lines_of_keys(yaml.compose(text, yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise UserError(f"{path}{where}: this is no YAML: {reason}.") from None
-    except RecursionError:
-        raise UserError(f"{path}: this is nested too deeply for a space.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2024-13-45
-        raise UserError(f"{path}: this is no YAML: {cause_of(error)}.") from None
-    return _space_from(path, content, lines)
-
-
-def _lines_of_keys(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line numbers, from 1, of the keys of nested mappings. A key given twice is refused.
-
-    Looks no deeper than a space goes, as a mapping may hold itself.
-    """
-    lines: dict[tuple[str, ...], int] = {}
-    if not isinstance(node, yaml.MappingNode) or len(prefix) > DEPTH:
-        return lines
-    for key, value in node.value:
-        place = (*prefix, str(key.value))
-        if place in lines:
-            raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark)
-        lines[place] = key.start_mark.line + 1
-        lines |= _lines_of_keys(value, place)
-    return lines
-
-
-def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) -> SearchSpace:
+def _space_from(file: YamlFile) -> SearchSpace:
+    content = file.content
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a space is a mapping with the key `explore`; this file holds none.")
+        raise UserError(f"{file.path}: a space is a mapping with the key `explore`; this file holds none.")
     problems: list[str] = []
 
     def say(problem: str, *place: str) -> None:
-        line = lines.get(place)
-        problems.append(f"{path}{f', line {line}' if line else ''}: {problem}")
+        problems.append(file.say(problem, *place))
 
     known = ("description", "sampler", "trials", "explore", "only", "protocol", "settings")
     for key in content:
@@ -319,7 +279,8 @@ def _space_from(path: Path, content: Any, lines: Mapping[tuple[str, ...], int]) 
     raise_all(problems)
     # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
     name, description = (
-        text.encode("utf-8", "replace").decode("utf-8") for text in (path.stem, str(content.get("description", "")))
+        text.encode("utf-8", "replace").decode("utf-8")
+        for text in (file.path.stem, str(content.get("description", "")))
     )
     return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol)
 

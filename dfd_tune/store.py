@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding
 
@@ -207,7 +208,7 @@ def write_manifest(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path != folder / MANIFEST_FILE:
             name = path.relative_to(folder).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         _sync(path)
     write_json(folder / MANIFEST_FILE, {"files": files})
     _sync(folder / MANIFEST_FILE)
@@ -237,7 +238,7 @@ def sound(folder: Path) -> bool:
         return (
             files is not None
             and whole(folder)
-            and all(_digest(folder / name) == files[name]["sha256"] for name in files)
+            and all(sha256_of(folder / name) == files[name]["sha256"] for name in files)
         )
     except OSError as error:
         if is_passing(error):
@@ -304,11 +305,6 @@ def manifest_of(folder: Path) -> dict[str, dict[str, Any]] | None:
         return None
     found: dict[str, dict[str, Any]] = files
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int | None:

@@ -19,7 +19,7 @@ MODULES = {
 
 FLOORS = (
     ("errors", "digest", "signals", "machine"),
-    ("locks",),
+    ("locks", "yaml_file"),
     ("rules", "store"),
     ("copies",),
     ("config",),
@@ -30,19 +30,26 @@ FLOORS = (
     ("plan", "predict", "tracking", "liveness"),
     ("report",),
     ("search",),
+    ("cluster",),
     ("cli",),
 )
 """From the ground up: what stands on a floor may import its own floor and those below."""
 
 VOCABULARY = {
-    "space": {"config", "errors", "rules"},
+    "space": {"config", "errors", "rules", "yaml_file"},
     "settings": {"config", "errors", "rules", "space", "data", "data.sources"},
     "record": {"errors", "store"},
 }
 """What the words of a search are made of: none of how anything is trained."""
 
-OWNERS = {"mlflow": "tracking", "ray": "search", "optuna": "search", "click": "cli", "matplotlib": "report"}
-"""Packages that one part of the house alone may import."""
+OWNERS = {
+    "mlflow": {"tracking"},
+    "ray": {"search", "cluster"},
+    "optuna": {"search"},
+    "click": {"cli"},
+    "matplotlib": {"report"},
+}
+"""Packages that these parts of the house alone may import."""
 
 WITHOUT = """
 import importlib, sys
@@ -152,14 +159,14 @@ def test_parts_of_a_floor_do_not_import_in_circles():
                 assert not (other in parts[one] and one in parts[other]), f"{one} and {other} import each other"
 
 
-@pytest.mark.parametrize(("package", "owner"), OWNERS.items())
-def test_a_heavy_package_is_imported_by_its_owner_alone(package, owner):
+@pytest.mark.parametrize(("package", "owners"), OWNERS.items())
+def test_a_heavy_package_is_imported_by_its_owners_alone(package, owners):
     importers = {
         part_of(module)
         for module, file in MODULES.items()
         if any(name.partition(".")[0] == package for name in imports_of(file))
     }
-    assert importers == {owner}
+    assert importers == owners
 
 
 @pytest.mark.parametrize("module", [name for name, file in MODULES.items() if file.name != "__init__.py"])

@@ -9,12 +9,12 @@ import sys
 
 import click
 
-from dfd_tune.cli import datasets, launch, models, running, searches
+from dfd_tune.cli import cluster, datasets, launch, models, running, searches
 from dfd_tune.cli.group import cli
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
 
-for _module in (launch, running, searches, models, datasets):
+for _module in (launch, running, searches, cluster, models, datasets):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -5,8 +5,6 @@ Not for: what a launch does (search/launch.py), nor for looking at a search (sea
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
 import shlex
 import sys
@@ -15,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dfd_tune.cli.cluster import (
+    cluster_options,
+    launch_there,
+    launch_there_options,
+    refuse_without_cluster,
+    target_for,
+)
 from dfd_tune.cli.group import STORE_OPTION, FiniteRange, in_store
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.signals import STOPPED, Signals
 
 if TYPE_CHECKING:
-    from dfd_tune.record import SearchRecord
     from dfd_tune.search.launch import LaunchOptions, Outcome
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
@@ -93,6 +97,8 @@ RETRY_OPTION = click.option(
 )
 @RETRY_OPTION
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
+@cluster_options
+@launch_there_options
 def launch(
     space_name: str,
     dataset: str | None,
@@ -106,9 +112,15 @@ def launch(
     workers: int,
     trials: int | None,
     protocol: str | None,
+    cluster_file: str | None,
+    address: str | None,
+    cluster_store: str | None,
+    yes: bool,
+    no_follow: bool,
+    down_after: bool,
     **given: Any,
 ) -> None:
-    """Run a search, or what is left of it.
+    """Run a search, or what is left of it; with --cluster or --address, on a cluster.
 
     Teachers come first, then every trial; then the best student is tested, kept and registered. Launching the same
     search again, or `resume NAME`, continues it: what is finished is not run again. Settings, lowest first: defaults,
@@ -128,6 +140,11 @@ def launch(
 
     search = name or _default_name(request)
     options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
+    if cluster_file is not None or address is not None:
+        target = target_for(search, store_path, cluster_file, address, cluster_store)
+        launch_there(target, request, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
+        return
+    refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
     again = [*sys.argv[1:], *([] if name else ["--name", search])]
     _carry_out(request, store, options, store_path, again=shlex.join(_without_passwords(again)))
 
@@ -137,46 +154,43 @@ def launch(
 @STORE_OPTION
 @click.option("--mlflow-uri", default=None, help="MLflow's address, where it needs a password, which is not kept.")
 @RETRY_OPTION
-def resume(name: str, store_path: str, mlflow_uri: str | None, retry_failed: bool) -> None:
-    """Go on with the search NAME, as it was launched.
+@cluster_options
+@launch_there_options
+def resume(
+    name: str,
+    store_path: str,
+    mlflow_uri: str | None,
+    retry_failed: bool,
+    cluster_file: str | None,
+    address: str | None,
+    cluster_store: str | None,
+    yes: bool,
+    no_follow: bool,
+    down_after: bool,
+    **given: Any,
+) -> None:
+    """Go on with the search NAME, as it was launched; with --cluster or --address, on a cluster.
 
     Space, dataset, settings and options are those of its first launch, whatever has become of their files since.
     What is finished is not run again.
     """
+    if cluster_file is not None or address is not None:
+        target = target_for(name, store_path, cluster_file, address, cluster_store)
+        from dfd_tune.search.launch import LaunchOptions
+
+        options = LaunchOptions(name=name, mlflow_uri=mlflow_uri, retry_failed=retry_failed, **given)
+        launch_there(target, None, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
+        return
+    refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
     from dfd_tune.record import load_search
+    from dfd_tune.search.launch import recorded_options
     from dfd_tune.settings import request_from_json
     from dfd_tune.store import existing_store, open_store
 
     search = load_search(existing_store(store_path), name)
     request = request_from_json(search.request, search=name)
-    options = options_of(search, mlflow_uri=mlflow_uri, retry_failed=retry_failed)
+    options = recorded_options(search, mlflow_uri=mlflow_uri, retry_failed=retry_failed)
     _carry_out(request, open_store(store_path), options, store_path, again=f"resume {name}")
-
-
-def options_of(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
-    """The options that a search was launched with, from its record.
-
-    Args:
-        search: its record.
-        mlflow_uri: MLflow's address with its password; None for the recorded one, which has none.
-        retry_failed: of this launch alone.
-
-    Raises:
-        UserError: the recorded address of MLflow had a password.
-    """
-    from dfd_tune.search.launch import LaunchOptions
-
-    known = {field.name for field in dataclasses.fields(LaunchOptions)}
-    recorded = {name: value for name, value in search.options.items() if name in known}
-    address = mlflow_uri if mlflow_uri is not None else recorded.get("mlflow_uri")
-    if mlflow_uri is None and search.options.get("mlflow_password") and "MLFLOW_TRACKING_PASSWORD" not in os.environ:
-        raise UserError(
-            f"The search '{search.search}' is recorded in MLflow at '{address}', whose password is not kept; give the "
-            "whole address with --mlflow-uri."
-        )
-    return LaunchOptions(
-        **recorded | {"name": search.search, "mlflow_uri": address, "retry_failed": retry_failed},
-    )
 
 
 def _carry_out(request: Request, store: Store, options: LaunchOptions, store_path: str, *, again: str) -> None:
@@ -189,21 +203,23 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
 
     from dfd_tune.record import find_search
     from dfd_tune.search.launch import launch as run
+    from dfd_tune.search.screen import Terminal
 
     try:
         with Signals() as signals:
-            outcome = run(request, store, options, Console(), signals)
+            outcome = run(request, store, options, Terminal(Console()), signals)
     except KeyboardInterrupt:
         if find_search(store, options.name) is not None:
             again = in_store(f"resume {options.name}", store_path)
         click.echo(f"\nStopped. What is finished is kept; to go on: dfd-tune {again}", err=True)
         sys.exit(STOPPED)
-    _show_outcome(outcome, store_path, store.path("searches", options.name))
+    show_outcome(outcome, store_path, store.path("searches", options.name))
     if outcome.failed:
         sys.exit(1)
 
 
-def _show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
+def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
+    """Say what came of a search, and what to do with it."""
     name = outcome.search.search
     click.echo(f"\nReport: {folder / 'report' / 'report.html'}")
     click.echo(f"Tables and the best student: {folder}")

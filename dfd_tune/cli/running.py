@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dfd_tune.cli.cluster import cluster_options, logs_there, stop_there, target_for
 from dfd_tune.cli.group import STORE_OPTION, FiniteRange, in_store
 from dfd_tune.errors import UserError, unknown_name
 from dfd_tune.signals import STOPPED
@@ -31,6 +32,8 @@ def how_it_stands(state: State, name: str, store_path: str) -> str:
     line = f"Search '{name}': {state}"
     if state.kind == "running" or state.how == "finished":
         return f"{line}."
+    if state.kind == "elsewhere":
+        return f"{line}; to see what has come since: {in_store(f'dfd-tune fetch {name}', store_path)}"
     return f"{line}; to go on: {in_store(f'dfd-tune resume {name}', store_path)}"
 
 
@@ -44,12 +47,22 @@ def how_it_stands(state: State, name: str, store_path: str) -> str:
     show_default=True,
     help="Seconds to wait for its end; 0 only asks.",
 )
+@cluster_options
 @STORE_OPTION
-def stop(name: str, patience: float, store_path: str) -> None:
-    """End the search NAME gracefully, from any host that sees its store.
+def stop(
+    name: str,
+    patience: float,
+    cluster_file: str | None,
+    address: str | None,
+    cluster_store: str | None,
+    store_path: str,
+) -> None:
+    """End the search NAME gracefully, from any host that sees its store or, with --cluster or --address, from afar.
 
     It ends as by Ctrl-C: what is finished is kept. Exit code 1 if it has not ended within --wait.
     """
+    if cluster_file is not None or address is not None:
+        sys.exit(stop_there(target_for(name, store_path, cluster_file, address, cluster_store), name, patience))
     from dfd_tune.liveness import state_of
     from dfd_tune.record import load_search
     from dfd_tune.store import existing_store
@@ -96,13 +109,25 @@ def _asked_until_ended(store: Store, name: str, state: State, patience: float) -
 @click.argument("name")
 @click.argument("trial", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what is added, as long as the search runs.")
+@cluster_options
 @STORE_OPTION
-def logs(name: str, trial: str | None, follow: bool, store_path: str) -> None:
+def logs(
+    name: str,
+    trial: str | None,
+    follow: bool,
+    cluster_file: str | None,
+    address: str | None,
+    cluster_store: str | None,
+    store_path: str,
+) -> None:
     """Show what the trials of the search NAME printed, tracebacks included.
 
     With TRIAL, a trial's key or the beginning of one, that trial's output of all its attempts; without it, which
-    trials have any, and where Ray's own log is.
+    trials have any, and where Ray's own log is. With --follow alone, on a cluster: how the search itself goes on.
     """
+    if cluster_file is not None or address is not None:
+        target = target_for(name, store_path, cluster_file, address, cluster_store)
+        sys.exit(logs_there(target, name, trial, follow=follow))
     from dfd_tune.record import load_search
     from dfd_tune.store import existing_store
 

@@ -88,24 +88,41 @@ def report(names: tuple[str, ...], output: str | None, mlflow_uri: str | None, s
 def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> None:
     """Serve MLflow's pages on the store.
 
-    With NAME, also the address of the page that compares that search's runs; where it was recorded at a server, that
-    server's pages.
+    With NAME, also the addresses of that search's pages: its runs, their comparison, its summary. What the store's
+    MLflow database lacks of it, as of a search that ran elsewhere, is written there from its records. Where it was
+    recorded at a server, that server's pages.
     """
     from dfd_tune.liveness import state_of
-    from dfd_tune.record import load_search
+    from dfd_tune.record import load_search, load_trials
+    from dfd_tune.report.summary import summary_of
     from dfd_tune.signals import Signals
     from dfd_tune.store import existing_store
-    from dfd_tune.tracking import serve_ui
+    from dfd_tune.tracking import mirror, serve_ui
 
     store = existing_store(store_path)
-    interrupted_since = None
+    interrupted_since, fill = None, None
     if name is not None:
-        load_search(store, name)
-        state = state_of(store, name)
+        search, state = load_search(store, name), state_of(store, name)
         click.echo(how_it_stands(state, name, store_path))
         interrupted_since = state.since if state.kind == "interrupted" else None
+
+        def fill() -> None:
+            if state.kind == "running":
+                return  # its launch writes
+            trials = load_trials(store, search)
+            for line in mirror(
+                store,
+                search,
+                trials,
+                summary_of(store, search, trials),
+                uri=mlflow_uri,
+                interrupted_since=interrupted_since,
+                say=click.echo,
+            ):
+                click.echo(line, err=True)
+
     with Signals():  # the server is a process of its own, which a closed terminal would leave behind
-        serve_ui(store, port, click.echo, search=name, uri=mlflow_uri, interrupted_since=interrupted_since)
+        serve_ui(store, port, click.echo, search=name, uri=mlflow_uri, interrupted_since=interrupted_since, fill=fill)
 
 
 def _all_of(find: Callable[[str], Any], names: tuple[str, ...]) -> list[Any]:

@@ -10,6 +10,7 @@ Not for: decoding (sources/), or what is done to images in training (views.py, d
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ class Dataset:
     test: Split
 
 
-def prepare_dataset(config: DatasetConfig, store: Store, say: Callable[[str], None]) -> Dataset:
+def prepare_dataset(
+    config: DatasetConfig, store: Store, say: Callable[[str], None], *, prepared: str | None = None
+) -> Dataset:
     """The dataset that `config` selects: from the store, or prepared now.
 
     Launches at the same time prepare it once.
@@ -77,11 +80,16 @@ def prepare_dataset(config: DatasetConfig, store: Store, say: Callable[[str], No
         config: the selection.
         store: where prepared datasets, and downloads, are kept.
         say: takes lines of progress.
+        prepared: the entry that is known to hold it, as its source may be on another machine or gone; taken if it is
+            there and whole.
 
     Raises:
         UserError: the source, its files, or the numbers of images asked for are unsuitable. Nothing half-made
             is left behind.
     """
+    if prepared is not None:
+        with contextlib.suppress(DamagedFileError):
+            return open_dataset(store.path("datasets", prepared))
     source, data = _check(config)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "data"}
     key = digest_json({"settings": settings, "source": source.fingerprint(data), "format": _FORMAT})

@@ -17,20 +17,19 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
-from dfd_tune.models.deployed import load_deployed
 from dfd_tune.plan import Plan
 from dfd_tune.record import (
     BEST_FOLDER,
     PREDICTIONS_FILE,
     REPORT_FOLDER,
     BestRecord,
-    SearchRecord,
     TrialRecord,
 )
-from dfd_tune.report.cells import seeds_of_best, trials_to_test
+from dfd_tune.report.cells import trials_to_test
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import markdown
 from dfd_tune.report.points import best_trial
+from dfd_tune.report.summary import summary_of
 from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.importance import importances
@@ -89,8 +88,8 @@ def open_twin(ledger: Ledger, plan: Plan, best: TrialRecord) -> Job | None:
     return trial_job(config, key, ledger.dataset_digest)
 
 
-def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
-    """Choose and keep the best student, and write tables and report; returns the files of each."""
+def conclude(ledger: Ledger, plan: Plan) -> None:
+    """Choose and keep the best student, and write tables and report."""
     store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
     trials = ledger.in_order()
     best = best_trial(trials)
@@ -103,30 +102,16 @@ def conclude(ledger: Ledger, plan: Plan) -> tuple[list[Path], list[Path]]:
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials))
-    report = write_report(store, [ledger.search], folder / REPORT_FOLDER)
-    return [folder / "ranking.md", folder / "trials.csv"], report
+    write_report(store, [ledger.search], folder / REPORT_FOLDER)
 
 
-def register(ledger: Ledger, tracker: Tracker, files: Sequence[Path], report: Sequence[Path]) -> str | None:
+def register(ledger: Ledger, tracker: Tracker) -> str | None:
     """Send summary, report and the best student to MLflow; returns the registered model's address."""
     search, trials = ledger.search, ledger.in_order()
-    tracker.log_summary(search, trials, files, summary_metrics(search, trials))
-    tracker.log_report(search, ledger.store.path("searches", search.search, REPORT_FOLDER), report)
-    if search.best is None:
-        return None
-    file = ledger.store.path("searches", search.search, BEST_FOLDER, STUDENT_FILE)
-    model, card = load_deployed(file)
-    # A batch of one would fix the exported model's batch size.
-    example = np.zeros((2, card.image_size, card.image_size, card.channels), dtype=np.uint8)
-    address = tracker.register_best(
-        search,
-        ledger.trials[search.best.key],
-        model,
-        example,
-        search.search,
-        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {', '.join(card.classes)}.",
-    )
-    ledger.update_search(best=dataclasses.replace(search.best, model=address))
+    summary = summary_of(ledger.store, search, trials)
+    address = None if summary is None else tracker.conclude(search, trials, summary)
+    if search.best is not None and address is not None:
+        ledger.update_search(best=dataclasses.replace(search.best, model=address))
     return address
 
 
@@ -174,21 +159,3 @@ def _keep_best(store: Store, folder: Path, best: TrialRecord, dataset: str) -> N
     with draft.open("wb") as stream:
         np.savez(stream, labels=labels, probabilities=probabilities)
     draft.replace(folder / PREDICTIONS_FILE)
-
-
-def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
-    """What MLflow's summary run of a search compares by; accuracies and gains are fractions."""
-    metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
-    for frontend in search.frontends:
-        name = f"frontend_{frontend.kind}_{frontend.resolution}"
-        metrics |= {f"{name}_psnr": frontend.psnr, f"{name}_ssim": frontend.ssim}
-    best = search.best
-    if best is not None:
-        metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}
-        metrics["best_lambda"] = best.config["lambda_"]
-        if best.base_test_accuracy is not None:
-            metrics["base_test_accuracy"] = best.base_test_accuracy
-    over_seeds = seeds_of_best(search, trials)
-    if over_seeds is not None:
-        metrics["mean_test_gain"] = over_seeds.difference.mean
-    return metrics

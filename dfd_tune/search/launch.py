@@ -6,16 +6,17 @@ Not for: options and exit codes (cli/), nor for any of the steps themselves.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
@@ -38,6 +39,7 @@ from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.screen import Screen
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Copies, Store
@@ -60,10 +62,10 @@ class LaunchOptions:
     """What a launch is told besides the request itself."""
 
     name: str
-    mlflow_uri: str | None
-    cpus_per_worker: float | None
-    gpus_per_worker: float | None
-    bank_budget: int
+    mlflow_uri: str | None = None
+    cpus_per_worker: float | None = None
+    gpus_per_worker: float | None = None
+    bank_budget: int = 8_000_000_000
     """Bytes."""
     device: str = "auto"
     """auto, cpu or cuda."""
@@ -77,11 +79,45 @@ class LaunchOptions:
     """Folder on each node for copies of what trainings read; None reads from the store itself."""
     node_copies_budget: int | None = None
     """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
+    price_per_hour: float | None = None
+    """Of one node, in whatever currency; None to say nothing of money."""
+    prepared: str | None = None
+    """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
 
     @property
     def copies(self) -> Copies | None:
         """Where each node keeps its copies."""
         return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
+
+
+def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
+    """The options that a search was launched with, from its record; its images are those that it has seen.
+
+    Args:
+        search: its record.
+        mlflow_uri: MLflow's address with its password; None for the recorded one, which has none.
+        retry_failed: of this launch alone.
+
+    Raises:
+        UserError: the recorded address of MLflow had a password.
+    """
+    known = {field.name for field in fields(LaunchOptions)}
+    recorded = {name: value for name, value in search.options.items() if name in known}
+    address = mlflow_uri if mlflow_uri is not None else recorded.get("mlflow_uri")
+    if mlflow_uri is None and search.options.get("mlflow_password") and "MLFLOW_TRACKING_PASSWORD" not in os.environ:
+        raise UserError(
+            f"The search '{search.search}' is recorded in MLflow at '{address}', whose password is not kept; give the "
+            "whole address with --mlflow-uri."
+        )
+    return LaunchOptions(
+        **recorded
+        | {
+            "name": search.search,
+            "mlflow_uri": address,
+            "retry_failed": retry_failed,
+            "prepared": search.dataset["prepared"],
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +133,7 @@ class Outcome:
     """What MLflow did not take."""
 
 
-def launch(request: Request, store: Store, options: LaunchOptions, console: Console, signals: Signals) -> Outcome:
+def launch(request: Request, store: Store, options: LaunchOptions, screen: Screen, signals: Signals) -> Outcome:
     """Carry out a search, or what is left of it.
 
     On KeyboardInterrupt (Ctrl-C, SIGTERM, `stop`) finished trials are kept, running ones are recorded as KILLED, Ray is
@@ -106,16 +142,13 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
     Raises:
         UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
     """
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = screen.line
     with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
         known = find_search(store, options.name)
         # A search that goes on is recorded where it began, unless another place is named.
         address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
         resolve_address(store, address)
-        dataset = prepare_dataset(request.dataset, store, say)
+        dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
         device = known.resources["device"] if known is not None and known.resources else _device(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
@@ -124,7 +157,12 @@ def launch(request: Request, store: Store, options: LaunchOptions, console: Cons
         if known is not None:
             _refuse_changes(known, search)
             search = _continued(known, search)
-        progress = Progress(console, plan.num_trials, list(request.explore))
+        progress = Progress(
+            screen,
+            plan.num_trials,
+            list(request.explore),
+            price_of=partial(_price, options) if ray.on_cluster else None,
+        )
         ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
         with _closing_books(ledger, signals):
             ledger.update_search()
@@ -187,11 +225,19 @@ def _carry_out(
         )
         from dfd_tune.search.driver import run
 
-        with progress:
+        with progress.screen:
             run(agenda, cluster, context, books)
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, prerequisites)
+
+
+def _price(options: LaunchOptions, seconds: float) -> str:
+    """What the nodes that are there now cost in that time, to go on with a sentence."""
+    nodes = len(ray_nodes())
+    price = "" if options.price_per_hour is None else f", about {nodes * seconds / 3600 * options.price_per_hour:,.2f}"
+    at = "" if options.price_per_hour is None else f" at {options.price_per_hour:g} an hour each"
+    return f"{price} on the {nodes} node(s) there now{at}"
 
 
 def _resources(
@@ -247,14 +293,14 @@ def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
 
 
 def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
-    files, report = conclude(ledger, plan)
+    conclude(ledger, plan)
     trials = ledger.in_order()
     if tracker.waiting > MANY_RUNS:
         say(f"MLflow has {tracker.waiting} runs still to take.")
     complaints = tracker.sync(ledger.search, trials)
     model = None
     try:
-        model = register(ledger, tracker, files, report)
+        model = register(ledger, tracker)
     except UserError as error:
         complaints += error.problems
     complaints += [line for line in tracker.close() if line not in complaints]
@@ -325,6 +371,7 @@ def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> Sear
         protocol=request.protocol,
         request=request_as_json(request),
         options=asdict(replace(options, mlflow_uri=address)) | {"mlflow_password": tracker.has_password},
+        home=tracker.home,
         mlflow=address,
     )
 

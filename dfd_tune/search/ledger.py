@@ -56,6 +56,7 @@ class Ledger:
         dataset_digest: part of every trial key.
         watch: told of every change.
         clock: seconds.
+        now: seconds since 1970.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Ledger:
         dataset_digest: str,
         watch: Watcher,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ):
         self.store = store
         self.search = search
@@ -82,6 +84,7 @@ class Ledger:
         for trial in self.trials.values():
             self._note_best(trial)
         self._clock = clock
+        self._now = now
         self._attempts: dict[str, _Attempt] = {}
 
     def in_order(self) -> list[TrialRecord]:
@@ -107,6 +110,7 @@ class Ledger:
                 host=host,
                 device=device,
                 attempts=(0 if before is None else before.attempts) + 1,
+                started=self._now() if before is None or before.started is None else before.started,
             )
         )
 
@@ -138,6 +142,8 @@ class Ledger:
             host=None if before is None else before.host,
             device=None if before is None else before.device,
             attempts=0 if before is None else before.attempts,
+            started=None if before is None else before.started,
+            ended=self._now(),
         )
         self._put(record)
 
@@ -151,6 +157,7 @@ class Ledger:
                 cause=failure.cause,
                 fault=failure.fault,
                 metrics=_lasting(self.trials.get(key)) | self._cost(key),
+                ended=self._now(),
             )
         )
 
@@ -167,7 +174,8 @@ class Ledger:
             *self.with_status("RUNNING"),
             *(trial for trial in self.with_status("PENDING") if trial.attempts),
         ):
-            self._put(dataclasses.replace(trial, status="KILLED", metrics=_lasting(trial) | self._cost(trial.key)))
+            metrics = _lasting(trial) | self._cost(trial.key)
+            self._put(dataclasses.replace(trial, status="KILLED", metrics=metrics, ended=self._now()))
 
     def tested(self, key: str, record: TestRecord) -> None:
         """What the test images say of a student: kept at once, so that nobody asks them again."""
@@ -233,7 +241,7 @@ def reopened(trial: TrialRecord, *, has_result: bool, retry_failed: bool) -> Tri
         return trial
     if trial.status == "FAILED" and trial.fault == "trial" and not retry_failed:
         return trial
-    return dataclasses.replace(trial, status="PENDING", error=None, cause=None, fault=None)
+    return dataclasses.replace(trial, status="PENDING", error=None, cause=None, fault=None, ended=None)
 
 
 def _lasting(trial: TrialRecord | None) -> dict[str, float]:

@@ -1,79 +1,52 @@
-"""What a person sees while a search runs: a live table on a terminal, plain lines elsewhere.
+"""What a person is told while a search runs, put into words for whatever screen there is.
 
-Each change costs the same however many trials there are. The live table is drawn by a thread of its own, from a copy
-that is made with each change. Not for: results as such (report/).
+Each change costs the same however many trials there are. Not for: how it is drawn (screen.py), or results as such
+(report/).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig
 from dfd_tune.record import TrialRecord, describe_point
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.screen import Row, Screen
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One thing that runs."""
-
-    name: str
-    epochs: int
-    last: Mapping[str, float]
-
-
 class Progress:
-    """Is told of every change; enter it to show a live table.
+    """Is told of every change.
 
     Args:
-        console: where to write; a live table needs a terminal.
+        screen: where to show it.
         total: number of trials.
         explored: settings that tell the trials apart.
         clock: seconds, for the time left.
+        price_of: what so many seconds of the machines cost, in words; told once, when the first trial has been
+            measured. None to tell of no such estimate.
     """
 
     def __init__(
         self,
-        console: Console,
+        screen: Screen,
         total: int,
         explored: list[str],
         clock: Callable[[], float] = time.monotonic,
+        price_of: Callable[[float], str] | None = None,
     ):
-        self.console = console
+        self.screen = screen
         self.total = total
         self.explored = explored
         self.clock = clock
+        self._price_of = price_of
         self._began: float | None = None
         self._ran = 0
         self._begun: set[str] = set()
-        self._lock = threading.Lock()
-        self._rows: dict[str, _Row] = {}
-        self._totals = ""
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._networks: dict[str, Row] = {}
 
     def changed(self, ledger: Ledger, trial: TrialRecord) -> None:
         """A trial's record has changed."""
@@ -82,62 +55,50 @@ class Progress:
                 self._began = self.clock()
             self._begun.add(trial.key)
             last = trial.history[-1] if trial.history else {}
-            row = _Row(describe_point(trial.config, self.explored), trial.config["epochs"], last)
-            self._set(trial.key, row, ledger)
+            row = Row(describe_point(trial.config, self.explored), trial.config["epochs"], last)
+            self._show(trial.key, row, ledger)
             return
         if trial.status in ENDED and trial.key in self._begun:
             self._begun.discard(trial.key)
             self._ran += 1
-        self._set(trial.key, None, ledger)
+        self._show(trial.key, None, ledger)
         # A live table shows what runs and the best; what went wrong stays on the screen above it.
-        if trial.status == "FAILED" or (self._live is None and trial.status in ENDED):
-            self.console.print(self._line(trial, ledger), markup=False, highlight=False, soft_wrap=True)
+        if trial.status in ENDED:
+            self.screen.line(self._line(trial, ledger), in_table=trial.status != "FAILED")
+        if trial.status == "FINISHED" and self._ran and self._price_of is not None:
+            self._estimate(trial, ledger, self._price_of)
+            self._price_of = None
 
     def network_started(self, key: str, title: str, config: PretrainedConfig | FrontendConfig) -> None:
         """The training of a network that trials need has begun."""
         epochs = config.epochs if isinstance(config, FrontendConfig) else config.recipe.epochs
-        self._set(key, _Row(title, epochs, {}), None)
+        self._networks[key] = Row(title, epochs, {})
+        self.screen.row(key, self._networks[key])
 
     def network_epoch(self, key: str, metrics: Mapping[str, float]) -> None:
         """It reports an epoch."""
-        known = self._rows.get(key)
+        known = self._networks.get(key)
         if known is not None:
-            self._set(key, _Row(known.name, known.epochs, metrics), None)
+            self.screen.row(key, Row(known.name, known.epochs, metrics))
 
     def network_ended(self, key: str) -> None:
         """It has ended."""
-        self._set(key, None, None)
+        self._networks.pop(key, None)
+        self.screen.row(key, None)
 
-    def table(self) -> Group | Text:
-        """The live table: what runs and the best so far, under one line of totals."""
-        with self._lock:
-            rows, totals = list(self._rows.values()), self._totals
-        if not rows and not totals:
-            return Text("starting …")
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("running")
-        for column in ("epoch", "val. accuracy", "images/s"):
-            table.add_column(column, justify="right")
-        for row in rows:
-            accuracy, rate = row.last.get("val_accuracy"), row.last.get("images_per_second")
-            table.add_row(
-                row.name,
-                f"{row.last.get('epoch', 0):.0f}/{row.epochs}",
-                "" if accuracy is None else f"{accuracy:.1%}",
-                "" if rate is None else f"{rate:,.0f}",
+    def _show(self, key: str, row: Row | None, ledger: Ledger) -> None:
+        if self.screen.has_table:
+            self.screen.row(key, row)
+            self.screen.totals(self._totals_of(ledger))
+
+    def _estimate(self, first: TrialRecord, ledger: Ledger, price_of: Callable[[float], str]) -> None:
+        """Tell how long the search will take, from the first trial that was measured and how many run beside it."""
+        left = self.total - _ended(ledger)
+        if left > 0:
+            seconds = first.metrics["seconds"] * left / (len(ledger.running) + 1)
+            self.screen.line(
+                f"By the first trial, the other {left} take about {_duration(seconds)}{price_of(seconds)}."
             )
-        return Group(Text(totals), table)
-
-    def _set(self, key: str, row: _Row | None, ledger: Ledger | None) -> None:
-        if self._live is None:
-            return
-        totals = self._totals if ledger is None else self._totals_of(ledger)
-        with self._lock:
-            self._totals = totals
-            if row is None:
-                self._rows.pop(key, None)
-            else:
-                self._rows[key] = row
 
     def _line(self, trial: TrialRecord, ledger: Ledger) -> str:
         name = describe_point(trial.config, self.explored)

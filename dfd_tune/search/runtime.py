@@ -101,18 +101,21 @@ class RayRuntime:
 
     def may_grow(self) -> bool:
         """Whether the cluster has an autoscaler, so that nodes may come that are not like those that are there."""
-        if not self.on_cluster:
-            return False
-        from ray._private.state import state
-        from ray.experimental.internal_kv import _internal_kv_get
+        return self.on_cluster and may_grow()
 
-        config = state.get_cluster_config()  # of Ray's second autoscaler
-        if config is not None and len(config.node_group_configs) > 0:
-            return True
-        status = json.loads(_internal_kv_get(b"__autoscaling_status") or "{}")  # of its first
-        kinds = status.get("autoscaler_report", {}).get("active_nodes", {})
-        # Without an autoscaler, the monitor calls each node a kind of its own, by its id.
-        return any(not kind.startswith("node_") for kind in kinds)
+
+def may_grow() -> bool:
+    """Whether the Ray cluster that this process is connected to has an autoscaler of nodes."""
+    from ray._private.state import state
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    config = state.get_cluster_config()  # of Ray's second autoscaler
+    if config is not None and len(config.node_group_configs) > 0:
+        return True
+    status = json.loads(_internal_kv_get(b"__autoscaling_status") or "{}")  # of its first
+    kinds = status.get("autoscaler_report", {}).get("active_nodes", {})
+    # Without an autoscaler, the monitor calls each node a kind of its own, by its id.
+    return any(not kind.startswith("node_") for kind in kinds)
 
 
 def refuse_where_nobody_answers(address: str) -> None:

@@ -11,7 +11,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "best"
+Student = Callable[[], "tuple[torch.nn.Module, np.ndarray]"]
+"""Gives a model, on the CPU and in eval mode, that maps uint8 (N, H, W, C) to float32 (N, K) for any N, H and W; and an
+example, uint8 (N, H, W, C) with N of at least 2: a size of 1 would become the only one allowed."""
+
 _LOGGED_NAME = "student"  # the name of a logged model may hold no '.', which a search's may
 
 
@@ -36,35 +40,30 @@ def register(
     experiment_id: str,
     run_id: str,
     trial: TrialRecord,
-    model: torch.nn.Module,
-    example: np.ndarray,
+    student: Student,
     name: str,
     description: str,
     by_id: bool,
 ) -> str:
     """Log a model, register it as `name`, and give it the alias `best`; returns models:/NAME@best.
 
-    A trial that is registered under this name already is not registered again; it only gets the alias back.
+    A trial that is registered under this name already is not registered again; it only gets the alias back, and
+    `student` is not called.
 
     Args:
         client: a connected client.
         experiment_id: where the model is logged.
         run_id: the run that it belongs to.
         trial: its key becomes the version's tag, its settings become the model's parameters.
-        model: on the CPU, in eval mode; maps uint8 (N, H, W, C) to float32 (N, K) for any N, H and W.
-        example: uint8 (N, H, W, C) with N of at least 2; a size of 1 would become the only one allowed.
+        student: gives the model and an example of its input.
         name: of the registered model, which is there.
         description: shown beside the version.
         by_id: register by the logged model's id, as a server wants it; a client that writes to a database
             itself looks ids up at MLflow's global address, so there it must be the artifacts' place.
     """
-    assert not model.training, "the model must be in eval mode"
-    assert example.dtype == np.uint8, example.dtype
-    assert example.ndim == 4, example.shape
-    assert min(example.shape[:3]) > 1, example.shape
     version = _version_of(client, name, trial.key)
     if version is None:
-        logged = _log(client, experiment_id, run_id, trial, model, example)
+        logged = _log(client, experiment_id, run_id, trial, *student())
         version = client.create_model_version(
             name,
             f"models:/{logged.model_id}" if by_id else logged.artifact_location,
@@ -79,6 +78,18 @@ def register(
     if version.version != _aliased(client, name):
         client.set_registered_model_alias(name, ALIAS, version.version)
     return f"models:/{name}@{ALIAS}"
+
+
+def student_in(file: Path) -> tuple[torch.nn.Module, np.ndarray]:
+    """The deployed student in a file, as `register` wants it.
+
+    Raises:
+        UserError: it is not there, or holds no such model.
+    """
+    from dfd_tune.models.deployed import load_deployed
+
+    model, card = load_deployed(file)
+    return model, np.zeros((2, card.image_size, card.image_size, card.channels), dtype=np.uint8)
 
 
 def _version_of(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
@@ -107,6 +118,10 @@ def _log(
     """Log the model to the run. One that could not be exported is left as FAILED."""
     from mlflow.entities import LoggedModelOutput
 
+    assert not model.training, "the model must be in eval mode"
+    assert example.dtype == np.uint8, example.dtype
+    assert example.ndim == 4, example.shape
+    assert min(example.shape[:3]) > 1, example.shape
     params = {setting: str(value) for setting, value in trial.config.items()}
     logged = client.create_logged_model(
         experiment_id, _LOGGED_NAME, run_id, tags={KEY_TAG: trial.key}, params=params, model_type="student"

@@ -7,7 +7,7 @@ Not for: which records there are (record.py), nor for threads and failures (trac
 
 from __future__ import annotations
 
-import json
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfd_tune.digest import DIGITS
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.tracking.dataset import dataset_input
 from dfd_tune.tracking.experiments import SEARCH_TAG
+from dfd_tune.tracking.view import METRIC
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import Metric, Run
 
 KEY_TAG = "dfd.trial_key"
 KIND_TAG = "dfd.kind"
@@ -34,6 +37,8 @@ _METRICS_PER_CALL = 800  # MLflow takes 1000 entries a call, all kinds together
 _ENTRIES_PER_CALL = 100  # params, and tags
 _RUNS_PER_PAGE = 500
 _TERMINAL = ("FINISHED", "FAILED", "KILLED")
+_FILES_TAG, _REPORT_TAG = "dfd.files", "dfd.report"
+"""Digests of the files that the summary's run holds."""
 _LARGEST = sys.float_info.max
 
 
@@ -78,14 +83,14 @@ class ExperimentRuns:
         """Trial key -> run id."""
         return {key: known.id for key, known in self._trials.items()}
 
-    def write_trial(self, search: SearchRecord, trial: TrialRecord, started_ms: int | None, now_ms: int) -> None:
-        """Bring a trial's run up to its record. A trial that is PENDING has no run yet.
+    def write_trial(self, search: SearchRecord, trial: TrialRecord, now_ms: int) -> None:
+        """Bring a trial's run up to its record. A trial that is PENDING has no run yet; of one that is INTERRUPTED the
+        run says KILLED, and in a tag since when.
 
         Args:
             search: the search that the trial belongs to.
             trial: the whole of what is known of it.
-            started_ms: when it started, in milliseconds since 1970; None if that was not seen.
-            now_ms: when the record was made.
+            now_ms: when the record was made, in milliseconds since 1970.
         """
         if trial.status == "PENDING":
             return
@@ -95,53 +100,66 @@ class ExperimentRuns:
         tags = _trial_tags(search, trial)
         known = self._trials.get(trial.key)
         if known is None:
-            known = self._create(_run_name(trial), tags, _start(trial, started_ms, now_ms))
+            known = self._create(_run_name(trial), tags, _start(trial, now_ms))
             self._trials[trial.key] = known
+        ended_ms = now_ms if trial.ended is None else int(1000 * trial.ended)
         self._write_dataset(known, search)
         if trial.status == "FAILED":
             tags[ERROR_TAG] = _cause(trial)
             if known.status != trial.status or known.tags.get(ERROR_TAG) != tags[ERROR_TAG]:
                 self._client.log_text(known.id, trial.error or trial.cause or "", "error.txt")
         params = _missing_params(search, trial, known)
-        self._send(known, self._new_metrics(trial, known, now_ms), params, tags)
+        self._send(known, self._new_metrics(trial, known, min(now_ms, ended_ms)), params, tags)
         self._remove_tags(known, {ERROR_TAG, STATE_TAG} - tags.keys())
-        self._write_status(known, trial.status, now_ms)
+        self._write_status(known, "KILLED" if trial.status == "INTERRUPTED" else trial.status, ended_ms)
         self._doubtful.discard(trial.key)
 
     def write_summary(
         self,
         search: SearchRecord,
-        files: list[Path],
+        files: Sequence[Path],
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         now_ms: int,
+        *,
+        started_ms: int | None = None,
     ) -> str:
-        """Bring the summary's run up to date and upload its files; returns its run id."""
+        """Bring the summary's run up to date and upload its files; returns its run id.
+
+        Args:
+            search: the search.
+            files: uploaded under their names.
+            metrics: of the search as a whole.
+            tags: of the run, beside those that say whose it is.
+            now_ms: when the summary was made, in milliseconds since 1970.
+            started_ms: when the search began, if that is known.
+        """
         tags = {**_search_tags(search), KIND_TAG: "summary", **tags}
         if "summary" in self._doubtful:
             self._look_again("summary")
         self._doubtful.add("summary")
         known = self._summary
         if known is None:
-            known = self._summary = self._create("summary", tags, now_ms)
+            known = self._summary = self._create("summary", tags, now_ms if started_ms is None else started_ms)
         self._write_dataset(known, search)
         changed = _changed(metrics, known)
         groups = [_metrics(changed, self._free_step(known, changed, 0), now_ms)] if changed else []
-        self._send(known, groups, {}, tags)
+        wrote = self._send(known, groups, {}, tags)
         self._remove_tags(known, {STATE_TAG})
-        for file in files:
-            self._client.log_artifact(known.id, str(file))
-        self._client.set_terminated(known.id, "FINISHED", now_ms)
-        known.status = "FINISHED"
+        wrote |= self._upload(known, _FILES_TAG, {file.name: file for file in files})
+        if wrote or known.status != "FINISHED":
+            self._client.set_terminated(known.id, "FINISHED", now_ms)
+            known.status = "FINISHED"
         self._doubtful.discard("summary")
         return known.id
 
     def write_report(self, search: SearchRecord, folder: Path, files: Sequence[Path], now_ms: int) -> None:
         """Upload a report's files, which lie in `folder`, to the summary, under `report`."""
-        run_id = self.summary_id(search, now_ms)
-        for file in files:
-            inside = Path("report") / file.relative_to(folder).parent
-            self._client.log_artifact(run_id, str(file), inside.as_posix())
+        self.summary_id(search, now_ms)
+        assert self._summary is not None
+        self._upload(
+            self._summary, _REPORT_TAG, {f"report/{file.relative_to(folder).as_posix()}": file for file in files}
+        )
 
     def summary_id(self, search: SearchRecord, now_ms: int) -> str:
         """The run id of the summary, which is made if there is none."""
@@ -179,8 +197,18 @@ class ExperimentRuns:
 
     def _write_dataset(self, known: _Known, search: SearchRecord) -> None:
         if not known.has_dataset:
-            self._client.log_inputs(known.id, [_dataset_input(search.dataset)])
+            self._client.log_inputs(known.id, [dataset_input(search.dataset)])
             known.has_dataset = True
+
+    def _upload(self, known: _Known, tag: str, files: Mapping[str, Path]) -> bool:
+        """Upload files under their paths, unless a tag says that these very files were; whether it did."""
+        digest = _digest_of(files)
+        if not files or known.tags.get(tag) == digest:
+            return False
+        for name, file in files.items():
+            self._client.log_artifact(known.id, str(file), name.rpartition("/")[0] or None)
+        self._send(known, [], {}, {tag: digest})
+        return True
 
     def _new_metrics(self, trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Metric]]:
         """The metrics that MLflow does not have: a list for each epoch, then one for the whole trial."""
@@ -190,7 +218,7 @@ class ExperimentRuns:
                 break  # also those that an earlier attempt reported, of which this one began again
             groups.append(_metrics(entry, int(entry[EPOCH]), now_ms))
         groups.reverse()
-        if trial.status in _TERMINAL:
+        if trial.status in (*_TERMINAL, "INTERRUPTED"):
             last = trial.history[-1] if trial.history else {EPOCH: 0.0}
             whole = {name: value for name, value in trial.metrics.items() if name not in last}
             if whole := _changed(whole, known):
@@ -209,13 +237,18 @@ class ExperimentRuns:
 
     def _send(
         self, known: _Known, groups: list[list[Metric]], params: Mapping[str, str], tags: Mapping[str, str]
-    ) -> None:
-        """Write what is not known yet, in few calls within the limits; a group of metrics stays together."""
+    ) -> bool:
+        """Write what is not known yet, in few calls within the limits; a group of metrics stays together.
+
+        Returns:
+            Whether there was anything.
+        """
         from mlflow.entities import Param, RunTag
 
         new_params = [Param(name, value) for name, value in params.items()]
         new_tags = [RunTag(name, value) for name, value in tags.items() if known.tags.get(name) != value]
         groups = list(groups)
+        anything = bool(groups or new_params or new_tags)
         while groups or new_params or new_tags:
             metrics: list[Metric] = []
             while groups and len(metrics) + len(groups[0]) <= _METRICS_PER_CALL:
@@ -228,6 +261,7 @@ class ExperimentRuns:
                 names = known.params | {param.key for param in now_params}
                 known.params = self._same_params.setdefault(names, names)
             known.tags.update((tag.key, tag.value) for tag in now_tags)
+        return anything
 
     def _remove_tags(self, known: _Known, names: Iterable[str]) -> None:
         for name in sorted(names):
@@ -262,34 +296,6 @@ def all_runs(client: MlflowClient, experiment_id: str, condition: str = "") -> I
             return
 
 
-def mark_interrupted_runs(
-    client: MlflowClient, experiment_id: str, search: SearchRecord, trials: Sequence[TrialRecord], since: float
-) -> None:
-    """End the runs that say RUNNING although nobody runs them: as their records say, or as KILLED.
-
-    Args:
-        client: a connected client.
-        experiment_id: an experiment that is not deleted.
-        search: the search that ended without a word.
-        trials: records of its trials.
-        since: when it was last alive, in seconds since 1970.
-    """
-    running = list(all_runs(client, experiment_id, "attributes.status = 'RUNNING'"))
-    ended = {trial.key: trial for trial in trials if trial.status in _TERMINAL}
-    runs = ExperimentRuns(client, experiment_id, running)
-    since_ms, state = (
-        int(1000 * since),
-        f"INTERRUPTED since {datetime.fromtimestamp(since, UTC).isoformat('T', 'seconds')}",
-    )
-    for run in running:
-        trial = ended.get(run.data.tags.get(KEY_TAG, ""))
-        if trial is not None:
-            runs.write_trial(search, trial, None, since_ms)
-        elif KIND_TAG in run.data.tags:
-            client.set_tag(run.info.run_id, STATE_TAG, state)
-            client.set_terminated(run.info.run_id, "KILLED", since_ms)
-
-
 def _dataset_settings(search: SearchRecord) -> dict[str, Any]:
     """The settings of DatasetConfig; what the search's record calls `data` may be a private path, and stays there."""
     return {name: value for name, value in search.dataset_settings.items() if name != "data"}
@@ -321,7 +327,14 @@ def _trial_tags(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
         "dfd.attempts": str(trial.attempts),
     }
     known_later = {"dfd.teacher_key": trial.teacher, "dfd.host": trial.host, "dfd.device": trial.device}
+    if trial.status == "INTERRUPTED" and trial.ended is not None:
+        known_later[STATE_TAG] = interrupted_state(trial.ended)
     return tags | {name: value for name, value in known_later.items() if value is not None}
+
+
+def interrupted_state(since: float) -> str:
+    """The value of the tag of a run that nobody runs since then, in seconds since 1970."""
+    return f"INTERRUPTED since {datetime.fromtimestamp(since, UTC).isoformat('T', 'seconds')}"
 
 
 def _missing_params(search: SearchRecord, trial: TrialRecord, known: _Known) -> dict[str, str]:
@@ -329,9 +342,20 @@ def _missing_params(search: SearchRecord, trial: TrialRecord, known: _Known) -> 
     return {name: str(value) for name, value in settings.items() if name not in known.params}
 
 
-def _start(trial: TrialRecord, started_ms: int | None, now_ms: int) -> int:
-    """When a run began; for a trial that nobody saw start, so that its duration is right."""
-    return now_ms - int(1000 * trial.metrics.get("seconds", 0.0)) if started_ms is None else started_ms
+def _start(trial: TrialRecord, now_ms: int) -> int:
+    """When a run began; for a trial that this search did not begin, so that its duration is right."""
+    if trial.started is not None:
+        return int(1000 * trial.started)
+    ended_ms = now_ms if trial.ended is None else int(1000 * trial.ended)
+    return ended_ms - int(1000 * trial.metrics.get("seconds", 0.0))
+
+
+def _digest_of(files: Mapping[str, Path]) -> str:
+    """Of paths and contents, in 16 hexadecimal digits."""
+    running = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        running.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return running.hexdigest()[:DIGITS]
 
 
 def _changed(metrics: Mapping[str, float], known: _Known) -> dict[str, float]:
@@ -352,7 +376,7 @@ def _metrics(values: Mapping[str, float], step: int, now_ms: int) -> list[Metric
     from mlflow.entities import Metric
 
     # The comparison page shows the metric that was written first, so the one that matters goes first.
-    order = sorted(values, key=lambda name: (name != "val_accuracy", name == EPOCH))
+    order = sorted(values, key=lambda name: (name != METRIC, name == EPOCH))
     return [Metric(name, float(values[name]), now_ms, step) for name in order]
 
 
@@ -360,31 +384,3 @@ def _cause(trial: TrialRecord) -> str:
     """Why a trial FAILED, in one line: as its record says, else the last line of its traceback."""
     lines = [line.strip() for line in (trial.cause or trial.error or "").splitlines() if line.strip()]
     return lines[-1][:500] if lines else "unknown"
-
-
-def _dataset_input(dataset: Mapping[str, Any]) -> DatasetInput:
-    """The dataset as a run's input: name, digest and sizes. No image is loaded."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    # The dataset's record is complete, so it serves as profile; the schema is that of its arrays.
-    size, channels = dataset.get("image_size") or -1, dataset.get("channels") or -1
-    schema = {
-        "mlflow_tensorspec": {
-            "features": json.dumps([_tensor("uint8", [-1, size, size, channels])]),
-            "targets": json.dumps([_tensor("int64", [-1])]),
-        }
-    }
-    source = {"tags": {"dataset": str(dataset["dataset"]), "data": str(dataset.get("data") or "downloaded")}}
-    entity = Dataset(
-        name=str(dataset["dataset"]),
-        digest=str(dataset["digest"])[:36],
-        source_type="code",
-        source=json.dumps(source),
-        schema=json.dumps(schema),
-        profile=json.dumps(dict(dataset), default=str),
-    )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
-
-
-def _tensor(dtype: str, shape: list[int]) -> dict[str, Any]:
-    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}

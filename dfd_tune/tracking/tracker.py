@@ -31,9 +31,11 @@ from dfd_tune.tracking.connection import (
     refusals_as_user_errors,
     resolve_address,
 )
-from dfd_tune.tracking.experiments import experiment_of, model_name
+from dfd_tune.tracking.experiments import experiment_of, home_of, model_name
 from dfd_tune.tracking.outbox import PAUSES, Outbox, Pauses
 from dfd_tune.tracking.runs import ExperimentRuns
+from dfd_tune.tracking.summary import Summary
+from dfd_tune.tracking.view import view_tags
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +53,6 @@ _ATTEMPTS = 4
 class _TrialUpdate:
     search: SearchRecord
     trial: TrialRecord
-    started_ms: int | None
     now_ms: int
 
     def says_the_same(self, other: _TrialUpdate) -> bool:
@@ -135,7 +136,6 @@ class Tracker:
         self._clock = clock
         self._patience = patience
         self._pauses = pauses
-        self._started: dict[str, int] = {}
         self._experiments: dict[str, ExperimentRuns] = {}
         self._suspect: set[str] = set()
         """Searches of which MLflow refused something: somebody may have deleted the experiment."""
@@ -157,6 +157,11 @@ class Tracker:
     def recorded_address(self) -> str | None:
         """For `SearchRecord.mlflow`: as `address`, but None for the store's own database."""
         return self._address.recorded
+
+    @property
+    def home(self) -> str:
+        """For `SearchRecord.home`: the store's identity."""
+        return self._store.identity()
 
     @property
     def waiting(self) -> int:
@@ -206,10 +211,12 @@ class Tracker:
         """
         counts = Counter(trial.status for trial in trials)
         counted = {f"trials_{status.lower()}": float(number) for status, number in sorted(counts.items())}
+        began = min((int(1000 * trial.started) for trial in trials if trial.started is not None), default=None)
 
         def write() -> str:
-            runs = self._runs_of(search.search)
-            return runs.write_summary(search, list(files), {**counted, **metrics}, tags or {}, self._now_ms())
+            return self._runs_of(search).write_summary(
+                search, files, {**counted, **metrics}, tags or {}, self._now_ms(), started_ms=began
+            )
 
         return self._insist(write, "did not take the search's summary")
 
@@ -221,9 +228,26 @@ class Tracker:
         """
 
         def write() -> None:
-            self._runs_of(search.search).write_report(search, folder, files, self._now_ms())
+            self._runs_of(search).write_report(search, folder, files, self._now_ms())
 
         self._insist(write, "did not take the report")
+
+    def conclude(self, search: SearchRecord, trials: Sequence[TrialRecord], summary: Summary) -> str | None:
+        """Bring the summary, the report and the registered best student up to date.
+
+        Returns:
+            The address models:/NAME@best; None if there is no best student.
+
+        Raises:
+            UserError: MLflow did not take it, or the student's file can't be used.
+        """
+        self.log_summary(search, trials, summary.tables, summary.metrics)
+        self.log_report(search, summary.report_folder, summary.report)
+        best = next((trial for trial in trials if search.best is not None and trial.key == search.best.key), None)
+        file = summary.student
+        if best is None or file is None:
+            return None
+        return self._register(search, best, lambda: models.student_in(file), search.search, summary.description)
 
     def register_best(
         self,
@@ -251,54 +275,54 @@ class Tracker:
         Raises:
             UserError: MLflow does not take the name, or did not take the model.
         """
+        return self._register(search, trial, lambda: (model, example), name, description)
+
+    def _register(
+        self, search: SearchRecord, trial: TrialRecord, student: models.Student, name: str, description: str
+    ) -> str:
         if not name or any(character in name for character in "/:'\""):
             raise UserError(f"The model name '{name}' must be some text without '/', ':' and quotes.")
 
         def write() -> str:
-            runs = self._runs_of(search.search)
+            runs = self._runs_of(search)
             return models.register(
                 self._client,
                 experiment_id=runs.experiment_id,
                 run_id=runs.summary_id(search, self._now_ms()),
                 trial=trial,
-                model=model,
-                example=example,
-                name=model_name(self._client, name, self._store),
+                student=student,
+                name=model_name(self._client, name, home_of(search, self._store)),
                 description=description,
                 by_id=self._address.is_server,
             )
 
         return self._insist(write, f"did not take the model '{name}'")
 
-    def runs(self, search_name: str) -> dict[str, str]:
+    def runs(self, search: SearchRecord) -> dict[str, str]:
         """Trial key -> run id, as far as written; makes the experiment if there is none.
 
         Raises:
             UserError: MLflow does not answer.
         """
         with self._one_writer, refusals_as_user_errors(self._address, "can't be read"):
-            return self._runs_of(search_name).ids()
+            return self._runs_of(search).ids()
 
-    def experiment_id(self, search_name: str) -> str:
+    def experiment_id(self, search: SearchRecord) -> str:
         """The id of a search's experiment, which is made if there is none.
 
         Raises:
             UserError: MLflow does not answer.
         """
         with self._one_writer, refusals_as_user_errors(self._address, "can't be read"):
-            return self._runs_of(search_name).experiment_id
+            return self._runs_of(search).experiment_id
 
     def _update(self, search: SearchRecord, trial: TrialRecord) -> _TrialUpdate:
-        now_ms, name = self._now_ms(), f"{search.search}/{trial.key}"
-        if trial.status == "RUNNING":
-            self._started.setdefault(name, now_ms)
-        return _TrialUpdate(search, trial, self._started.get(name), now_ms)
+        return _TrialUpdate(search, trial, self._now_ms())
 
     def _write_trial(self, update: _TrialUpdate) -> None:
         with self._one_writer:
             try:
-                runs = self._runs_of(update.search.search)
-                runs.write_trial(update.search, update.trial, update.started_ms, update.now_ms)
+                self._runs_of(update.search).write_trial(update.search, update.trial, update.now_ms)
             except Exception as error:
                 if not is_away(error):
                     self._suspect.add(update.search.search)
@@ -331,16 +355,18 @@ class Tracker:
                 return True
         return False
 
-    def _runs_of(self, search_name: str) -> ExperimentRuns:
-        runs = self._experiments.get(search_name)
-        if runs is not None and search_name in self._suspect:
+    def _runs_of(self, search: SearchRecord) -> ExperimentRuns:
+        name = search.search
+        runs = self._experiments.get(name)
+        if runs is not None and name in self._suspect:
             if self._client.get_experiment(runs.experiment_id).lifecycle_stage != "active":
                 runs = None
-            self._suspect.discard(search_name)
+            self._suspect.discard(name)
         if runs is None:
             artifacts = None if self._address.is_server else artifact_root(self._store)
-            experiment_id = experiment_of(self._client, search_name, self._store, artifacts)
-            runs = self._experiments[search_name] = ExperimentRuns(self._client, experiment_id)
+            home, tags = home_of(search, self._store), view_tags(search.explored)
+            experiment_id = experiment_of(self._client, name, home, self._store, artifacts, tags)
+            runs = self._experiments[name] = ExperimentRuns(self._client, experiment_id)
         return runs
 
     def _now_ms(self) -> int:

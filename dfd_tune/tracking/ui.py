@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dfd_tune.errors import UserError
-from dfd_tune.record import SearchRecord, TrialRecord, load_search, load_trials
+from dfd_tune.record import SearchRecord, load_search, load_trials
 from dfd_tune.store import Store
 from dfd_tune.tracking.address import Address, read_address
 from dfd_tune.tracking.connection import (
@@ -33,8 +33,10 @@ from dfd_tune.tracking.connection import (
     refusals_as_user_errors,
     resolve_address,
 )
-from dfd_tune.tracking.experiments import find_experiment
-from dfd_tune.tracking.runs import KIND_TAG, mark_interrupted_runs
+from dfd_tune.tracking.experiments import find_experiment, home_of
+from dfd_tune.tracking.interrupted import mark_interrupted
+from dfd_tune.tracking.runs import KIND_TAG
+from dfd_tune.tracking.view import METRIC, TRAINING, run_url, runs_url, show_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +54,7 @@ def compare_url(base_url: str, experiment_id: str, run_ids: Sequence[str]) -> st
     """The page of an MLflow server that compares runs of one experiment."""
     runs = quote(json.dumps(list(run_ids), separators=(",", ":")))
     experiments = quote(json.dumps([experiment_id]))
-    return f"{base_url.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base_url.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 
 
 def serve_ui(
@@ -63,6 +65,7 @@ def serve_ui(
     search: str | None = None,
     uri: str | None = None,
     interrupted_since: float | None = None,
+    fill: Callable[[], None] | None = None,
 ) -> None:
     """Serve the store's MLflow pages on this machine until Ctrl-C or SIGTERM; then return.
 
@@ -76,6 +79,7 @@ def serve_ui(
         uri: where MLflow is, if not there; with user and password, which no record keeps.
         interrupted_since: when the search was last alive, in seconds since 1970, if it ended without a word; None if it
             runs or has ended as it should.
+        fill: is called while the server starts, to write into the store's own database what its pages shall show.
 
     Raises:
         UserError: there is no such search; no port is free; the server does not start, ends by itself, or refuses.
@@ -88,7 +92,7 @@ def serve_ui(
         if address.is_server:
             client = connect(store, address)
             say(f"MLflow: {address} (a server; nothing is started here)")
-            _say_pages(client, address, store, search, say)
+            _say_pages(client, address, store, record, say)
             return
         with store.lease("mlflow"), refusals_as_user_errors(address, "can't be shown"):
             if not (address.own and store.path("mlflow.db").exists()):
@@ -96,40 +100,15 @@ def serve_ui(
     url = f"http://{_HOST}:{free_port(port)}"
     with _ends_on_signals(), _server(store, address, url) as (process, log):
         import_mlflow_quietly()  # takes seconds, in which the server starts
+        if fill is not None and address.own:
+            fill()
         _wait_until_it_answers(process, url, log, address)
         say(f"MLflow: {url} (Ctrl-C ends it)")
-        if search is not None:
+        if record is not None:
             here = read_address(store, url)
-            _say_pages(connect(store, here), here, store, search, say)
+            _say_pages(connect(store, here), here, store, record, say)
         process.wait()
         raise UserError(f"The MLflow server at {url} ended by itself: {_last_lines(log, address)}.")
-
-
-def mark_interrupted(
-    store: Store, search: SearchRecord, trials: Sequence[TrialRecord], since: float, *, uri: str | None = None
-) -> None:
-    """End those runs of a search that say RUNNING although nobody runs them: as their records say, or as KILLED.
-
-    The latter say so in the tag `dfd.state` until their trial runs again or ends. Not for a search that runs.
-
-    Args:
-        store: the search's.
-        search: one whose launch ended without a word, by SIGKILL, say.
-        trials: records of its trials.
-        since: when it was last alive, in seconds since 1970.
-        uri: where MLflow is, if not where the search was recorded.
-
-    Raises:
-        UserError: MLflow does not answer or refuses.
-    """
-    address = resolve_address(store, _where(search, uri))
-    if address.own and not store.path("mlflow.db").exists():
-        return
-    client = connect(store, address)
-    with refusals_as_user_errors(address, f"did not take that '{search.search}' was interrupted"):
-        experiment = find_experiment(client, search.search, store)
-        if experiment is not None and experiment.lifecycle_stage == "active":
-            mark_interrupted_runs(client, experiment.experiment_id, search, trials, since)
 
 
 def free_port(port: int) -> int:
@@ -233,20 +212,27 @@ def _where(search: SearchRecord | None, uri: str | None) -> str | None:
 
 
 def _say_pages(
-    client: MlflowClient, address: Address, store: Store, search: str | None, say: Callable[[str], None]
+    client: MlflowClient, address: Address, store: Store, search: SearchRecord | None, say: Callable[[str], None]
 ) -> None:
-    """Name the pages of a search's runs and of their comparison, if MLflow has any."""
+    """Name the pages of a search's runs, of their comparison, and of its summary, if MLflow has any."""
     if search is None:
         return
     with refusals_as_user_errors(address, "can't be read"):
-        experiment = find_experiment(client, search, store)
+        experiment = find_experiment(client, search.search, home_of(search, store))
         if experiment is None:
             return
-        runs = client.search_runs([experiment.experiment_id], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED)
-    if runs:
-        say(f"Runs of '{search}': {address}/#/experiments/{experiment.experiment_id}/runs")
-        ids = [run.info.run_id for run in runs]
-        say(f"Its trials side by side: {compare_url(str(address), experiment.experiment_id, ids)}")
+        number = experiment.experiment_id
+        view = show_view(client, experiment, search.explored)
+        trials = client.search_runs(
+            [number], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED, order_by=[f"metrics.{METRIC} DESC"]
+        )
+        summaries = client.search_runs([number], f"tags.`{KIND_TAG}` = 'summary'", max_results=1)
+    if trials:
+        say(f"Runs of '{search.search}': {runs_url(str(address), number, view=view)}")
+        ids = [run.info.run_id for run in trials]
+        say(f"Its trials side by side: {compare_url(str(address), number, ids)}")
+    for run in summaries:
+        say(f"Its report and best student: {run_url(str(address), number, run.info.run_id)}")
 
 
 def _last_lines(log: Path, address: Address) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 START_SECONDS = 60
 STORE_BYTES = 80_000_000
 MOST_WORKERS = 4
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -31,6 +33,7 @@ class LocalCluster:
     address: str
     folder: Path
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    job_address: str = ""
 
     def add_node(self, cpus: int) -> subprocess.Popen[bytes]:
         """Another node; returns the process that keeps it, for `remove_node`."""
@@ -46,22 +49,35 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def local_cluster(
-    cpus: int, *, worker_types: Mapping[str, Any] | None = None, auth_mode: str = "disabled"
+    cpus: int,
+    *,
+    worker_types: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = NOTHING,
+    job_port: bool = False,
 ) -> Iterator[LocalCluster]:
-    """A head with so many CPUs; with `worker_types`, an autoscaler that makes nodes of these on demand."""
+    """A head with so many CPUs.
+
+    Args:
+        cpus: of the head.
+        worker_types: with these, an autoscaler makes nodes of them on demand.
+        environment: variables of the head, as RAY_AUTH_MODE.
+        job_port: whether it takes jobs, at the cluster's `job_address`.
+    """
     # Ray's sockets need a short path.
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    more, environment = [], {"RAY_AUTH_MODE": auth_mode}
+    port, dashboard = _free_port(), _free_port()
+    more, environment = [f"--include-dashboard={job_port}"], dict(environment)
+    if job_port:
+        # Jobs are started by an agent, whose usual port another cluster of this machine may have.
+        agent = [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}"]
+        more += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", *agent]
     if worker_types is not None:
         config = folder / "autoscaler.json"
         config.write_text(json.dumps(_autoscaler(port, cpus, worker_types)))
-        more = ["--autoscaling-config", str(config)]
+        more += ["--autoscaling-config", str(config)]
         environment |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "0"}
     head = _ray_start(folder, environment, "--head", "--port", str(port), "--num-cpus", str(cpus), *more)
-    cluster = LocalCluster(f"127.0.0.1:{port}", folder, [head])
+    cluster = LocalCluster(f"127.0.0.1:{port}", folder, [head], f"http://127.0.0.1:{dashboard}")
     try:
         _wait_for_port(port, head)
         yield cluster
@@ -76,7 +92,7 @@ def local_cluster(
 def _ray_start(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
     command = [RAY, "start", "--block", "--object-store-memory", str(STORE_BYTES), *arguments]
     if "--head" in arguments:
-        command += ["--include-dashboard=false", "--temp-dir", str(folder / "r")]
+        command += ["--temp-dir", str(folder / "r")]
     known = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # a token of the user's would turn it on
     with (folder / f"{time.monotonic_ns()}.log").open("wb") as log:
@@ -88,6 +104,12 @@ def _ray_start(folder: Path, environment: Mapping[str, str], *arguments: str) ->
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_for_port(port: int, head: subprocess.Popen[bytes]) -> None:

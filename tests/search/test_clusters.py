@@ -119,7 +119,7 @@ def test_a_cluster_that_wants_a_token_says_so(environment_of, tmp_path, monkeypa
     token.write_text("0123456789abcdef" * 4)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     space = write_space(tmp_path, "explore:\n  seed: [0, 1]\n")
-    with local_cluster(1, auth_mode="token") as cluster:
+    with local_cluster(1, environment={"RAY_AUTH_MODE": "token"}) as cluster:
         monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
         done = run(arguments(space, "token", tmp_path / "store"), environment_of(cluster.address))
     assert done.returncode == 2, done.stdout + done.stderr

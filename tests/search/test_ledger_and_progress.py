@@ -1,6 +1,7 @@
 """The books of a search, and what a person sees of them while it runs."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dfd_tune.report.points import best_trial
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress
+from dfd_tune.search.screen import JsonLines, Row, Terminal, show, told_in
 from dfd_tune.store import open_store
 from tests.report.searches import make_request, make_search
 from tests.samples import digits_trial
@@ -37,7 +39,7 @@ class Clock:
 
 def watched(tmp_path, clock, total=4, terminal=False):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    progress = Progress(console, total, ["backbone", "lambda_"], clock)
+    progress = Progress(Terminal(console), total, ["backbone", "lambda_"], clock)
     store = open_store(tmp_path)
     search = make_search(make_request({"lambda_": [0, 1, 2, 5]}), {})
     return progress, Ledger(store, search, [], SilentTracker(), DIGEST, progress, clock), console
@@ -81,7 +83,7 @@ def test_plain_lines_tell_each_trial_once_and_the_time_left(tmp_path):
 def test_the_live_table_shows_running_trials_the_best_and_the_rate(tmp_path):
     clock = Clock()
     progress, ledger, console = watched(tmp_path, clock, terminal=True)
-    with progress:
+    with progress.screen:
         first, second = (digits_trial(lambda_=value) for value in (1.0, 2.0))
         start(ledger, first)
         ledger.finished(first, result_of(first, accuracy=0.95))
@@ -218,3 +220,72 @@ def test_among_equals_the_choice_does_not_depend_on_which_trial_came_first(tmp_p
         assert [trial.key for trial in ledger.in_order()] == planned
         chosen.add(best_trial(ledger.in_order()).key)
     assert chosen == {planned[0]}
+
+
+def test_a_screen_elsewhere_shows_what_one_here_would(tmp_path):
+    def story(screen):
+        screen.line("Made once and shared: 1 teacher")
+        with screen:
+            screen.row("t", Row("Teacher resnet18", 9, {"epoch": 7.0, "val_accuracy": 0.25}))
+            screen.row("a", Row("λ=1", 3, {}))
+            screen.totals("0/2 trials done")
+            screen.line("FAILED: no", in_table=False)
+            screen.line("[1/2] λ=1: 90%", in_table=True)
+            screen.row("t", None)
+            told.append(shown_by(screen))
+
+    def shown_by(screen):
+        if isinstance(screen, Terminal):
+            buffer = Console(file=io.StringIO(), width=100)
+            buffer.print(screen.table())
+            return buffer.file.getvalue()
+        return ""
+
+    told = []
+    for terminal in (True, False):
+        direct = Terminal(Console(file=io.StringIO(), force_terminal=terminal, width=100))
+        story(direct)
+        log = io.StringIO()
+        story(JsonLines(log, Clock()))
+        far = Terminal(Console(file=io.StringIO(), force_terminal=terminal, width=100))
+        shown = ""
+        for line in ["Ray says something", '{"dfd-tune": broken', *log.getvalue().splitlines()]:
+            found = told_in(line)
+            if found is not None:
+                assert show(*found, far)
+                shown = shown_by(far) if far.has_table else shown
+        assert ("[1/2] λ=1: 90%" in far.console.file.getvalue()) == (not terminal)
+        assert "FAILED: no" in far.console.file.getvalue()
+        if terminal:
+            assert shown == told[0]
+            assert "7/9" not in shown
+            assert "0/3" in shown
+
+
+def test_rows_are_written_at_most_once_a_second_and_the_last_ones_count(tmp_path):
+    clock, log = Clock(), io.StringIO()
+    screen = JsonLines(log, clock)
+    with screen:
+        for epoch in range(10):
+            screen.row("a", Row("λ=1", 10, {"epoch": float(epoch)}))
+            clock.now += 0.25
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    epochs = [one["value"]["last"]["epoch"] for one in told if one["dfd-tune"] == "row"]
+    assert epochs == [0.0, 4.0, 8.0, 9.0]
+
+
+def test_the_first_trial_measured_tells_once_how_long_the_others_take_and_what_that_costs(tmp_path):
+    clock = Clock()
+    _, ledger, console = watched(tmp_path, clock, total=9)
+    ledger.watch = Progress(
+        Terminal(console), 9, ["lambda_"], clock, price_of=lambda seconds: f" for {seconds / 3600 * 90:g} shells"
+    )
+    reused, first, second, third = (digits_trial(lambda_=value) for value in (0.0, 1.0, 2.0, 5.0))
+    ledger.finished(reused, result_of(reused))
+    for config in (first, second, third):
+        start(ledger, config)
+    ledger.finished(first, result_of(first))
+    ledger.finished(second, result_of(second))
+    # 7 of 9 are left after the first that ran took 10 s, and 3 ran at once: 7 * 10 / 3 s.
+    told = [line for line in lines(console) if line.startswith("By the first trial")]
+    assert told == ["By the first trial, the other 7 take about 23 s for 0.583333 shells."]

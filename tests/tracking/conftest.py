@@ -16,6 +16,7 @@ from dfd_tune.record import save_search
 from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import Tracker, compare_url, open_tracker
 from dfd_tune.tracking.outbox import Pauses
+from dfd_tune.tracking.view import runs_url
 from tests.tracking.records import search_record, trial_record
 
 QUICK = Pauses(0.02, 0.2)
@@ -69,7 +70,7 @@ class UiProcess:
     def wait(self) -> list[str]:
         """The lines that it says once it answers."""
         assert self.process.stdout is not None
-        said = [self.process.stdout.readline() for _ in range(3)]
+        said = [self.process.stdout.readline() for _ in range(4)]
         self.url = said[0].split()[1]
         return said
 
@@ -109,12 +110,14 @@ def starting_server(request: pytest.FixtureRequest) -> Iterator[tuple[UiProcess,
 def ui_process(starting_server: tuple[UiProcess, int], tracker: Tracker) -> Iterator[UiProcess]:
     """The server's process, once it answers. At the end it must leave nothing behind."""
     ui, port = starting_server
-    first, second, third = ui.wait()
+    first, second, third, fourth = ui.wait()
     assert ui.url != f"http://127.0.0.1:{port}"
-    experiment = tracker.experiment_id("served")
+    search = search_record("served")
+    experiment = tracker.experiment_id(search)
     assert first.startswith(f"MLflow: {ui.url} ")
-    assert second.split()[-1] == f"{ui.url}/#/experiments/{experiment}/runs"
-    assert third.split()[-1] == compare_url(ui.url, experiment, list(tracker.runs("served").values()))
+    assert second.split()[-1] == runs_url(ui.url, experiment)
+    assert third.split()[-1] == compare_url(ui.url, experiment, list(tracker.runs(search).values()))
+    assert fourth.split()[-1].startswith(f"{ui.url}/#/experiments/{experiment}/runs/")
     yield ui
     ui.stop()
 

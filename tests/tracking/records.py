@@ -64,7 +64,7 @@ def history_of(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, floa
 
 def runs_of(tracker: Tracker, search: str) -> list:
     """All runs of a search, its summary among them."""
-    return list(tracker._client.search_runs([tracker.experiment_id(search)], max_results=1000))
+    return list(tracker._client.search_runs([tracker.experiment_id(search_record(search))], max_results=1000))
 
 
 def assert_one_value_a_step(tracker: Tracker, run_id: str) -> None:

@@ -63,9 +63,11 @@ def test_a_file_that_is_no_database_is_a_user_error_at_once(tmp_path: Path) -> N
 def test_processes_that_open_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
     code = (
         "import os, sys, mlflow.store.tracking.sqlalchemy_store\n"  # once, for all: the import takes seconds
+        "sys.path.insert(0, sys.argv[2])\n"
         "from dfd_tune.store import open_store; from dfd_tune.tracking import open_tracker\n"
+        "from tests.tracking.records import search_record\n"
         "def use():\n"
-        "    tracker = open_tracker(open_store(sys.argv[1]), None); tracker.runs('shared')\n"
+        "    tracker = open_tracker(open_store(sys.argv[1]), None); tracker.runs(search_record('shared'))\n"
         "    os._exit(len(tracker.close()))\n"
         "def child():\n"
         "    try: use()\n"
@@ -74,7 +76,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_succeed(tmp_path: Path) -
         "print([os.waitpid(child, 0)[1] for child in children])"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-c", code, str(tmp_path / "store")]
+    command = [sys.executable, "-c", code, str(tmp_path / "store"), str(Path(__file__).parents[2])]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert (ended.stdout, complaints_in(ended.stderr)) == ("[0, 0, 0, 0, 0, 0]\n", [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]  # no ./mlruns or ./mlflow.db

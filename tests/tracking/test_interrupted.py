@@ -34,7 +34,7 @@ def test_runs_that_nobody_runs_any_more_are_killed_or_as_their_records_say(anywh
     search, trials = killed(anywhere, name)
     for _ in range(2):
         mark_interrupted(store, search, trials, SINCE.timestamp())
-    client, ids = anywhere._client, anywhere.runs(name)
+    client, ids = anywhere._client, anywhere.runs(search)
     runs = {key: client.get_run(run_id) for key, run_id in ids.items()}
     assert {key: run.info.status for key, run in runs.items()} == {
         RUNNING: "KILLED",
@@ -83,7 +83,7 @@ def test_the_pages_are_told_only_of_a_search_that_is_not_alive(server: str, stor
     for trial in trials:
         save_trial(store, search.search, trial)
     serve_ui(store, 5000, lambda line: None, search=search.search, interrupted_since=since)
-    run = tracker._client.get_run(tracker.runs(search.search)[RUNNING])
+    run = tracker._client.get_run(tracker.runs(search)[RUNNING])
     expected = ("RUNNING", None) if since is None else ("KILLED", STATE)
     assert (run.info.status, run.data.tags.get("dfd.state")) == expected
     assert tracker.close() == []

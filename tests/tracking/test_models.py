@@ -38,7 +38,7 @@ def test_the_summary_is_one_run_with_files(tracker: Tracker, tmp_path: Path) -> 
     assert run.data.metrics == {"test_accuracy": 0.5, "trials_finished": 1.0, "trials_killed": 1.0}
     assert history_of(tracker, run_id, "test_accuracy") == [(0, 0.5)]
     assert [file.path for file in tracker._client.list_artifacts(run_id)] == ["report.md"]
-    assert tracker.runs("summed") == {}
+    assert tracker.runs(search) == {}
 
 
 def test_the_best_model_predicts_in_a_fresh_process(
@@ -66,7 +66,7 @@ def test_the_best_model_predicts_in_a_fresh_process(
     _predicts(tracker.address, address, model, tmp_path)
     version = client.get_model_version_by_alias("student-1.5", "best")
     assert version.tags["dfd.trial_key"] == first.key
-    [logged] = client.search_logged_models([tracker.experiment_id("best-1.5")])
+    [logged] = client.search_logged_models([tracker.experiment_id(search)])
     assert (logged.status, logged.tags["dfd.trial_key"]) == ("READY", first.key)
     assert logged.artifact_location.startswith(store.path("mlflow_artifacts").as_uri())
     assert logged.params["lambda_"] == "2.0"
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_exported_leaves_no_version(tracker: Tracker) -> 
     with pytest.raises(Exception, match="data-dependent"):
         tracker.register_best(search, trial, Stubborn().eval(), EXAMPLE, "stubborn")
     assert list(tracker._client.search_model_versions("name = 'stubborn'")) == []
-    [logged] = tracker._client.search_logged_models([tracker.experiment_id("stubborn")])
+    [logged] = tracker._client.search_logged_models([tracker.experiment_id(search)])
     assert logged.status == "FAILED"
 
 

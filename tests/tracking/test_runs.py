@@ -25,7 +25,7 @@ from tests.tracking.records import NAMES, assert_one_value_a_step, history_of, r
 def test_a_finished_trial_is_one_complete_run(tracker: Tracker, store: Store) -> None:
     search, trial = search_record("complete"), trial_record("a" * 16, epochs=3)
     assert tracker.sync(search, [trial]) == []
-    [(key, run_id)] = tracker.runs("complete").items()
+    [(key, run_id)] = tracker.runs(search).items()
     run = tracker._client.get_run(run_id)
     assert key == trial.key
     assert run.info.run_name == "resnet18 λ=2 seed=0 aaaaaa"
@@ -59,9 +59,9 @@ def test_logging_again_adds_nothing_and_later_epochs_are_added(tracker: Tracker,
     for _ in range(2):
         assert another.sync(search, [trial_record(key, epochs=4)]) == []
     assert another.close() == []
-    assert another.runs("again").keys() == {key}
-    run_id = another.runs("again")[key]
-    assert len(another._client.search_runs([another.experiment_id("again")])) == 1
+    assert another.runs(search).keys() == {key}
+    run_id = another.runs(search)[key]
+    assert len(another._client.search_runs([another.experiment_id(search)])) == 1
     assert history_of(another, run_id, "loss") == [(e, float(e)) for e in (1, 2, 3, 4)]
     assert history_of(another, run_id, "epoch") == [(e, float(e)) for e in (1, 2, 3, 4)]
     assert history_of(another, run_id, "seconds") == [(4, 7.5)]
@@ -73,10 +73,10 @@ def test_the_status_is_truthful_from_failure_to_success(tracker: Tracker) -> Non
 
     def write(record: TrialRecord) -> str:
         assert tracker.sync(search, [record]) == []
-        return tracker.runs("status")[key]
+        return tracker.runs(search)[key]
 
     assert tracker.sync(search, [trial_record(key, epochs=0, status="PENDING")]) == []
-    assert tracker.runs("status") == {}
+    assert tracker.runs(search) == {}
     run_id = write(trial_record(key, epochs=1, status="RUNNING"))
     assert client.get_run(run_id).info.status == "RUNNING"
     assert client.get_run(run_id).info.end_time is None
@@ -98,14 +98,16 @@ def test_the_status_is_truthful_from_failure_to_success(tracker: Tracker) -> Non
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_times_come_from_the_clock(store: Store) -> None:
-    seconds = iter([100.0, 160.0])
-    tracker = open_tracker(store, None, clock=lambda: next(seconds))
+def test_times_are_those_of_the_record_or_of_the_clock(store: Store) -> None:
+    tracker = open_tracker(store, None, clock=lambda: 160.0)
     search, key = search_record("clock"), "d" * 16
-    assert tracker.sync(search, [trial_record(key, epochs=1, status="RUNNING")]) == []
-    assert tracker.sync(search, [trial_record(key, epochs=2)]) == []
-    info = tracker._client.get_run(tracker.runs("clock")[key]).info
-    assert (info.start_time, info.end_time) == (100_000, 160_000)
+    for status, ended in (("RUNNING", None), ("FINISHED", 150.25)):
+        assert tracker.sync(search, [trial_record(key, epochs=1, status=status, started=99.5, ended=ended)]) == []
+    taken_over = trial_record("e" * 16, epochs=1)  # from another search: nobody here saw it run for its 7.5 s
+    assert tracker.sync(search, [taken_over]) == []
+    runs = {key: tracker._client.get_run(run_id).info for key, run_id in tracker.runs(search).items()}
+    assert (runs[key].start_time, runs[key].end_time) == (99_500, 150_250)
+    assert (runs[taken_over.key].start_time, runs[taken_over.key].end_time) == (152_500, 160_000)
     assert tracker.close() == []
 
 
@@ -113,7 +115,7 @@ def test_long_histories_and_many_params_keep_within_the_limits(tracker: Tracker)
     config = {**trial_record("f" * 16, epochs=0).config, **{f"setting_{i}": i for i in range(150)}}
     trial = trial_record("f" * 16, epochs=130, config=config)  # 130 × 8 metrics, more than one call may hold
     assert tracker.sync(search_record("long"), [trial]) == []
-    run_id = tracker.runs("long")["f" * 16]
+    run_id = tracker.runs(search_record("long"))["f" * 16]
     assert len(tracker._client.get_run(run_id).data.params) == 154
     assert history_of(tracker, run_id, "val_loss") == [(e, e + 0.5) for e in range(1, 131)]
 
@@ -138,7 +140,7 @@ def test_epochs_that_a_resumed_trial_reports_again_are_not_doubled(anywhere: Tra
     for last in (3, 4, 5):
         report(range(1, last + 1))
     report(range(1, 6), "FINISHED")
-    [run_id] = anywhere.runs(search.search).values()
+    [run_id] = anywhere.runs(search).values()
     assert history_of(anywhere, run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, 6)]
     assert_one_value_a_step(anywhere, run_id)
 
@@ -163,7 +165,7 @@ def test_a_call_whose_answer_was_lost_is_not_repeated_blindly(
     failed = trial_record("3" * 16, epochs=2, status="FAILED", error="Traceback …", metrics={"device_hours": 0.5})
     assert anywhere.sync(search, [trial_record("2" * 16, epochs=3), failed]) == []
     assert lost == [call, call]
-    ids = anywhere.runs(search.search)
+    ids = anywhere.runs(search)
     assert {run.info.run_id for run in runs_of(anywhere, search.search)} == set(ids.values())
     assert [anywhere._client.get_run(ids[key * 16]).info.status for key in "23"] == ["FINISHED", "FAILED"]
     for run_id in ids.values():
@@ -234,7 +236,7 @@ def test_a_run_says_where_it_ran_and_what_it_cost_however_it_ended(anywhere: Tra
         metrics = {**record.metrics, "device_hours": hours, "peak_memory_bytes": 1e9}
         assert anywhere.sync(search, [dataclasses.replace(record, metrics=metrics, **changes)]) == []
         anywhere._experiments.clear()
-        run = anywhere._client.get_run(anywhere.runs(search.search)[key])
+        run = anywhere._client.get_run(anywhere.runs(search)[key])
         return run.data.tags, run.data.metrics
 
     tags, metrics = write("RUNNING", 1, 0.0)
@@ -247,7 +249,7 @@ def test_a_run_says_where_it_ran_and_what_it_cost_however_it_ended(anywhere: Tra
             f"{attempts}",
         )
         assert (metrics["device_hours"], metrics["peak_memory_bytes"]) == (attempts / 4, 1e9)
-    [run_id] = anywhere.runs(search.search).values()
+    [run_id] = anywhere.runs(search).values()
     assert_one_value_a_step(anywhere, run_id)
     assert [value for _, value in history_of(anywhere, run_id, "device_hours")] == [0.25, 0.5, 0.75]
     assert len(history_of(anywhere, run_id, "peak_memory_bytes")) == 1
@@ -272,7 +274,7 @@ def test_a_failed_run_says_its_cause(
     search = search_record(f"cause-{tag[:4]}")
     trial = trial_record("6" * 16, epochs=0, status="FAILED", error=error, cause=cause)
     assert tracker.sync(search, [trial]) == []
-    [run_id] = tracker.runs(search.search).values()
+    [run_id] = tracker.runs(search).values()
     assert tracker._client.get_run(run_id).data.tags["dfd.error"] == tag
     assert Path(tracker._client.download_artifacts(run_id, "error.txt")).read_text() == text
 
@@ -285,7 +287,7 @@ def test_metrics_that_are_no_numbers_do_no_harm(anywhere: Tracker) -> None:
     for _ in range(2):
         assert anywhere.sync(search, [trial]) == []
         anywhere._experiments.clear()  # what a later launch would know
-    run = anywhere._client.get_run(anywhere.runs(search.search)[trial.key])
+    run = anywhere._client.get_run(anywhere.runs(search)[trial.key])
     assert math.isnan(run.data.metrics["loss"])
     assert run.data.metrics["val_loss"] > 1e300
     for name in ("loss", "peak_memory_bytes", "device_hours"):
@@ -310,21 +312,21 @@ def test_a_failure_is_remembered_and_made_good_by_sync(tracker: Tracker, monkeyp
         assert "2 trials" in slow
         assert "\n" not in problem + slow
     assert tracker.sync(search, trials) == []
-    assert len(tracker.runs("outage")) == 2
-    assert len(tracker._client.search_runs([tracker.experiment_id("outage")])) == 2
+    assert len(tracker.runs(search)) == 2
+    assert len(tracker._client.search_runs([tracker.experiment_id(search)])) == 2
 
 
 def test_runs_and_experiments_deleted_by_hand_come_back(tracker: Tracker) -> None:
     search, trial = search_record("deleted"), trial_record("8" * 16, epochs=1, status="RUNNING")
     finished = trial_record("8" * 16, epochs=2)
     assert tracker.sync(search, [trial]) == []
-    first = tracker.runs("deleted")[trial.key]
+    first = tracker.runs(search)[trial.key]
     tracker._client.delete_run(first)
     assert tracker.sync(search, [finished]) == []
-    second = tracker.runs("deleted")[trial.key]
+    second = tracker.runs(search)[trial.key]
     assert second != first
     assert history_of(tracker, second, "loss") == [(1, 1.0), (2, 2.0)]
 
-    tracker._client.delete_experiment(tracker.experiment_id("deleted"))
+    tracker._client.delete_experiment(tracker.experiment_id(search))
     assert tracker.sync(search, [dataclasses.replace(finished, attempts=2)]) == []
     assert tracker._client.get_experiment_by_name("deleted").lifecycle_stage == "active"

@@ -43,11 +43,11 @@ def test_a_search_can_be_tracked_through_a_server(
     run_id = tracker.log_summary(search, [trial], [tmp_path / "trials.csv"], {"best": 1.0})
     assert tracker.close() == []
     assert [file.path for file in tracker._client.list_artifacts(run_id)] == ["trials.csv"]
-    assert history_of(tracker, tracker.runs("remote")[trial.key], "loss") == [(1, 1.0), (2, 2.0)]
+    assert history_of(tracker, tracker.runs(search)[trial.key], "loss") == [(1, 1.0), (2, 2.0)]
     version = tracker._client.get_model_version_by_alias("remote-student", "best")
     assert address == "models:/remote-student@best"
     assert version.tags["dfd.trial_key"] == trial.key
-    [logged] = tracker._client.search_logged_models([tracker.experiment_id("remote")])
+    [logged] = tracker._client.search_logged_models([tracker.experiment_id(search)])
     files = {file.path for file in tracker._client.list_logged_model_artifacts(logged.model_id)}
     assert files >= {"MLmodel", "data", "requirements.txt"}
     assert capfd.readouterr() == ("", "")
@@ -99,7 +99,7 @@ def test_a_server_that_goes_and_comes_back_costs_nothing(ui_process: UiProcess, 
     assert patient.close() == []
     finished = [trial_record(key, epochs=40) for key in keys]
     assert tracker.sync(search, finished) == []
-    ids = tracker.runs("outage-server")
+    ids = tracker.runs(search)
     assert sorted(ids) == keys
     assert len(runs_of(tracker, "outage-server")) == len(keys)
     for run_id in ids.values():

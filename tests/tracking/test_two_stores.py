@@ -12,6 +12,7 @@ import pytest
 from dfd_tune.record import save_search
 from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import Tracker, open_tracker, serve_ui
+from dfd_tune.tracking.view import runs_url
 from tests.tracking.conftest import QUICK
 from tests.tracking.records import complaints_in, history_of, runs_of, search_record, trial_record
 from tests.tracking.students import EXAMPLE, student
@@ -41,7 +42,7 @@ def again(tracker: Tracker) -> Tracker:
 
 
 def name_of(tracker: Tracker) -> str:
-    return str(tracker._client.get_experiment(tracker.experiment_id("shared")).name)
+    return str(tracker._client.get_experiment(tracker.experiment_id(SEARCH)).name)
 
 
 def test_their_runs_are_kept_apart_on_every_relaunch(pair: tuple[Tracker, Tracker]) -> None:
@@ -52,7 +53,7 @@ def test_their_runs_are_kept_apart_on_every_relaunch(pair: tuple[Tracker, Tracke
             assert later.sync(SEARCH, [trial_record(key, epochs=epochs)]) == []
             assert later.close() == []
     first, second = pair
-    assert first.experiment_id("shared") != second.experiment_id("shared")
+    assert first.experiment_id(SEARCH) != second.experiment_id(SEARCH)
     for tracker, epochs in ((first, 1), (second, 2)):
         [run] = runs_of(tracker, "shared")
         assert history_of(tracker, run.info.run_id, "loss") == [(epoch, float(epoch)) for epoch in range(1, epochs + 1)]
@@ -63,12 +64,12 @@ def test_an_experiment_is_found_again_after_somebody_renamed_it_and_another_took
     pair: tuple[Tracker, Tracker],
 ) -> None:
     first, second = pair
-    mine = first.experiment_id("shared")
+    mine = first.experiment_id(SEARCH)
     taken = name_of(first)
     first._client.rename_experiment(mine, f"my favourite {mine}")
     other = second._client.create_experiment(taken)
-    theirs = second.experiment_id("shared")
-    assert again(first).experiment_id("shared") == mine
+    theirs = second.experiment_id(SEARCH)
+    assert again(first).experiment_id(SEARCH) == mine
     assert len({mine, theirs, other}) == 3
 
 
@@ -104,8 +105,8 @@ def test_the_pages_named_are_those_of_the_stores_own_search(server: str, tmp_pat
         assert tracker.sync(search_record("paged"), [trial_record("a" * 16, epochs=1)]) == []
         said: list[str] = []
         serve_ui(store, 5000, said.append, search="paged")  # returns, as nothing is served here
-        assert said[1].endswith(f"{server}/#/experiments/{tracker.experiment_id('paged')}/runs")
-        assert tracker.runs("paged")["a" * 16] in said[2]
+        assert said[1].endswith(runs_url(server, tracker.experiment_id(search_record("paged"))))
+        assert tracker.runs(search_record("paged"))["a" * 16] in said[2]
         pages.append(said[1])
         assert tracker.close() == []
     assert len(set(pages)) == 2
@@ -145,6 +146,6 @@ def test_launches_of_two_stores_at_once_end_up_in_two_experiments(shared: str, t
     assert (ended.stdout, complaints_in(ended.stderr)) == ("[0, 0, 0, 0]\n", [])
     trackers = [open_tracker(Store(tmp_path / name), shared) for name in ("one", "two")]
     for tracker in trackers:
-        assert sorted(tracker.runs("at-once")) == ["a" * 16, "b" * 16]
+        assert sorted(tracker.runs(search_record("at-once"))) == ["a" * 16, "b" * 16]
         assert len(runs_of(tracker, "at-once")) == 2
-    assert trackers[0].experiment_id("at-once") != trackers[1].experiment_id("at-once")
+    assert trackers[0].experiment_id(search_record("at-once")) != trackers[1].experiment_id(search_record("at-once"))

@@ -14,15 +14,19 @@ import pytest
 from dfd_tune.errors import UserError
 from dfd_tune.record import save_search
 from dfd_tune.store import Store, open_store
-from dfd_tune.tracking import compare_url, serve_ui
+from dfd_tune.tracking import Tracker, compare_url, serve_ui
 from dfd_tune.tracking.address import read_address
-from dfd_tune.tracking.ui import _server
-from tests.tracking.records import search_record
+from dfd_tune.tracking.ui import _say_pages, _server
+from dfd_tune.tracking.view import runs_url
+from tests.tracking.records import search_record, trial_record
 
 
 def test_the_comparison_page_names_runs_and_experiment() -> None:
     url = compare_url("http://host:5000/", "7", ["r1", "r2"])
-    assert unquote(url) == 'http://host:5000/#/compare-runs?runs=["r1","r2"]&experiments=["7"]'
+    assert (
+        unquote(url)
+        == 'http://host:5000/#/compare-runs?runs=["r1","r2"]&experiments=["7"]&workflowType=machine_learning'
+    )
     assert not set(url) & set('[]" ')
 
 
@@ -120,3 +124,24 @@ def test_a_server_that_wants_a_password_gets_it_from_the_address_or_the_environm
     assert said == [f"MLflow: http://127.0.0.1:{protected} (a server; nothing is started here)"] * 2
     assert capfd.readouterr() == ("", "")
     assert "p@ss" not in "".join(said)
+
+
+def test_where_mlflow_takes_no_view_the_address_names_none(anywhere: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied")
+
+    search, said = search_record(f"viewless-{anywhere._address.is_server}"), []
+    assert anywhere.sync(search, [trial_record("a" * 16, epochs=1)]) == []
+    number = anywhere.experiment_id(search)
+    with monkeypatch.context() as reader:
+        reader.setattr(anywhere._client, "set_experiment_tag", refuse)
+        _say_pages(anywhere._client, anywhere._address, anywhere._store, search, said.append)
+        changed = search_record(search.search, explored={"backbone": ["vgg16"]})
+        _say_pages(anywhere._client, anywhere._address, anywhere._store, changed, said.append)
+    pages = [line for line in said if line.startswith("Runs of")]
+    assert [page.rpartition(": ")[2] for page in pages] == [
+        runs_url(anywhere.address, number),
+        runs_url(anywhere.address, number, view=False),
+    ]

@@ -1,0 +1,52 @@
+"""What MLflow is told of a search as a whole: numbers to compare searches by, tables, report, best student.
+
+Not for: writing any of these (write.py), or sending them (tracking/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
+from dfd_tune.report.cells import seeds_of_best
+from dfd_tune.report.conclusion import conclusion
+from dfd_tune.store import Store
+from dfd_tune.tracking import Summary
+
+TABLES = ("ranking.md", "trials.csv")
+
+
+def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]) -> Summary | None:
+    """What lies in the folder of a search, wherever it was run, and what its records say; None before its end."""
+    folder = store.path("searches", search.search)
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    report = sorted(file for file in (folder / REPORT_FOLDER).rglob("[!.]*") if file.is_file())
+    if not tables and not report:
+        return None
+    classes = ", ".join(str(name) for name in search.dataset["classes"])
+    return Summary(
+        metrics=summary_metrics(search, trials),
+        tables=tables,
+        report_folder=folder / REPORT_FOLDER,
+        report=report,
+        student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
+        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {classes}.",
+    )
+
+
+def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """What MLflow's summary run of a search compares by; accuracies and gains are fractions."""
+    metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
+    for frontend in search.frontends:
+        name = f"frontend_{frontend.kind}_{frontend.resolution}"
+        metrics |= {f"{name}_psnr": frontend.psnr, f"{name}_ssim": frontend.ssim}
+    best = search.best
+    if best is not None:
+        metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}
+        metrics["best_lambda"] = best.config["lambda_"]
+        if best.base_test_accuracy is not None:
+            metrics["base_test_accuracy"] = best.base_test_accuracy
+    over_seeds = seeds_of_best(search, trials)
+    if over_seeds is not None:
+        metrics["mean_test_gain"] = over_seeds.difference.mean
+    return metrics
