@@ -154,6 +154,7 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
     from dfd_tune.search.runtime import RayRuntime
+    from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
 
     store, request, plan = new_store(folder, "random", trials)
@@ -182,7 +183,7 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
 
         if stubs:
             stack.enter_context(stub_actors(digest, sleep))
-        progress = Progress(Console(file=io.StringIO()), trials, list(request.explore))
+        progress = Progress(Terminal(Console(file=io.StringIO())), trials, list(request.explore))
         ledger = Ledger(store, record, [], SilentTracker(), digest, progress)  # type: ignore[arg-type]
         cluster = Cluster(Resources("cpu", 1.0, 0.0, 1.0), stub_nodes if stubs else ray_nodes)
         agenda = Agenda(

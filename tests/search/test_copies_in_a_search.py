@@ -16,6 +16,7 @@ LAUNCH = """
     import json, sys
     from rich.console import Console
     from dfd_tune.search.launch import LaunchOptions, launch
+    from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
     from dfd_tune.store import open_store
     from tests.samples import request_for
@@ -27,7 +28,7 @@ LAUNCH = """
     )
     request = request_for(space, f"workers={workers}", *assignments)
     with Signals() as signals:
-        launch(request, open_store(store), options, Console(), signals)
+        launch(request, open_store(store), options, Terminal(Console()), signals)
 """
 
 
