@@ -72,7 +72,7 @@ def database() -> Iterator[str]:
         try:
             for name in ("mlflow", "accounts"):
                 run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dfd", name)
-            yield f"postgresql://dfd:{DATABASE_PASSWORD}@127.0.0.1:{port}/mlflow"
+            yield f"postgresql+psycopg2://dfd:{DATABASE_PASSWORD}@127.0.0.1:{port}/mlflow"
         finally:
             run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
     finally:
