@@ -32,7 +32,7 @@ from tests.tracking.records import history_of
 
 BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 DATABASE_PASSWORD, ADMIN_PASSWORD = "database-QXZJ-4711", "admin-QXZJ-4712"
-USER, PASSWORD = "researcher", "p@ss:w/QXZJ-4713 ü"
+USER, PASSWORD = "researcher", "p@ss:w/QXZJ-4713 %3A?#"
 SECRETS = ("QXZJ", "p%40ss", b64encode(f"{USER}:{PASSWORD}".encode()).decode())
 
 
