@@ -140,6 +140,9 @@ def is_away(error: BaseException) -> bool:
 
     if isinstance(error, MlflowException):
         return error.error_code not in _REFUSALS
+    status = getattr(getattr(error, "response", None), "status_code", None)  # of artifacts, which have no error codes
+    if status is not None and 400 <= status < 500 and status not in (408, 429):  # too slow, or too much at once
+        return False
     return isinstance(error, _failures()) and not isinstance(error, ImportError)
 
 

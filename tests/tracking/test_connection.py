@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from dfd_tune.errors import UserError
 from dfd_tune.store import Store
 from dfd_tune.tracking import connection, open_tracker
+from dfd_tune.tracking.connection import is_away
 from tests.tracking.records import complaints_in
 
 
@@ -85,3 +87,10 @@ def test_processes_that_open_a_fresh_store_at_once_all_succeed(tmp_path: Path) -
 def test_the_package_does_not_import_mlflow_or_torch() -> None:
     code = "import sys, dfd_tune.tracking; print({'mlflow', 'torch', 'sqlalchemy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+@pytest.mark.parametrize(("status", "away"), [(401, False), (403, False), (404, False), (429, True), (503, True)])
+def test_a_refused_file_is_not_tried_for_minutes(status: int, away: bool) -> None:
+    response = requests.Response()
+    response.status_code = status
+    assert is_away(requests.HTTPError("…", response=response)) is away

@@ -32,7 +32,7 @@ from tests.tracking.records import history_of
 
 BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 DATABASE_PASSWORD, ADMIN_PASSWORD = "database-QXZJ-4711", "admin-QXZJ-4712"
-USER, PASSWORD = "researcher", "p@ss:w/QXZJ-4713 ü"
+USER, PASSWORD = "researcher", "p@ss:w/QXZJ-4713 %3A?#"
 SECRETS = ("QXZJ", "p%40ss", b64encode(f"{USER}:{PASSWORD}".encode()).decode())
 
 
@@ -72,7 +72,7 @@ def database() -> Iterator[str]:
         try:
             for name in ("mlflow", "accounts"):
                 run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dfd", name)
-            yield f"postgresql://dfd:{DATABASE_PASSWORD}@127.0.0.1:{port}/mlflow"
+            yield f"postgresql+psycopg2://dfd:{DATABASE_PASSWORD}@127.0.0.1:{port}/mlflow"
         finally:
             run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
     finally:
