@@ -117,6 +117,7 @@ def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> 
                 summary_of(store, search, trials),
                 uri=mlflow_uri,
                 interrupted_since=interrupted_since,
+                runs_elsewhere=state.kind == "elsewhere",
                 say=click.echo,
             ):
                 click.echo(line, err=True)

@@ -236,7 +236,14 @@ def _probe(out: Errand, submission: Submission, plan: Plan | None, entries: list
     data = request.dataset.data if request is not None and plan is None else None
     screen.line("Looking at the nodes: versions, GPUs, the store.")
     grows = None if target.cluster is None else target.cluster.provider != "local"
-    order = {"verb": "probe", "data": data, "device": device, "grows": grows, "entries": entries}
+    order = {
+        "verb": "probe",
+        "data": data,
+        "copies": submission.options.node_copies,
+        "device": device,
+        "grows": grows,
+        "entries": entries,
+    }
     told = out.jobs.wait(out.submit(order), lambda what, value: show(what, value, screen)).value("probe")
     nodes = [NodeFacts.from_json(node) for node in told["nodes"]]
     raise_all(problems_of(nodes, store=target.store, device=device, data=data))

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfd_tune.copies import check_copies
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import Copies, Store, open_store
 
 NEEDED = {
     "click": "click",
@@ -65,6 +66,8 @@ class NodeFacts:
     """Whether torch can use one."""
     store: str | None
     """What is wrong with the store as seen from there; None if nothing is."""
+    copies: str | None
+    """What is wrong with the folder for the node's copies; None if nothing is."""
     data: bool
     """Whether the images' folder is there."""
 
@@ -77,6 +80,7 @@ class NodeFacts:
 def look_from_all(
     store: Store,
     data: str | None,
+    copies: str,
     say: Callable[[str], None],
     *,
     wait_for_gpu: bool,
@@ -87,6 +91,7 @@ def look_from_all(
     Args:
         store: where it is on the nodes.
         data: a folder of images that is to be on the nodes; None if none is.
+        copies: a folder for copies, on each node.
         say: told what is waited for.
         wait_for_gpu: whether a node with a GPU is waited for if none is there.
         gpu_seconds: for how long.
@@ -109,7 +114,9 @@ def look_from_all(
             asked = {
                 look.options(
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                ).remote(str(store.root), token, data, node["Resources"].get("GPU", 0.0)): node["NodeManagerHostname"]
+                ).remote(str(store.root), token, data, copies, node["Resources"].get("GPU", 0.0)): node[
+                    "NodeManagerHostname"
+                ]
                 for node in ray.nodes()
                 if node["Alive"]
             }
@@ -126,7 +133,7 @@ def look_from_all(
     return sorted((NodeFacts.from_json(ray.get(one)) for one in answered), key=lambda node: node.host)
 
 
-def look_around(root: str, token: str, data: str | None, gpus: float) -> dict[str, Any]:
+def look_around(root: str, token: str, data: str | None, copies: str, gpus: float) -> dict[str, Any]:
     """What this process's node has to say, JSON-able. While it looks, another node holds the lock TOKEN.lock."""
     missing = tuple(name for name, module in NEEDED.items() if importlib.util.find_spec(module) is None)
     return dataclasses.asdict(
@@ -139,6 +146,7 @@ def look_around(root: str, token: str, data: str | None, gpus: float) -> dict[st
             gpus=gpus,
             cuda="torch" not in missing and gpus > 0 and _cuda(),
             store=_problem_with_store(Path(root), token),
+            copies=_problem_with_copies(copies),
             data=data is None or Path(data).is_dir(),
         )
     )
@@ -169,6 +177,8 @@ def problems_of(nodes: Sequence[NodeFacts], *, store: str, device: str, data: st
             f"{hosts}: the store '{store}' {problem}; --cluster-store must be a folder that all nodes mount and can "
             "write."
         )
+    for problem, hosts in _by(nodes, lambda node: node.copies or "").items():
+        problems.append(f"{hosts}: {problem} (It is set by --node-copies.)")
     if device == "cuda":
         if not any(node.gpus for node in nodes):
             problems.append("No node has a GPU; take --device cpu, or a cluster that has.")
@@ -221,6 +231,14 @@ def _problem_with_store(root: Path, token: str) -> str | None:
         return f"can't be used ({error})"
     except OSError as error:
         return f"can't be written ({cause_of(error)})"
+    return None
+
+
+def _problem_with_copies(folder: str) -> str | None:
+    try:
+        check_copies(Copies(Path(folder)))
+    except UserError as error:
+        return str(error)
     return None
 
 

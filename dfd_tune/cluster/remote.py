@@ -61,7 +61,9 @@ def _probe(order: Order, screen: JsonLines) -> int:
     _join_ray()
     # Hosts are what they are; of a cluster that is known by its address, it is asked whether machines may come.
     grows = order["grows"] if order["grows"] is not None else may_grow()
-    nodes = look_from_all(store, order["data"], screen.line, wait_for_gpu=grows and order["device"] == "cuda")
+    nodes = look_from_all(
+        store, order["data"], order["copies"], screen.line, wait_for_gpu=grows and order["device"] == "cuda"
+    )
     state = state_of(store, order["search"])
     screen.tell(
         "probe",

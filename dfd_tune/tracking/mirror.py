@@ -30,6 +30,7 @@ def mirror(
     *,
     uri: str | None = None,
     interrupted_since: float | None = None,
+    runs_elsewhere: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Write into MLflow what it does not have yet of a search that does not run; nothing is doubled.
@@ -44,6 +45,7 @@ def mirror(
         summary: what came of it, from its folder; None as long as there is nothing.
         uri: where MLflow is; None for where the search was recorded.
         interrupted_since: when the search was last alive, in seconds since 1970, if it ended without a word.
+        runs_elsewhere: whether it ran on in another store when it was brought here; what is RUNNING stays so.
         say: is told if this takes long.
 
     Returns:
@@ -53,7 +55,9 @@ def mirror(
     since = time.time() if last is None else last
     gone = since if interrupted_since is None else interrupted_since
     shown = [
-        dataclasses.replace(trial, status="INTERRUPTED", ended=gone) if trial.status == "RUNNING" else trial
+        dataclasses.replace(trial, status="INTERRUPTED", ended=gone)
+        if trial.status == "RUNNING" and not runs_elsewhere
+        else trial
         for trial in trials
     ]
     uri = search.mlflow if uri is None else uri
@@ -62,7 +66,8 @@ def mirror(
             address = resolve_address(store, uri)
             tracker = Tracker(connect(store, address), address, store, lambda: since, patience=0)
             problems = _write(tracker, search, shown, summary, say)
-            mark_interrupted(store, search, shown, gone, uri=uri)
+            if not runs_elsewhere:
+                mark_interrupted(store, search, shown, gone, uri=uri)
     except UserError as error:
         return list(error.problems)
     return problems

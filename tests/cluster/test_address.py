@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TOKEN, PASSWORD = "0f1e2d3c4b5a6978" * 4, "hunter2-for-mlflow"
 SPACE = """
 explore: {lambda_: [0, 1]}
-settings: {backbone: alexnet, width: 0.25, train_images: 200, test_images: 100, epochs: 400, teacher_epochs: 2}
+settings: {backbone: alexnet, width: 0.25, train_images: 200, test_images: 100, epochs: 2500, teacher_epochs: 2}
 """
 
 

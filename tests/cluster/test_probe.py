@@ -11,7 +11,16 @@ from dfd_tune.locks import holding
 from dfd_tune.store import open_store
 
 GOOD = NodeFacts(
-    host="a", python="3.11.7", ray="2.60.0", torch="2.9", missing=(), gpus=0, cuda=False, store=None, data=True
+    host="a",
+    python="3.11.7",
+    ray="2.60.0",
+    torch="2.9",
+    missing=(),
+    gpus=0,
+    cuda=False,
+    store=None,
+    copies=None,
+    data=True,
 )
 
 
@@ -35,6 +44,7 @@ def test_good_nodes_have_none():
         ({"store": "is not there"}, "cpu", ["b: the store '/shared/runs' is not there"]),
         ({}, "cuda", ["No node has a GPU"]),
         ({"gpus": 1.0}, "cuda", ["b: Ray counts a GPU"]),
+        ({"copies": "The folder '/c' can't be used."}, "cpu", ["b: The folder '/c'", "--node-copies"]),
         ({"data": False}, "cpu", ["on b"]),
     ],
 )
@@ -48,14 +58,17 @@ def test_a_store_is_looked_at_as_it_is(tmp_path):
     shared.path("token").write_text("token")
 
     def seen(store):
-        return NodeFacts.from_json(look_around(str(store.root), "token", None, 0.0)).store
+        return NodeFacts.from_json(look_around(str(store.root), "token", None, str(tmp_path / "copies"), 0.0)).store
 
     with holding(shared.path("token.lock")):
         assert seen(shared) is None
         assert seen(other) == "is another folder than on the head node"
         assert seen(open_store(tmp_path / "x")).startswith("is another")
         (tmp_path / "x").rmdir()
-        assert NodeFacts.from_json(look_around(str(tmp_path / "x"), "token", None, 0.0)).store == "is not there"
+        assert (
+            NodeFacts.from_json(look_around(str(tmp_path / "x"), "token", None, str(tmp_path / "copies"), 0.0)).store
+            == "is not there"
+        )
     # Locks that another node's process does not see are none.
     assert "locks" in seen(shared)
 

@@ -197,6 +197,18 @@ def test_a_copy_that_is_newer_brings_what_is_new(tmp_path: Path) -> None:
     assert tracker.close() == []
 
 
+def test_what_runs_on_elsewhere_is_running(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    search, trials = concluded_search("elsewhere", best=None)
+    write_records(store, search, trials)
+    assert mirror(store, search, list(trials.values()), None, runs_elsewhere=True) == []
+    tracker = open_tracker(store, None)
+    found = seen(tracker, "elsewhere")[trials["RUNNING"].key]
+    assert found["status"] == "RUNNING"
+    assert "dfd.state" not in found["tags"]
+    assert tracker.close() == []
+
+
 def test_a_search_without_a_conclusion_has_its_runs_alone(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     search, trials = concluded_search("begun", best=None)
