@@ -218,3 +218,31 @@ def test_among_equals_the_choice_does_not_depend_on_which_trial_came_first(tmp_p
         assert [trial.key for trial in ledger.in_order()] == planned
         chosen.add(best_trial(ledger.in_order()).key)
     assert chosen == {planned[0]}
+
+
+def test_a_trial_began_with_its_first_attempt_and_ended_with_its_last(tmp_path):
+    now, config, taken = Clock(), digits_trial(lambda_=1.0), digits_trial(lambda_=0.0)
+    progress, _, _ = watched(tmp_path, Clock())
+    search = make_search(make_request({"lambda_": [0, 1]}), {})
+    ledger = Ledger(open_store(tmp_path), search, [], SilentTracker(), DIGEST, progress, now=now)
+    key = config.key(DIGEST)
+
+    def times():
+        return ledger.trials[key].started, ledger.trials[key].ended
+
+    now.now = 100.0
+    start(ledger, config)
+    assert times() == (100.0, None)
+    now.now = 110.0
+    ledger.kill_running()
+    assert times() == (100.0, 110.0)
+    again = reopened(ledger.trials[key], has_result=False, retry_failed=False)
+    ledger = Ledger(open_store(tmp_path), search, [again], SilentTracker(), DIGEST, progress, now=now)
+    assert times() == (100.0, None)
+    now.now = 200.0
+    start(ledger, config)
+    now.now = 230.0
+    ledger.finished(config, result_of(config))
+    assert times() == (100.0, 230.0)
+    ledger.finished(taken, result_of(taken))  # of another search
+    assert ledger.trials[taken.key(DIGEST)].started is None
