@@ -222,7 +222,6 @@ def test_among_equals_the_choice_does_not_depend_on_which_trial_came_first(tmp_p
     assert chosen == {planned[0]}
 
 
-<<<<<<< HEAD
 def test_a_screen_elsewhere_shows_what_one_here_would(tmp_path):
     def story(screen):
         screen.line("Made once and shared: 1 teacher")
@@ -290,7 +289,8 @@ def test_the_first_trial_measured_tells_once_how_long_the_others_take_and_what_t
     # 7 of 9 are left after the first that ran took 10 s, and 3 ran at once: 7 * 10 / 3 s.
     told = [line for line in lines(console) if line.startswith("By the first trial")]
     assert told == ["By the first trial, the other 7 take about 23 s for 0.583333 shells."]
-=======
+
+
 def test_a_trial_began_with_its_first_attempt_and_ended_with_its_last(tmp_path):
     now, config, taken = Clock(), digits_trial(lambda_=1.0), digits_trial(lambda_=0.0)
     progress, _, _ = watched(tmp_path, Clock())
@@ -317,4 +317,3 @@ def test_a_trial_began_with_its_first_attempt_and_ended_with_its_last(tmp_path):
     assert times() == (100.0, 230.0)
     ledger.finished(taken, result_of(taken))  # of another search
     assert ledger.trials[taken.key(DIGEST)].started is None
->>>>>>> mlflow
