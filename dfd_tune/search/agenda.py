@@ -176,7 +176,8 @@ class Agenda:
             self._points.tell(job.key, value)
 
     def stopped(self, job: Job) -> None:
-        """A job ended early, as it was asked to."""
+        """A job ended early, as it was asked to: the search is to stop, also where the driver has not looked yet."""
+        self.stopping = True
         self._close(job.id)
         self._where.pop(job.id, None)
 

@@ -107,8 +107,8 @@ def test_a_search_is_left_looked_at_stopped_and_gone_on_with(user):
     assert PASSWORD not in asked(user, f"/api/jobs/{job['submission_id']}/logs")
     assert not any(PASSWORD in file.read_text(errors="replace") for file in there.folder.rglob("*.json"))
     # It ends gracefully, where it is.
-    user.run("stop", "far", *user.where)
-    assert there.statuses()["RUNNING"] == 0
+    said = user.run("stop", "far", *user.where)
+    assert there.statuses()["RUNNING"] == 0, said
     assert there.own()["best"] is None
     seen = there.checkpointed("trials")
     assert seen is not None

@@ -215,6 +215,16 @@ def test_a_search_that_stops_waits_for_what_runs_and_begins_nothing():
     assert agenda.finished()
 
 
+def test_a_job_that_was_quicker_than_the_driver_to_see_that_it_is_to_stop_stops_the_search():
+    room, _ = cluster(4)
+    agenda, _ = agenda_of(keys="abc")
+    first = agenda.next(room)
+    agenda.stopped(first.job)
+    assert agenda.stopping
+    assert agenda.next(room) is None
+    assert agenda.finished()
+
+
 def test_ten_thousand_points_cost_no_more_each_than_a_few():
     """Counts looks at the points, not seconds: each is taken from the list once."""
     room, _ = cluster(1)
