@@ -103,6 +103,7 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset={
             "dataset": name,
+            "prepared": "0123456789abcdef",
             "digest": DIGEST,
             "classes": [f"class {number}" for number in range(10)],
             **FACTS[name],
