@@ -25,7 +25,7 @@ TOKEN = "fedcba9876543210" * 4
 SETTINGS = "settings: {backbone: alexnet, width: 0.25, train_images: 300, test_images: 100, teacher_epochs: 20"
 SHORT = f"explore: {{lambda_: [0, 1], seed: [0, 1, 2, 3]}}\n{SETTINGS}, epochs: 60}}\n"
 """Four trials of λ = 0 and a teacher at the start: whatever the number of nodes, each of them gets one CPU."""
-LONG = f"explore: {{lambda_: [0, 0.5, 1], seed: [0, 1, 2, 3]}}\n{SETTINGS}, epochs: 150}}\n"
+LONG = f"explore: {{lambda_: [0, 0.5, 1, 2], seed: [0, 1, 2, 3, 4, 5]}}\n{SETTINGS}, epochs: 150}}\n"
 GROUP = f"explore: {{lambda_: [0, 1]}}\n{SETTINGS}, epochs: 6}}\n"
 
 
@@ -207,18 +207,20 @@ def test_hosts_are_killed_cut_off_healed_and_added_and_nothing_is_lost(laptop, l
     said: list[str] = []
     with _reading(launch, said):
         second, third = hosts.all[1:3]
-        wait_for(lambda: {second.name, third.name} <= _at_work(search), "work on the second and third host")
+        wait_for(lambda: _at_work(search), "a trial in training")
         added = hosts.add()
         _join(hosts, added)
         wait_for(lambda: added.name in hosts_of(search), "work on the host that was added")
+        wait_for(lambda: third.name in _at_work(search), "work on the third host")
         hosts.cut(third)
         _wait_for_line(said, f"Node {third.name} ")
         hosts.heal(third)
+        wait_for(lambda: second.name in _at_work(search), "work on the second host")
         hosts.kill(second)
         _wait_for_line(said, f"Node {second.name} ")
         assert launch.wait(400) == 0, "\n".join(said)
     assert held(laptop, "storm", locally(LONG)) == []
-    assert search.statuses() == {"FINISHED": 12}
+    assert search.statuses() == {"FINISHED": 24}
     assert Search(laptop.here, "storm").records() == search.records()
 
 
@@ -233,7 +235,7 @@ def test_the_head_is_killed_and_another_cluster_goes_on(laptop, locally):
     file = hosts.write_cluster_file(laptop.folder / "second.yaml", "second")
     said = laptop.run("resume", "headless", "--cluster", file, "--cluster-store", laptop.there, "--yes")
     assert before >= 2
-    assert search.statuses() == {"FINISHED": 12}, said
+    assert search.statuses() == {"FINISHED": 24}, said
     assert held(laptop, "headless", locally(LONG)) == []
     laptop.run("cluster", "down", file, "--yes")
     assert all(hosts.ray_processes(host) == [] for host in hosts.all)
