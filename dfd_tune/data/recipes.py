@@ -1,6 +1,7 @@
 """The settings that each kind of dataset recommends: plain values, read without importing anything heavy.
 
-A recipe holds TrialConfig's settings and `validation_fraction`; a search space or `--set` overrides them.
+A recipe holds TrialConfig's settings, `validation_fraction` and perhaps more of DatasetConfig's; a search space or
+`--set` overrides them.
 Not for: what a setting means or allows (config.py).
 """
 
@@ -39,6 +40,30 @@ DIGITS: Settings = MappingProxyType(
     }
 )
 """Small enough for one CPU core: 8×8 digits seen at 4×4 by a network of a quarter of the width."""
+
+LETTERS: Settings = MappingProxyType(
+    _COMMON
+    | {
+        "image_size": 12,
+        "train_images": 1300,
+        "test_images": 2600,
+        "resolution": 5,
+        "width": 0.125,
+        "dropout": 0.0,
+        "epochs": 30,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "student_start": "scratch",
+        "reduction": "sum",
+        "lambda_": 0.5,
+        "frontend_size": 0.25,
+        "frontend_epochs": 20,
+        "crop_padding": 1,
+        "flip": False,  # a mirrored letter is another letter, or none
+        "validation_fraction": 0.2,
+    }
+)
+"""Small enough for one CPU core."""
 
 PAPER: Settings = MappingProxyType(
     _COMMON
