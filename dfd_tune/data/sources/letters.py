@@ -38,17 +38,15 @@ FONTS = (
 
 CAP_HEIGHT = (0.55, 0.8)
 """Height of a capital, as a share of the side."""
-TURN = 12.0
+TURN = 10.0
 """Largest turn to either side, in degrees."""
-SHEAR = 0.2
+SHEAR = 0.15
 """Largest shear to either side."""
-SHIFT = 0.08
+SHIFT = 0.06
 """Largest way from the middle, down and across, as a share of the side."""
-CONTRAST = (80.0, 200.0)
-"""Between ink and ground, in grey values; either may be the lighter."""
-INVERTED = 0.5
-"""Share of images in which the ink is the lighter."""
-NOISE = (0.0, 20.0)
+CONTRAST = (100.0, 220.0)
+"""By how many grey values the ink is darker than the ground."""
+NOISE = (0.0, 16.0)
 """Standard deviation of Gaussian noise in grey values."""
 
 _FORMAT = 1
@@ -153,7 +151,6 @@ def _draw(glyph: _Glyph, side: int, random: np.random.Generator) -> np.ndarray:
     drawn = glyph.mask.transform((canvas, canvas), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
     coverage = np.asarray(drawn.reduce(_FINER), dtype=np.float64) / 255
     contrast = random.uniform(*CONTRAST)
-    ground = random.uniform(0, 255 - contrast)
-    levels = ground + contrast * (coverage if random.random() < INVERTED else 1 - coverage)
-    levels += random.uniform(*NOISE) * random.standard_normal((side, side))
+    ground = random.uniform(contrast, 255)
+    levels = ground - contrast * coverage + random.uniform(*NOISE) * random.standard_normal((side, side))
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
