@@ -184,7 +184,7 @@ def test_spaces_and_datasets_are_listed(run_cli, tmp_path):
     assert all(name in spaces for name in ("lambda_grid", "table1", "table2", "methods", "degradations", "tpe_all"))
     assert "explore:" in run_cli("spaces", "tpe_all").stdout
     datasets = run_cli("datasets").stdout
-    assert all(name in datasets for name in ("digits", "cifar10", "svhn", "parquet", "folder"))
+    assert all(name in datasets for name in ("digits", "letters", "cifar10", "svhn", "parquet", "folder"))
 
 
 def test_a_dataset_is_prepared_ahead(run_cli, tmp_path):

@@ -37,7 +37,7 @@ def refusals(read, tmp_path):
 
 
 SHIPPED = {"degradations", "lambda_grid", "methods", "random_all", "table1", "table2", "tpe_all"}
-SIDES = {"digits": 8, "cifar10": 32, "svhn": 32, "parquet": 32, "folder": 32}
+SIDES = {"digits": 8, "letters": 16, "cifar10": 32, "svhn": 32, "parquet": 32, "folder": 32}
 """Of images that the recipes are made for, in pixels."""
 
 

@@ -1,6 +1,7 @@
 """The settings that each kind of dataset recommends: plain values, read without importing anything heavy.
 
-A recipe holds TrialConfig's settings and `validation_fraction`; a search space or `--set` overrides them.
+A recipe holds TrialConfig's settings, `validation_fraction` and perhaps more of DatasetConfig's; a search space or
+`--set` overrides them.
 Not for: what a setting means or allows (config.py).
 """
 
@@ -39,6 +40,30 @@ DIGITS: Settings = MappingProxyType(
     }
 )
 """Small enough for one CPU core: 8×8 digits seen at 4×4 by a network of a quarter of the width."""
+
+LETTERS: Settings = MappingProxyType(
+    _COMMON
+    | {
+        "train_images": 520,  # 10 of each letter to train on and 10 to choose by
+        "validation_fraction": 0.5,
+        "test_images": 2600,
+        "resolution": 5,
+        "width": 0.125,
+        "dropout": 0.0,
+        "epochs": 60,
+        "batch_size": 32,
+        "learning_rate": 0.1,
+        "student_start": "scratch",
+        "reduction": "sum",
+        "lambda_": 0.5,
+        "frontend_size": 0.25,
+        "frontend_epochs": 20,
+        "crop_padding": 1,
+        "flip": False,  # a mirrored letter is another letter, or none
+    }
+)
+"""Few labelled images, trained to convergence on one CPU core: 16×16 letters seen at 5×5 by a network of an eighth of
+the width. Set with plain training and teachers alone: docs/results.md."""
 
 PAPER: Settings = MappingProxyType(
     _COMMON

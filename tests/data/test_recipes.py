@@ -9,15 +9,16 @@ from dfd_tune.rules import problems_in, settings_of
 
 
 def test_these_are_the_sources():
-    assert list(SOURCES) == ["digits", "cifar10", "svhn", "parquet", "folder"]
+    assert list(SOURCES) == ["digits", "letters", "cifar10", "svhn", "parquet", "folder"]
     assert [source.name for source in SOURCES.values()] == list(SOURCES)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=list(SOURCES))
 def test_a_recipe_makes_a_whole_trial_and_a_validation_split(source):
-    settings = dict(source.recipe)
-    fraction = settings.pop("validation_fraction")
-    assert problems_in(DatasetConfig, {"validation_fraction": fraction}) == []
+    of_dataset = {name: value for name, value in source.recipe.items() if name in settings_of(DatasetConfig)}
+    settings = {name: value for name, value in source.recipe.items() if name not in of_dataset}
+    assert "validation_fraction" in of_dataset
+    assert problems_in(DatasetConfig, {"dataset": source.name, **of_dataset}) == []
     trial = TrialConfig(**settings, **teacher_defaults(settings), precision="float32")
     assert trial.learning_rate == source.recipe["learning_rate"]
     assert set(settings) <= set(settings_of(TrialConfig))

@@ -30,7 +30,7 @@ class Source:
     Attributes:
         name: what `--dataset` takes; also the name of the module in this package.
         summary: one line for a list of datasets.
-        recipe: recommended settings: TrialConfig's, and `validation_fraction`.
+        recipe: recommended settings: TrialConfig's, `validation_fraction`, and perhaps more of DatasetConfig's.
         data_holds: what the folder given as `--data` must hold, as a phrase; None if none may be given.
         needs_data: whether `--data` must be given.
     """
@@ -72,6 +72,13 @@ SOURCES: dict[str, Source] = {
             name="digits",
             summary="1,797 handwritten digits, 8×8 gray, that come with scikit-learn",
             recipe=recipes.DIGITS,
+            data_holds=None,
+            needs_data=False,
+        ),
+        Source(
+            name="letters",
+            summary="capital letters, 16×16 gray, drawn with the fonts that matplotlib brings",
+            recipe=recipes.LETTERS,
             data_holds=None,
             needs_data=False,
         ),
