@@ -173,7 +173,7 @@ class SearchRecord:
     """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of every
     cell's chosen and λ = 0 points or, under the protocol `paper`, all."""
     importances: dict[str, float] = field(default_factory=dict)
-    """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
+    """Explored setting -> its share in what sets the best trials apart, where a sampler ran."""
     best: BestRecord | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     """What the search's processes get, decided when it was first planned: device, cpus, gpus, network_cpus."""

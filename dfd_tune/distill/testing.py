@@ -1,6 +1,6 @@
 """What the test images say of stored networks. Each question is asked once, when a search is concluded.
 
-Not for: choosing anything by the answer (report/cells.py says which trials are tested).
+Not for: choosing anything by the answer (analysis/cells.py says which trials are tested).
 """
 
 from __future__ import annotations

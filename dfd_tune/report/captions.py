@@ -1,15 +1,15 @@
 """What the numbers of a search are of, in words: for captions of tables and headings of figures.
 
 Dataset, sides, images, epochs, seeds, by which images λ was chosen, and what is missing. Not for: the numbers
-themselves (cells.py).
+themselves (analysis/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfd_tune.analysis.points import points_of
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
-from dfd_tune.report.points import points_of
 
 PER_CELL = "Each verdict is of its cell alone, not corrected for the number of cells."
 INTERVALS = "the mean's 95 % interval"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfd_tune.analysis.comparisons import SeedsOfBest, seeds_of_best
+from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import INTERVALS
-from dfd_tune.report.cells import Interval, SeedsOfBest, lambda_of, seeds_of_best
 from dfd_tune.report.layouts import share, signed, text_of
 from dfd_tune.report.tables import percent
 

@@ -1,6 +1,6 @@
 """Which numbers stand where: the paper's Tables 1 and 2 with ours beside them, and a table of all cells of a search.
 
-Not for: working the numbers out (cells.py), or writing them down (formats.py).
+Not for: working the numbers out (analysis/), or writing them down (formats.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfd_tune.analysis.cells import Cell, cells_of
+from dfd_tune.analysis.comparisons import compare
+from dfd_tune.analysis.points import Interval, lambda_of, tested_accuracy
 from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
 from dfd_tune.report.captions import PER_CELL, caption_of, marked
-from dfd_tune.report.cells import Cell, Interval, cells_of, compare, lambda_of, tested_accuracy
 from dfd_tune.report.formats import Table
 from dfd_tune.report.paper import BACKBONES, DATASETS, FRONTENDS, TABLE_1, TABLE_2, is_table_2, title_of
 

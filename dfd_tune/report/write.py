@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfd_tune.analysis.comparisons import compare
+from dfd_tune.analysis.points import lambda_of
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, facts_of, missing_of
-from dfd_tune.report.cells import compare, lambda_of
 from dfd_tune.report.figures import confusion, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
 from dfd_tune.report.images import (
@@ -129,7 +130,8 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     )
     mattered = _Drawing(
         importances.TITLE,
-        f"fANOVA importances of the explored settings. {facts_of(search, trials)}.",
+        f"How much each explored setting sets the best tenth of the trials apart from all (PED-ANOVA). "
+        f"{facts_of(search, trials)}.",
         lambda: importances.importances(search, trials, folder),
         "the search is not concluded, or too few of its trials have finished." if search.sampler != "grid" else "",
     )

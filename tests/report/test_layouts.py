@@ -4,13 +4,12 @@ import dataclasses
 
 import pytest
 
+from dfd_tune.analysis.points import Interval, half_width
 from dfd_tune.config import Camera
 from dfd_tune.record import FrontendRecord
 from dfd_tune.report.captions import PER_CELL
-from dfd_tune.report.cells import Interval
 from dfd_tune.report.formats import as_latex
 from dfd_tune.report.layouts import Found, cells_table, frontends_table, signed, table1, table2, tables_of, text_of
-from dfd_tune.report.points import half_width
 from tests.report.searches import grid_trials, make_request, make_search, make_trial, with_tests
 
 BACKBONES = ["resnet18", "alexnet", "vgg16"]  # not the paper's order

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dfd_tune.analysis.choice import best_trial
 from dfd_tune.distill.student import TrialResult
 from dfd_tune.record import TrialRecord, load_tests, load_trials
 from dfd_tune.record import test_record as record_of_test
-from dfd_tune.report.points import best_trial
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfd_tune.search.conclude import summary_metrics
+from dfd_tune.report.summary import summary_metrics
 from tests.report.searches import grid_trials, make_best, make_request, make_search, with_tests
 
 

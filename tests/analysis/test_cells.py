@@ -5,17 +5,10 @@ import math
 
 import pytest
 
-from dfd_tune.report.cells import (
-    Interval,
-    best_curves,
-    cells_of,
-    compare,
-    curves_of,
-    other_axes,
-    trials_to_test,
-    verdict_of,
-)
-from dfd_tune.report.cells import tested_accuracy as accuracy_once_tested
+from dfd_tune.analysis.cells import best_curves, cells_of, curves_of, other_axes, trials_to_test
+from dfd_tune.analysis.comparisons import compare, verdict_of
+from dfd_tune.analysis.points import Interval
+from dfd_tune.analysis.points import tested_accuracy as accuracy_once_tested
 from tests.report.searches import grid_trials, make_request, make_search, make_trial, with_tests
 
 TEACHERS = {"resnet18": 0.99, "vgg16": 0.97}
