@@ -23,7 +23,10 @@ def test_the_figure_says_what_it_is_of(draw):
     drawn = draw(lambda folder: importances(search, [*TRIALS, twin], folder))
     assert "What mattered among the explored settings" in drawn.texts
     assert "digits at 4×4 instead of 8×8 pixels" in drawn.text
-    assert "From 2 trials that TPE chose, on validation images. Of few trials, the best tenth are two or three." in drawn.texts
+    assert (
+        "From 2 trials that TPE chose, on validation images. Of few trials, the best tenth are two or three."
+        in drawn.texts
+    )
 
 
 def test_without_importances_nothing_is_drawn(tmp_path):
