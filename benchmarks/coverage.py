@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from dfd_tune.analysis.paired import CONFIDENCE, crossed, gap_recovered
+from dfd_tune.analysis.paired import CONFIDENCE, as_differences, crossed, gap_recovered
 
 LEVEL = 1.2
 """Logit of plain training on an average image."""
@@ -117,7 +117,7 @@ def gap_coverage(design: Design, repetitions: int, draw: np.random.Generator) ->
             )
         ]
         student, plain, teacher = (draw.random(logit.shape) < 1 / (1 + np.exp(-logit)) for logit in logits)
-        found = gap_recovered(student, plain, teacher)
+        found = gap_recovered(as_differences(student, plain), as_differences(teacher, plain))
         if found is not None:
             shown += 1
             held += abs(found.share - truth) <= found.half

@@ -145,27 +145,24 @@ def mean_squares(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     return mean, of_seeds / (seeds - 1), of_images / (images - 1), rest / ((seeds - 1) * (images - 1))
 
 
-def gap_recovered(student: np.ndarray, plain: np.ndarray, teacher: np.ndarray) -> GapRecovered | None:
+def gap_recovered(gains: np.ndarray, gaps: np.ndarray) -> GapRecovered | None:
     """The share (student - plain) / (teacher - plain) of the gap, with an interval by the delta method.
 
-    The share's error is that of the differences (student - plain) - share · (teacher - plain), analysed as any other,
-    over the gap. It holds for this teacher: one network, the same in all pairs.
+    The share's error is that of the differences gain - share · gap, analysed as any other, over the gap. It holds for
+    this teacher: one network, the same in all pairs.
 
     Args:
-        student: bool (S, I), by seed and test image.
-        plain: bool (S, I), likewise.
-        teacher: bool (I,), on the same test images.
+        gains: student - plain, float (S, I), as `as_differences` makes them.
+        gaps: teacher - plain, float (S, I), over the same pairs and images.
 
     Returns:
         None where the gap itself is not above zero by its own 95 % interval, and of a single seed.
     """
     from scipy.stats import t
 
-    gaps = as_differences(teacher, plain)
     gap = difference_of(gaps)
     if gap.half is None or gap.difference - gap.half <= 0:
         return None
-    gains = as_differences(student, plain)
     share = float(gains.mean()) / gap.difference
     _, error, freedom = crossed(gains - share * gaps)
     half = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * error) / gap.difference

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from dfd_tune.analysis.paired import crossed, difference_of, gap_recovered, mean_squares, paired_difference
+from dfd_tune.analysis.paired import (
+    as_differences,
+    crossed,
+    difference_of,
+    gap_recovered,
+    mean_squares,
+    paired_difference,
+)
 
 SHAPES = st.tuples(st.integers(2, 6), st.integers(2, 12))
 PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))
@@ -148,20 +155,24 @@ def test_many_comparisons_at_once_are_what_each_is_alone():
 # The gap recovered.
 
 
+def recovered(student, plain, teacher):
+    return gap_recovered(as_differences(student, plain), as_differences(teacher, plain))
+
+
 def test_a_student_as_good_as_the_teacher_recovers_the_whole_gap():
     _, plain = made_up(5, 400)
     teacher = np.random.default_rng(1).random(400) < 0.9
-    found = gap_recovered(np.tile(teacher, (5, 1)), plain, teacher)
+    found = recovered(np.tile(teacher, (5, 1)), plain, teacher)
     assert (found.share, found.half) == (pytest.approx(1), pytest.approx(0, abs=1e-9))
     assert found.gap == paired_difference(np.tile(teacher, (5, 1)), plain)
-    none = gap_recovered(plain, plain, teacher)
+    none = recovered(plain, plain, teacher)
     assert (none.share, none.half) == (0, 0)
 
 
 def test_the_share_is_a_quotient_and_its_error_that_of_a_difference():
     student, plain = made_up(5, 400)
     teacher = np.ones(400, dtype=bool)
-    found = gap_recovered(student, plain, teacher)
+    found = recovered(student, plain, teacher)
     gain, gap = student.mean() - plain.mean(), 1 - plain.mean()
     assert found.share == pytest.approx(gain / gap)
     # (A - B) - g (1 - B), by hand: its error over the gap.
@@ -172,6 +183,6 @@ def test_the_share_is_a_quotient_and_its_error_that_of_a_difference():
 
 def test_a_gap_within_its_own_interval_has_no_share():
     student, plain = made_up(5, 400)
-    assert gap_recovered(student, plain, plain[0]) is None
-    assert gap_recovered(student, plain, np.zeros(400, dtype=bool)) is None
-    assert gap_recovered(student[:1], plain[:1], np.ones(400, dtype=bool)) is None
+    assert recovered(student, plain, plain[0]) is None
+    assert recovered(student, plain, np.zeros(400, dtype=bool)) is None
+    assert recovered(student[:1], plain[:1], np.ones(400, dtype=bool)) is None
