@@ -108,22 +108,12 @@ def ask_the_test_images(ledger, plan):
 
 
 def search_record(plan) -> SearchRecord:
-    dataset, request = plan.dataset, plan.request
+    request = plan.request
     return SearchRecord(
         search=NAME,
         space="tiny",
         explored={name: axis.as_json() for name, axis in request.explore.items()},
-        dataset={
-            "dataset": "digits",
-            "digest": dataset.digest,
-            "classes": list(dataset.classes),
-            "channels": dataset.channels,
-            "image_size": dataset.image_size,
-            "train_images": len(dataset.train),
-            "validation_images": len(dataset.validation),
-            "test_images": len(dataset.test),
-            "prepared": dataset.folder.name,
-        },
+        dataset=plan.dataset_facts(),
         settings=dict(request.settings),
         sampler="grid",
         num_trials=plan.num_trials,

@@ -51,7 +51,6 @@ def make_trial(
     """A trial with this validation accuracy; `history` gives that of each epoch."""
     config = request.trial(point)
     metrics = {
-        "epoch": 20.0,
         "loss": 0.4,
         "train_accuracy": 0.97,
         "val_accuracy": accuracy,
@@ -104,10 +103,11 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         space="made_up",
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset={
-            "dataset": name,
+            **dataclasses.asdict(request.dataset),
             "digest": DIGEST,
             "classes": [f"class {number}" for number in range(10)],
             **FACTS[name],
+            "prepared": f"{name}-{DIGEST}",
         },
         settings=dict(request.settings),
         sampler=request.space.sampler,
