@@ -231,9 +231,9 @@ def plain_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
 
 def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, Any]:
     """A store in which a search of so many points is finished: its records and results, and all students tested."""
+    from dfd_tune.analysis.choice import best_trial
     from dfd_tune.distill.student import teacher_key
     from dfd_tune.record import TeacherRecord, TrialRecord, save_search, save_trial
-    from dfd_tune.report.points import best_trial
     from dfd_tune.search.conclude import _best_record
     from dfd_tune.search.ledger import Ledger
     from dfd_tune.search.points import points_for
@@ -284,9 +284,9 @@ def write_entry(folder: Path, result: Mapping[str, Any]) -> None:
 
 def store_rows(folder: Path, sampler: str, points: int) -> list[dict[str, Any]]:
     """What is done with the records of a search that is finished."""
+    from dfd_tune.analysis.cells import cells_of
+    from dfd_tune.analysis.points import points_of
     from dfd_tune.record import load_trials
-    from dfd_tune.report.cells import cells_of
-    from dfd_tune.report.points import points_of
     from dfd_tune.report.write import write_report
 
     store, request, search = made_up_store(folder, sampler, points)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -71,6 +71,20 @@ class Plan:
     def banks(self) -> dict[str, BankPlan]:
         """By teacher key, the banks to be filled."""
         return {network.key: network.bank for network in self.networks if network.bank is not None}
+
+    def dataset_facts(self) -> dict[str, Any]:
+        """What a search's record says of its dataset (SearchRecord.dataset)."""
+        dataset = self.dataset
+        return asdict(self.request.dataset) | {
+            "digest": dataset.digest,
+            "classes": list(dataset.classes),
+            "channels": dataset.channels,
+            "image_size": dataset.image_size,
+            "train_images": len(dataset.train.labels),
+            "validation_images": len(dataset.validation.labels),
+            "test_images": len(dataset.test.labels),
+            "prepared": dataset.folder.name,
+        }
 
 
 def make_plan(

@@ -68,10 +68,10 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRecord:
-    """What the low-resolution test images say of one student; they are asked once."""
+    """What the test images say of one student or, in high resolution, of one teacher; they are asked once."""
 
     key: str
-    """The trial's."""
+    """The trial's or the teacher's."""
     accuracy: float
     """A fraction."""
     images: int
@@ -85,7 +85,7 @@ class TestRecord:
 
 
 def test_record(key: str, right: np.ndarray) -> TestRecord:
-    """The record of a student that classified the test images as `right` says, bool (images,)."""
+    """The record of a network that classified the test images as `right` says, bool (images,)."""
     packed = base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
     return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed)
 
@@ -172,8 +172,11 @@ class SearchRecord:
     tested: dict[str, float] = field(default_factory=dict)
     """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of every
     cell's chosen and λ = 0 points or, under the protocol `paper`, all."""
+    tests: dict[str, TestRecord] = field(default_factory=dict)
+    """By key, what the test images said of these trials and, in high resolution, of the teachers: image by image.
+    Kept in files of their own; a trial that is tested but not in here has its accuracy alone."""
     importances: dict[str, float] = field(default_factory=dict)
-    """Explored setting -> its share of the variance of validation accuracy, where a sampler ran."""
+    """Explored setting -> its share in what sets the best trials apart, where a sampler ran."""
     best: BestRecord | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     """What the search's processes get, decided when it was first planned: device, cpus, gpus, network_cpus."""
@@ -190,8 +193,10 @@ class SearchRecord:
 
 
 def save_search(store: Store, record: SearchRecord) -> None:
-    """Write the search's own record."""
-    write_json(store.path("searches", record.search, "search.json"), dataclasses.asdict(record))
+    """Write the search's own record, without its tests, which have files of their own."""
+    fields = dataclasses.asdict(dataclasses.replace(record, tests={}))
+    del fields["tests"]
+    write_json(store.path("searches", record.search, "search.json"), fields)
 
 
 def save_trial(store: Store, search: str, record: TrialRecord) -> None:
@@ -206,7 +211,7 @@ def _as_json(value: Any) -> str:
 
 
 def save_test(store: Store, search: str, record: TestRecord) -> None:
-    """Write what the test images say of one student."""
+    """Write what the test images say of one network."""
     write_json(store.path("searches", search, "tests", f"{record.key}.json"), dataclasses.asdict(record))
 
 
@@ -230,8 +235,10 @@ def find_search(store: Store, name: str) -> SearchRecord | None:
     found = _readable(store.path("searches", name, "search.json"), _search_from)
     if found is None:
         return None
-    tested = {key: record.accuracy for key, record in load_tests(store, name).items()}
-    return dataclasses.replace(found, tested=found.tested | tested)
+    tests = load_tests(store, name)
+    networks = {teacher.key for teacher in found.teachers}
+    tested = {key: record.accuracy for key, record in tests.items() if key not in networks}
+    return dataclasses.replace(found, tested=found.tested | tested, tests=tests)
 
 
 def load_search(store: Store, name: str) -> SearchRecord:

@@ -28,6 +28,7 @@ FLOORS = (
     ("distill",),
     ("space", "settings", "record"),
     ("plan", "predict", "tracking", "liveness"),
+    ("analysis",),
     ("report",),
     ("search",),
     ("cluster",),
@@ -39,13 +40,15 @@ VOCABULARY = {
     "space": {"config", "errors", "rules", "yaml_file"},
     "settings": {"config", "errors", "rules", "space", "data", "data.sources"},
     "record": {"errors", "store"},
+    "analysis": {"analysis", "config", "record", "space"},
 }
-"""What the words of a search are made of: none of how anything is trained."""
+"""What the words of a search and the rules by which its results are read are made of: none of how anything is trained,
+sent or drawn."""
 
 OWNERS = {
     "mlflow": {"tracking"},
     "ray": {"search", "cluster"},
-    "optuna": {"search"},
+    "optuna": {"search", "analysis"},
     "click": {"cli"},
     "matplotlib": {"report", "data"},  # data asks it where its fonts are
 }

@@ -1,6 +1,6 @@
 """What the test images say of stored networks. Each question is asked once, when a search is concluded.
 
-Not for: choosing anything by the answer (report/cells.py says which trials are tested).
+Not for: choosing anything by the answer (analysis/cells.py says which trials are tested).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from dfd_tune.config import PretrainedConfig, TrialConfig
-from dfd_tune.distill.training import evaluate
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
 
@@ -40,7 +39,10 @@ def accuracy_on_test_images(file: Path, config: TrialConfig, bench: Workbench) -
     return float((probabilities.argmax(1) == labels).mean())
 
 
-def network_test_accuracy(config: PretrainedConfig, bench: Workbench) -> float:
-    """Accuracy of a network from the store on the test images of the side it was trained on, a fraction: of a
-    teacher, the HR baseline."""
-    return evaluate(bench.pretrained(config).network, bench.test_images(config.low_res))[0]
+@torch.no_grad()
+def network_right_on_test_images(config: PretrainedConfig, bench: Workbench) -> np.ndarray:
+    """bool (N,), whether a network from the store is right on each test image of the side it was trained on: of a
+    teacher, in high resolution, the HR baseline."""
+    network = bench.pretrained(config).network.eval()
+    images = bench.test_images(config.low_res)
+    return np.concatenate([(network(inputs).argmax(1) == labels).cpu().numpy() for inputs, labels in images.batches()])

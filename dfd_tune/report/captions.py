@@ -1,17 +1,18 @@
 """What the numbers of a search are of, in words: for captions of tables and headings of figures.
 
 Dataset, sides, images, epochs, seeds, by which images λ was chosen, and what is missing. Not for: the numbers
-themselves (cells.py).
+themselves (analysis/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfd_tune.analysis.comparisons import Comparison
+from dfd_tune.analysis.points import points_of
+from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
-from dfd_tune.report.points import points_of
 
-PER_CELL = "Each verdict is of its cell alone, not corrected for the number of cells."
 INTERVALS = "the mean's 95 % interval"
 
 
@@ -60,6 +61,23 @@ def marked(title: str, search: SearchRecord) -> str:
 
 
 ENDED_OTHERWISE = ("RUNNING", "INTERRUPTED", "FAILED", "KILLED")
+
+
+def on_verdicts(comparisons: Sequence[Comparison]) -> str:
+    """What the differences of a table are samples of, and how its verdicts come about; empty without comparisons."""
+    compared = [one for one in comparisons if one.difference is not None and one.difference.half is not None]
+    recorded = [one for one in compared if one.paired is not None]
+    tested = sum(one.paired.seeds >= FEWEST_SEEDS for one in recorded if one.paired is not None)
+    lines = []
+    if recorded:
+        lines.append("± of a difference is over seeds and test images, both as samples.")
+    if len(recorded) < len(compared):
+        lines.append("Where single test images are not recorded, ± of a difference is over seeds alone: no verdict.")
+    if tested > 1:
+        lines.append(f"Verdicts are at 5 %, p values adjusted by Holm's method for {tested} comparisons.")
+    elif tested == 1:
+        lines.append("The verdict is at 5 %.")
+    return " ".join(lines)
 
 
 def missing_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:

@@ -1,6 +1,6 @@
 """Which numbers stand where: the paper's Tables 1 and 2 with ours beside them, and a table of all cells of a search.
 
-Not for: working the numbers out (cells.py), or writing them down (formats.py).
+Not for: working the numbers out (analysis/), or writing them down (formats.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfd_tune.analysis.cells import Cell, cells_of
+from dfd_tune.analysis.comparisons import Comparison, compare, compare_points, pooled
+from dfd_tune.analysis.points import Interval, lambda_of, tested_accuracy
+from dfd_tune.analysis.verdicts import Judgement, judge, judge_cells
 from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
-from dfd_tune.report.captions import PER_CELL, caption_of, marked
-from dfd_tune.report.cells import Cell, Interval, cells_of, compare, lambda_of, tested_accuracy
+from dfd_tune.report.captions import caption_of, marked, on_verdicts
 from dfd_tune.report.formats import Table
 from dfd_tune.report.paper import BACKBONES, DATASETS, FRONTENDS, TABLE_1, TABLE_2, is_table_2, title_of
 
@@ -32,8 +35,8 @@ class Found:
 
     @property
     def caption(self) -> str:
-        """What its numbers are of, and what a verdict is not, where there are several."""
-        return " ".join([caption_of(self.search, self.trials), *([PER_CELL] if len(self.cells) > 1 else [])])
+        """What its numbers are of."""
+        return caption_of(self.search, self.trials)
 
 
 def tables_of(searches: Sequence[Found]) -> list[Table]:
@@ -56,8 +59,37 @@ def table1(searches: Sequence[Found]) -> Table | None:
     Of each search, the cells of DFD without front end that differ in backbone and resolution alone. None unless there
     are at least two of these.
     """
+    columns, shares = _table1_columns(searches)
+    if sum(len(cells) for cells in columns.values()) < 2:
+        return None
+    order = sorted(columns, key=lambda column: (*_rank(column[0], DATASETS), *column[1:]))
+    backbones = sorted({name for cells in columns.values() for name in cells}, key=lambda name: _rank(name, BACKBONES))
+    shown = [(column, backbone) for backbone in backbones for column in order if backbone in columns[column]]
+    compared = [
+        compare(found.search, cell) for column, backbone in shown for found, cell in [columns[column][backbone]]
+    ]
+    judgements = dict(zip(shown, judge(compared), strict=True))
+    rows = []
+    for backbone in backbones:
+        entries = [
+            _table1_entries(columns[column].get(backbone), judgements.get((column, backbone)), column, backbone)
+            for column in order
+        ]
+        for number, label in enumerate(TABLE_1_ROWS):
+            rows.append((f"{title_of(backbone)} {label}", *(entry[number] for entry in entries)))
+    used = list({id(found): found for cells in columns.values() for found, _ in cells.values()}.values())
+    captions = [text for found in used for text in (caption_of(found.search, found.trials), shares[id(found)]) if text]
+    if any((*column[:2], backbone) in TABLE_1 for column in order for backbone in columns[column]):
+        captions.append("In brackets: the paper's number, one run.")
+    header = ("accuracy on test images, %", *(_column_title(column, columns[column]) for column in order))
+    caption = " ".join(filter(None, [*captions, on_verdicts(compared)]))
+    return Table("table1", "Table 1: base network and DFD", caption, header, tuple(rows))
+
+
+def _table1_columns(searches: Sequence[Found]) -> tuple[dict[Column, dict[str, tuple[Found, Cell]]], dict[int, str]]:
+    """By column and backbone, the cells of Table 1; by a search's identity, which of its cells these are, in words."""
     columns: dict[Column, dict[str, tuple[Found, Cell]]] = {}
-    shares = {}
+    shares: dict[int, str] = {}
     for found in searches:
         cells = _plainest(found, {"backbone", "resolution"}, {"method": "dfd", "frontend": "none"})
         shares[id(found)] = _share_of_cells(found, cells, {"backbone", "resolution"})
@@ -67,21 +99,7 @@ def table1(searches: Sequence[Found]) -> Table | None:
             if cell.config["backbone"] in columns.get(column, {}):
                 column = (dataset, resolution, found.search.search)
             columns.setdefault(column, {})[cell.config["backbone"]] = (found, cell)
-    if sum(len(cells) for cells in columns.values()) < 2:
-        return None
-    order = sorted(columns, key=lambda column: (*_rank(column[0], DATASETS), *column[1:]))
-    backbones = sorted({name for cells in columns.values() for name in cells}, key=lambda name: _rank(name, BACKBONES))
-    rows = []
-    for backbone in backbones:
-        entries = [_table1_entries(columns[column].get(backbone), column, backbone) for column in order]
-        for number, label in enumerate(TABLE_1_ROWS):
-            rows.append((f"{title_of(backbone)} {label}", *(entry[number] for entry in entries)))
-    used = list({id(found): found for cells in columns.values() for found, _ in cells.values()}.values())
-    captions = [text for found in used for text in (caption_of(found.search, found.trials), shares[id(found)]) if text]
-    if any((*column[:2], backbone) in TABLE_1 for column in order for backbone in columns[column]):
-        captions.append("In brackets: the paper's number, one run.")
-    header = ("accuracy on test images, %", *(_column_title(column, columns[column]) for column in order))
-    return Table("table1", "Table 1: base network and DFD", " ".join([*captions, PER_CELL]), header, tuple(rows))
+    return columns, shares
 
 
 TABLE_1_ROWS = ("HR baseline", "base (λ = 0)", "DFD", "chosen λ", "DFD − base", "gap recovered", "verdict")
@@ -94,12 +112,13 @@ def _column_title(column: Column, cells: Mapping[str, tuple[Found, Cell]]) -> st
     return title if on_test is None else marked(title, on_test)
 
 
-def _table1_entries(entry: tuple[Found, Cell] | None, column: Column, backbone: str) -> tuple[str, ...]:
+def _table1_entries(
+    entry: tuple[Found, Cell] | None, judgement: Judgement | None, column: Column, backbone: str
+) -> tuple[str, ...]:
     """What stands in the rows of `TABLE_1_ROWS` for one backbone in one column."""
-    if entry is None:
+    if entry is None or judgement is None:
         return (NOTHING,) * len(TABLE_1_ROWS)
-    found, cell = entry
-    result = compare(found.search, cell)
+    cell, result = entry[1], judgement.comparison
     paper = TABLE_1.get((*column[:2], backbone))
     base, dfd = (
         _beside(text_of(ours), paper[number] if paper else None)
@@ -110,7 +129,7 @@ def _table1_entries(entry: tuple[Found, Cell] | None, column: Column, backbone: 
     if paper and result.difference is not None:
         difference += f" ({paper[1] - paper[0]:+.2f})".replace("-", "−")
     high = _high_resolution(cell.teacher)
-    return (high, base, dfd, chosen, difference, share(result.gap_recovered), result.verdict)
+    return (high, base, dfd, chosen, difference, share(result.gap_recovered), judgement.verdict)
 
 
 def table2(found: Found, name: str = "") -> Table | None:
@@ -120,21 +139,44 @@ def table2(found: Found, name: str = "") -> Table | None:
         found: a search that explored front ends.
         name: tells the table from those of other searches; empty if it is the only one.
     """
-    rows: list[tuple[str, ...]] = []
+    drafts: list[_Row] = []
     free = {"frontend", "backbone", "resolution"}
     cells = _plainest(found, free, {"method": "dfd"})
     for group in _by(cells, ("backbone", "resolution")).values():
-        rows += _table2_rows(found.search, group)
-    if not rows:
+        drafts += _table2_rows(found.search, group)
+    if not drafts:
         return None
+    compared = [draft.comparison for draft in drafts if draft.comparison is not None]
+    judgements = iter(judge(compared))
+    rows = [draft.text(None if draft.comparison is None else next(judgements)) for draft in drafts]
     header = ("", "accuracy on test images, %", "− LR baseline", "verdict", "PSNR, dB / SSIM", "paper")
     title = f"Table 2{name and f' of {name}'}: super-resolution front ends and DFD"
     quality = "PSNR and SSIM are of validation images; those of the LR baseline, of bicubic enlargement."
-    caption = " ".join(filter(None, [found.caption, _share_of_cells(found, cells, free), quality]))
+    caption = " ".join(
+        filter(None, [found.caption, _share_of_cells(found, cells, free), quality, on_verdicts(compared)])
+    )
     return Table(f"table2{name and f'-{name}'}", marked(title, found.search), caption, header, tuple(rows))
 
 
-def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Row:
+    """A row of Table 2 before all of its comparisons are judged together."""
+
+    label: str
+    accuracy: str
+    comparison: Comparison | None
+    """With the LR baseline; None where that would mean nothing."""
+    quality: str
+    paper: str
+
+    def text(self, judgement: Judgement | None) -> tuple[str, ...]:
+        compared = ("", "")
+        if judgement is not None:
+            compared = (signed(judgement.comparison.difference), judgement.verdict)
+        return (self.label, self.accuracy, *compared, self.quality, self.paper)
+
+
+def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[_Row]:
     """The rows of one backbone at one resolution, in the paper's order."""
     backbone, resolution = str(cells[0].config["backbone"]), int(cells[0].config["resolution"])
     paper = TABLE_2 if is_table_2(str(search.dataset["dataset"]), resolution, backbone) else {}
@@ -143,14 +185,16 @@ def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[tuple[str,
     plain = by_frontend.get("none")
     ordered = {kind: by_frontend[kind] for kind in FRONTENDS if kind in by_frontend}
     teacher = next((cell.teacher for cell in cells if cell.teacher is not None), None)
-    rows: list[tuple[str, ...]] = [
-        (f"HR baseline, {title_of(backbone)}", _high_resolution(teacher), "", "", "", _paper(paper, "high_res"))
-    ]
+    high = _high_resolution(teacher)
+    rows = [_Row(f"HR baseline, {title_of(backbone)}", high, None, "", _paper(paper, "high_res"))]
     for kind, cell in ordered.items():
         base = None if cell.base is None else tested_accuracy(search, cell.base)
         label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
-        difference = ("", "") if cell is plain else _against(search, cell, plain)
-        rows.append((label, text_of(base), *difference, _quality(search, kind, cell.config), _paper(paper, kind)))
+        beside = (
+            None if cell is plain else compare_points(search, cell.base, None if plain is None else plain.base, None)
+        )
+        quality = _quality(search, kind, cell.config)
+        rows.append(_Row(label, text_of(base), beside, quality, _paper(paper, kind)))
     for kind, cell in ordered.items():
         if cell.chosen is None:
             continue
@@ -158,17 +202,8 @@ def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[tuple[str,
         behind = "" if kind == "none" else f" behind {kind.upper()}"
         label = f"DFD{behind}, λ = {lambda_of(cell.chosen):.4g}, {name}"
         printed = NOTHING if behind else _paper(paper, "dfd")
-        rows.append((label, text_of(result.distilled), signed(result.difference), result.verdict, "", printed))
+        rows.append(_Row(label, text_of(result.distilled), result, "", printed))
     return rows
-
-
-def _against(search: SearchRecord, cell: Cell, plain: Cell | None) -> tuple[str, str]:
-    """Difference and verdict of plain training behind a front end against plain training without, over seeds."""
-    if plain is None or plain.base is None or cell.base is None:
-        return NOTHING, "nothing to compare"
-    behind = Cell(cell.name, cell.setting, (plain.base,), (), cell.base, cell.teacher)
-    result = compare(search, behind)
-    return signed(result.difference), result.verdict
 
 
 def _quality(search: SearchRecord, kind: str, config: Mapping[str, Any]) -> str:
@@ -182,38 +217,59 @@ def _quality(search: SearchRecord, kind: str, config: Mapping[str, Any]) -> str:
     return "" if found is None else f"{found.psnr:.2f} / {found.ssim:.3f}"
 
 
+CELLS_HEADER = (
+    "cell",
+    "base (λ = 0), %",
+    "chosen λ",
+    "distilled, %",
+    "difference",
+    "gap recovered",
+    "HR baseline, %",
+    "would have seen",
+    "p (Holm)",
+    "verdict",
+)
+
+
 def cells_table(found: Found) -> Table | None:
-    """A row a cell: base network, chosen λ, student, paired difference, gap recovered, verdict. None without cells."""
-    search = found.search
-    rows = []
-    for cell in found.cells:
-        result = compare(search, cell)
-        rows.append(
-            (
-                cell.name,
-                text_of(result.base),
-                NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}",
-                text_of(result.distilled),
-                signed(result.difference),
-                share(result.gap_recovered),
-                _high_resolution(cell.teacher),
-                result.verdict,
-            )
+    """A row a cell: base network, chosen λ, student, paired difference, gap recovered, verdict; and one for all of them
+    pooled, where there are several. None without cells."""
+    search, cells = found.search, found.cells
+    judgements = judge_cells(search, cells)
+    rows = [
+        _cells_row(
+            cell.name,
+            NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}",
+            _high_resolution(cell.teacher),
+            judgement,
         )
+        for cell, judgement in zip(cells, judgements, strict=True)
+    ]
     if not rows:
         return None
-    header = (
-        "cell",
-        "base (λ = 0), %",
-        "chosen λ",
-        "distilled, %",
-        "difference",
-        "gap recovered",
-        "HR baseline, %",
-        "verdict",
-    )
+    together = pooled(search, cells)
+    if together is not None:
+        rows.append(_cells_row("pooled", NOTHING, NOTHING, judge([together])[0]))
     title = marked(f"{search.search}: accuracy on test images of each cell's base network and chosen student", search)
-    return Table(f"cells-{search.search}", title, found.caption, header, tuple(rows))
+    caption = " ".join(filter(None, [found.caption, on_verdicts([judgement.comparison for judgement in judgements])]))
+    return Table(f"cells-{search.search}", title, caption, CELLS_HEADER, tuple(rows))
+
+
+def _cells_row(name: str, chosen: str, high_resolution: str, judgement: Judgement) -> tuple[str, ...]:
+    result = judgement.comparison
+    seen = None if result.paired is None else result.paired.smallest_seen
+    return (
+        name,
+        text_of(result.base),
+        chosen,
+        text_of(result.distilled),
+        signed(result.difference),
+        share(result.gap_recovered),
+        high_resolution,
+        NOTHING if seen is None else f"{100 * seen:.2f}",
+        NOTHING if judgement.p_value is None else f"{judgement.p_value:.2g}",
+        judgement.verdict,
+    )
 
 
 def frontends_table(found: Found) -> Table | None:
@@ -270,9 +326,12 @@ def signed(interval: Interval | None) -> str:
     return f"{points:+.2f}{half}".replace("-", "−")
 
 
-def share(value: float | None) -> str:
-    """A fraction in whole per cent, as in 41%."""
-    return NOTHING if value is None else f"{round(value, 2) + 0.0:.0%}".replace("-", "−")
+def share(interval: Interval | None) -> str:
+    """A fraction in whole per cent with its interval, as in 41% ± 12."""
+    if interval is None:
+        return NOTHING
+    half = "" if interval.half is None else f" ± {100 * interval.half:.0f}"
+    return f"{round(interval.mean, 2) + 0.0:.0%}{half}".replace("-", "−")
 
 
 def _high_resolution(teacher: TeacherRecord | None) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfd_tune.analysis.verdicts import seeds_of_best
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
-from dfd_tune.report.cells import seeds_of_best
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
 from dfd_tune.tracking import Summary

@@ -12,8 +12,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from dfd_tune.analysis.choice import ranked
+from dfd_tune.analysis.points import Point, points_of
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.report.points import Point, points_of, ranked
 
 
 def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfd_tune.analysis.points import lambda_of
+from dfd_tune.analysis.verdicts import judge_cells
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, facts_of, missing_of
-from dfd_tune.report.cells import compare, lambda_of
 from dfd_tune.report.figures import confusion, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
 from dfd_tune.report.images import (
@@ -59,13 +60,13 @@ def summary(found: Found) -> list[str]:
     search = found.search
     lines = [missing] if (missing := missing_of(search, found.trials)) else []
     by = " (chosen on TEST images)" if search.protocol == "paper" else ""
-    for cell in found.cells:
-        result = compare(search, cell)
+    for cell, judgement in zip(found.cells, judge_cells(search, found.cells), strict=True):
+        result = judgement.comparison
         if result.difference is None or cell.chosen is None:
             continue
         gap = "" if result.gap_recovered is None else f", {share(result.gap_recovered)} of the gap to the HR baseline"
         lines.append(
-            f"{cell.name}: {result.verdict}. At λ = {lambda_of(cell.chosen):.4g}{by} the distilled student has "
+            f"{cell.name}: {judgement.verdict}. At λ = {lambda_of(cell.chosen):.4g}{by} the distilled student has "
             f"{text_of(result.distilled)} % of the test images right, plain training {text_of(result.base)} %: "
             f"{signed(result.difference)} points{gap}."
         )
@@ -129,7 +130,8 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     )
     mattered = _Drawing(
         importances.TITLE,
-        f"fANOVA importances of the explored settings. {facts_of(search, trials)}.",
+        f"How much each explored setting sets the best tenth of the trials apart from all (PED-ANOVA). "
+        f"{facts_of(search, trials)}.",
         lambda: importances.importances(search, trials, folder),
         "the search is not concluded, or too few of its trials have finished." if search.sampler != "grid" else "",
     )

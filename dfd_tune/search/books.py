@@ -91,10 +91,9 @@ class SearchBooks:
             return result.metrics[METRIC]
         self._progress.network_ended(job.key)
         if job.kind == "test":
-            record = TestRecord(**what["test"])
-            self._ledger.tested(job.key, record)
+            self._ledger.tested(job.key, TestRecord(**what["test"]))
         elif job.kind == "reference":
-            self._tested_network(job.key, what["accuracy"])
+            self._ledger.tested_network(job.key, TestRecord(**what["test"]))
         else:
             assert not isinstance(job.config, TrialConfig)
             self._prepared(job.config, what)
@@ -171,13 +170,6 @@ class SearchBooks:
         )
         self._ledger.update_search(**{name: ordered})
         self._say(_line(config, record, what))
-
-    def _tested_network(self, key: str, accuracy: float) -> None:
-        teachers = [
-            dataclasses.replace(record, test_accuracy=accuracy) if record.key == key else record
-            for record in self._ledger.search.teachers
-        ]
-        self._ledger.update_search(teachers=teachers)
 
     def _name(self, attempt: Attempt) -> str:
         config = attempt.job.config

@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dfd_tune.analysis.cells import trials_to_test
+from dfd_tune.analysis.choice import best_trial
+from dfd_tune.analysis.importances import importances
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
@@ -25,14 +28,11 @@ from dfd_tune.record import (
     BestRecord,
     TrialRecord,
 )
-from dfd_tune.report.cells import trials_to_test
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import markdown
-from dfd_tune.report.points import best_trial
 from dfd_tune.report.summary import summary_of
 from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
-from dfd_tune.search.importance import importances
 from dfd_tune.search.jobs import Job, JobId, trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.store import Store, write_text
@@ -97,7 +97,7 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
         before = ledger.search.best
         if before is None or before.key != best.key or not _is_kept(folder / BEST_FOLDER):
             _keep_best(store, folder / BEST_FOLDER, best, plan.dataset.folder.name)
-        ledger.update_search(importances=importances(plan.request, trials), best=_best_record(ledger, best))
+        ledger.update_search(importances=importances(ledger.search, trials), best=_best_record(ledger, best))
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from dfd_tune.config import TrialConfig
-from dfd_tune.data.prepared import Dataset, prepare_dataset
+from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
@@ -356,12 +356,12 @@ def _device(asked: str, ray: RayRuntime) -> Device:
 
 
 def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> SearchRecord:
-    request, dataset, address = plan.request, plan.dataset, tracker.recorded_address
+    request, address = plan.request, tracker.recorded_address
     return SearchRecord(
         search=options.name,
         space=request.space.name,
         explored={name: axis.as_json() for name, axis in request.explore.items()},
-        dataset=asdict(request.dataset) | _facts(dataset),
+        dataset=plan.dataset_facts(),
         settings=dict(request.settings),
         dataset_settings=asdict(request.dataset),
         sampler=request.space.sampler,
@@ -386,19 +386,6 @@ def _continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
         options=asked.options,
         mlflow=asked.mlflow,
     )
-
-
-def _facts(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "digest": dataset.digest,
-        "classes": list(dataset.classes),
-        "channels": dataset.channels,
-        "image_size": dataset.image_size,
-        "train_images": len(dataset.train.labels),
-        "validation_images": len(dataset.validation.labels),
-        "test_images": len(dataset.test.labels),
-        "prepared": dataset.folder.name,
-    }
 
 
 def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:

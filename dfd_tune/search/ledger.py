@@ -180,7 +180,17 @@ class Ledger:
     def tested(self, key: str, record: TestRecord) -> None:
         """What the test images say of a student: kept at once, so that nobody asks them again."""
         save_test(self.store, self.search.search, record)
-        self.search = dataclasses.replace(self.search, tested=self.search.tested | {key: record.accuracy})
+        tested, tests = self.search.tested | {key: record.accuracy}, self.search.tests | {key: record}
+        self.search = dataclasses.replace(self.search, tested=tested, tests=tests)
+
+    def tested_network(self, key: str, record: TestRecord) -> None:
+        """Likewise of a teacher or base network, by the test images of its side."""
+        save_test(self.store, self.search.search, record)
+        teachers = [
+            dataclasses.replace(known, test_accuracy=record.accuracy) if known.key == key else known
+            for known in self.search.teachers
+        ]
+        self.update_search(teachers=teachers, tests=self.search.tests | {key: record})
 
     def update_search(self, **changes: Any) -> None:
         """Change the search's own record."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dfd_tune.analysis.importances import distributions
 from dfd_tune.config import TrialConfig
 from dfd_tune.plan import SMALL_GRID, Plan
 from dfd_tune.record import TrialRecord
@@ -191,21 +192,6 @@ def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecor
         return GridPoints(plan, done)
     sampled = [record for record in records.values() if in_space(record.config, plan.request.explore)]
     return SampledPoints(plan, dataset_digest, sampled)
-
-
-def distributions(explore: Mapping[str, Axis]) -> dict[str, Any]:
-    """Optuna's distributions of the axes."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    found: dict[str, Any] = {}
-    for name, axis in explore.items():
-        if isinstance(axis, Choice):
-            found[name] = CategoricalDistribution(list(axis.values))
-        elif isinstance(axis.low, int):
-            found[name] = IntDistribution(axis.low, int(axis.high), log=axis.log, step=int(axis.step or 1))
-        else:
-            found[name] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
-    return found
 
 
 def _random_sampler(seed: int) -> Any:

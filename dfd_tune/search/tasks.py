@@ -21,7 +21,7 @@ from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.student import TrialResult, find_result, save_result, student_file, student_there, train_student
-from dfd_tune.distill.testing import network_test_accuracy, probabilities_on_test_images
+from dfd_tune.distill.testing import network_right_on_test_images, probabilities_on_test_images
 from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.faults import Failure, failure_of, lost_process
@@ -197,7 +197,8 @@ def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) ->
 def _test_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
     assert isinstance(job.config, PretrainedConfig)
     bench = context.workbench(context.resources.threads(job.kind))
-    return {"accuracy": network_test_accuracy(job.config, bench)}
+    right = network_right_on_test_images(job.config, bench)
+    return {"test": dataclasses.asdict(test_record(job.key, right))}
 
 
 RUN: dict[str, Callable[[Job, SearchContext, TuneProcess, Attempt], dict[str, Any]]] = {

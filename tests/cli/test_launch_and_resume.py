@@ -64,7 +64,8 @@ def test_resume_goes_on_with_the_frozen_request_and_options(store, handed, monke
     request = request_for("tpe_all", "epochs=2", trials=4, seed=3)
     recorded(store, "mine", request, **OPTIONS, retry_failed=True, of_another_version=1)
     assert dfd_tune(monkeypatch, "resume", "mine", "--store", store.root) == 0
-    assert handed == [(request, LaunchOptions(name="mine", **OPTIONS, prepared="0123456789abcdef"))]
+    prepared = load_search(store, "mine").dataset["prepared"]
+    assert handed == [(request, LaunchOptions(name="mine", **OPTIONS, prepared=prepared))]
     assert dfd_tune(monkeypatch, "resume", "mine", "--store", store.root, "--retry-failed") == 0
     assert handed[1][1].retry_failed
 

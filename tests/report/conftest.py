@@ -1,6 +1,5 @@
 """One real search, trained in this process and concluded, whose store tests may copy and damage; and a made-up one."""
 
-import dataclasses
 import shutil
 
 import pytest
@@ -104,31 +103,17 @@ def ask_the_test_images(ledger, plan):
         if job.kind == "test":
             ledger.tested(job.key, TestRecord(**told["test"]))
         else:
-            teachers = [
-                dataclasses.replace(teacher, test_accuracy=told["accuracy"]) if teacher.key == job.key else teacher
-                for teacher in ledger.search.teachers
-            ]
-            ledger.update_search(teachers=teachers)
+            ledger.tested_network(job.key, TestRecord(**told["test"]))
     assert follow_up(ledger, plan) == []
 
 
 def search_record(plan) -> SearchRecord:
-    dataset, request = plan.dataset, plan.request
+    request = plan.request
     return SearchRecord(
         search=NAME,
         space="tiny",
         explored={name: axis.as_json() for name, axis in request.explore.items()},
-        dataset={
-            "dataset": "digits",
-            "digest": dataset.digest,
-            "classes": list(dataset.classes),
-            "channels": dataset.channels,
-            "image_size": dataset.image_size,
-            "train_images": len(dataset.train),
-            "validation_images": len(dataset.validation),
-            "test_images": len(dataset.test),
-            "prepared": dataset.folder.name,
-        },
+        dataset=plan.dataset_facts(),
         settings=dict(request.settings),
         sampler="grid",
         num_trials=plan.num_trials,

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from dfd_tune.data.recipes import DIGITS, PAPER, SVHN
-from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord
+from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord, test_record
 from dfd_tune.settings import Request, resolve
 from dfd_tune.space import SearchSpace, grid_points, parse_axis
 
@@ -49,7 +51,6 @@ def make_trial(
     """A trial with this validation accuracy; `history` gives that of each epoch."""
     config = request.trial(point)
     metrics = {
-        "epoch": 20.0,
         "loss": 0.4,
         "train_accuracy": 0.97,
         "val_accuracy": accuracy,
@@ -102,11 +103,11 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
         space="made_up",
         explored={name: axis.as_json() for name, axis in request.explore.items()},
         dataset={
-            "dataset": name,
-            "prepared": "0123456789abcdef",
+            **dataclasses.asdict(request.dataset),
             "digest": DIGEST,
             "classes": [f"class {number}" for number in range(10)],
             **FACTS[name],
+            "prepared": f"{name}-{DIGEST}",
         },
         settings=dict(request.settings),
         sampler=request.space.sampler,
@@ -136,9 +137,50 @@ def make_best(trial: TrialRecord, **changes: Any) -> BestRecord:
 def with_tests(
     search: SearchRecord, trials: Sequence[TrialRecord], accuracy: Callable[[Mapping[str, Any]], float]
 ) -> SearchRecord:
-    """The search, concluded: every finished trial tested, with the accuracy that the test wants there."""
+    """The search, concluded: every finished trial tested, with the accuracy that the test wants there, and no more.
+
+    So are searches whose tests are not at hand image by image; those of a launch are (`with_each_image`).
+    """
     tested = {trial.key: accuracy(trial.config) for trial in trials if trial.status == "FINISHED"}
     return dataclasses.replace(search, tested=tested, num_trials=len(trials))
+
+
+def with_each_image(
+    search: SearchRecord, trials: Sequence[TrialRecord], right: Callable[[Mapping[str, Any]], np.ndarray]
+) -> SearchRecord:
+    """The search, concluded: of every finished trial the record that a launch keeps of it, with each image that the
+    test wants right, bool (N,)."""
+    records = [test_record(trial.key, right(trial.config)) for trial in trials if trial.status == "FINISHED"]
+    tested = {record.key: record.accuracy for record in records}
+    tests = {record.key: record for record in records}
+    return dataclasses.replace(search, tested=tested, tests=search.tests | tests, num_trials=len(trials))
+
+
+def with_teachers_images(search: SearchRecord, right: np.ndarray) -> SearchRecord:
+    """The search, its teachers tested, with these images right, bool (N,)."""
+    records = [test_record(teacher.key, right) for teacher in search.teachers]
+    teachers = [
+        dataclasses.replace(teacher, test_accuracy=record.accuracy)
+        for teacher, record in zip(search.teachers, records, strict=True)
+    ]
+    return dataclasses.replace(search, teachers=teachers, tests=search.tests | {one.key: one for one in records})
+
+
+def students(
+    gain: float, images: int = 360, *, spread: float = 0.01, plain: float = 0.7
+) -> Callable[[Mapping[str, Any]], np.ndarray]:
+    """Made-up students for `with_each_image`: right on `plain` of the images, with λ > 0 on `gain` more, give or take.
+
+    Images differ in difficulty, seeds in their luck; the same settings always give the same answer.
+    """
+    hard = np.random.default_rng(1).uniform(-0.25, 0.25, images)
+
+    def right(config: Mapping[str, Any]) -> np.ndarray:
+        draw = np.random.default_rng([config["seed"], int(10 * config["lambda_"]), len(config["backbone"])])
+        chance = plain + hard + (gain + spread * draw.standard_normal()) * (config["lambda_"] > 0)
+        return draw.random(images) < chance
+
+    return right
 
 
 def _first_point(request: Request) -> dict[str, Any]:

@@ -2,8 +2,19 @@
 
 import dataclasses
 
+from dfd_tune.analysis.verdicts import seeds_of_best
 from dfd_tune.report.conclusion import conclusion
-from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_best, make_request, make_search, with_tests
+from tests.report.searches import (
+    REQUEST,
+    TEACHERS,
+    grid_trials,
+    make_best,
+    make_request,
+    make_search,
+    students,
+    with_each_image,
+    with_tests,
+)
 
 
 def test_the_gap_recovered_by_hand(search, trials):
@@ -87,8 +98,8 @@ def test_with_seeds_the_gain_is_that_of_all_of_them():
     # 3 of 8 points.
     assert second == (
         "Over 3 seeds, on test images: 93.00 ± 2.48 % with λ = 1, 90.00 ± 0.00 % without distillation (λ = 0); "
-        "distillation gives +3.00 ± 2.48 points: better; the teacher on high-resolution images: 98.00 %, so the gap "
-        "recovered is 38%"
+        "distillation gives +3.00 ± 2.48 points: too few seeds for a verdict; the teacher on high-resolution images: "
+        "98.00 %, so the gap recovered is 38%"
     )
     assert third == "± is the mean's 95 % interval. One test image is 0.28 points."
 
@@ -101,7 +112,18 @@ def test_plain_training_that_wins_is_held_against_the_best_lambda():
     first, second, _ = conclusion(search, trials)
     assert "resnet18 with λ = 0, the best of 3 seeds" in first
     assert "94.00 ± 0.00 % with λ = 5, 95.00 ± 0.00 % without distillation (λ = 0)" in second
-    assert "distillation gives −1.00 ± 0.00 points: worse" in second
+    assert "distillation gives −1.00 ± 0.00 points: too few seeds for a verdict" in second
+
+
+def test_seeds_that_are_recorded_image_by_image_have_a_verdict_and_what_it_could_have_seen():
+    request = make_request({"lambda_": [0, 1], "seed": [0, 1, 2, 3, 4]})
+    trials = grid_trials(request, lambda point: 0.9 + 0.05 * point["lambda_"])
+    search = make_search(request, TEACHERS, best=make_best(trials[-1]))
+    search = with_each_image(search, trials, students(0.15))
+    paired = seeds_of_best(search, trials).judgement.comparison.paired
+    _, second, third = conclusion(search, trials)
+    assert f"gives {100 * paired.difference:+.2f} ± {100 * paired.half:.2f} points: better" in second
+    assert f"a true difference of {100 * paired.smallest_seen:.2f} points would have been found" in third
 
 
 def test_plain_training_that_stands_in_several_cells_is_held_against_none():

@@ -2,16 +2,26 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from dfd_tune.analysis.comparisons import compare, pooled
+from dfd_tune.analysis.points import Interval, half_width
+from dfd_tune.analysis.verdicts import judge
 from dfd_tune.config import Camera
 from dfd_tune.record import FrontendRecord
-from dfd_tune.report.captions import PER_CELL
-from dfd_tune.report.cells import Interval
 from dfd_tune.report.formats import as_latex
 from dfd_tune.report.layouts import Found, cells_table, frontends_table, signed, table1, table2, tables_of, text_of
-from dfd_tune.report.points import half_width
-from tests.report.searches import grid_trials, make_request, make_search, make_trial, with_tests
+from tests.report.searches import (
+    grid_trials,
+    make_request,
+    make_search,
+    make_trial,
+    students,
+    with_each_image,
+    with_teachers_images,
+    with_tests,
+)
 
 BACKBONES = ["resnet18", "alexnet", "vgg16"]  # not the paper's order
 TEACHERS = {"resnet18": 0.94, "alexnet": 0.80, "vgg16": 0.93}
@@ -74,7 +84,7 @@ def test_table_1_says_which_of_a_searchs_cells_it_shows():
     assert "Of its" not in table1([table1_search("digits", [4])]).caption
 
 
-def test_seeds_give_intervals_and_a_verdict():
+def test_seeds_give_intervals():
     # Differences of 2, 3 and 4 points: mean 3, s = 1, half width 4.3027 / √3 = 2.48.
     accuracy = {0: 0.70, 0.5: 0.6, 2: 0.72}
     found = table1_search(
@@ -87,7 +97,61 @@ def test_seeds_give_intervals_and_a_verdict():
     assert cells["VGG-16 base (λ = 0)"] == "70.00 ± 0.00 (88.02)"
     assert cells["VGG-16 DFD"] == "73.00 ± 2.48 (89.35)"
     assert cells["VGG-16 DFD − base"] == "+3.00 ± 2.48 (+1.33)"
-    assert cells["VGG-16 verdict"] == "better"
+    assert cells["VGG-16 verdict"] == "too few seeds for a verdict"
+
+
+def recorded_search(gain=0.15, backbones=BACKBONES, dataset="digits", seeds=range(5), **changes):
+    """A search of λ = 0 and 1 that is recorded image by image, its teachers too."""
+    request = make_request({"backbone": list(backbones), "lambda_": [0, 1], "seed": list(seeds)}, dataset=dataset)
+    trials = grid_trials(request, lambda point: 0.9)
+    search = with_each_image(make_search(request, TEACHERS, **changes), trials, students(gain))
+    return Found(with_teachers_images(search, np.arange(360) % 20 > 0), trials)
+
+
+def test_verdicts_are_of_all_cells_of_a_table_together():
+    found = recorded_search()
+    table = table1([found])
+    judged = judge([compare(found.search, cell) for cell in found.cells])
+    cells = column(table, "digits 4×4")
+    assert cells["VGG-16 verdict"] == judged[2].verdict == "better"
+    assert cells["VGG-16 DFD − base"] == signed(judged[2].comparison.difference)
+    assert "p values adjusted by Holm's method for 3 comparisons" in table.caption
+    assert "over seeds and test images" in table.caption
+    chance = [recorded_search(0.045), recorded_search(0.0, search="null")]
+    alone, among = ([row[-1] for row in cells_table(some).rows] for some in chance)
+    assert set(among) == {"no significant difference"}
+    together = [text for row in table1(chance).rows for text in row[1:] if row[0].endswith("verdict")]
+    assert together.count("better") <= alone[:-1].count("better")
+
+
+def test_the_table_of_cells_ends_with_all_of_them_pooled():
+    found = recorded_search()
+    table = cells_table(found)
+    *cells, last = table.rows
+    assert (len(cells), last[0], last[2], last[6]) == (3, "pooled", "–", "–")
+    together = pooled(found.search, found.cells)
+    assert (last[4], last[-1]) == (signed(together.difference), "better")
+    seen = float(last[table.header.index("would have seen")])
+    assert seen == pytest.approx(100 * together.paired.smallest_seen, abs=0.005)
+    assert all(seen < float(row[table.header.index("would have seen")]) for row in cells)
+    assert float(last[table.header.index("p (Holm)")]) < 0.05
+    (single,) = cells_table(recorded_search(backbones=["vgg16"])).rows
+    assert single[0] == "vgg16"
+
+
+def test_a_gap_recovered_has_its_interval():
+    found = recorded_search()
+    gap = compare(found.search, found.cells[0]).gap_recovered
+    assert cells_table(found).rows[0][5] == f"{gap.mean:.0%} ± {100 * gap.half:.0f}"
+
+
+def test_where_images_are_not_recorded_the_caption_says_what_intervals_are_of():
+    old = table1_search("cifar10", [8], (0, 1, 2, 3, 4))
+    table = cells_table(old)
+    assert {row[-1] for row in table.rows} == {"no verdict without each image"}
+    assert "over seeds alone: no verdict" in table.caption
+    assert "seeds and test images" not in table.caption
+    assert "over seeds alone" not in cells_table(recorded_search()).caption
 
 
 def test_a_dataset_that_the_paper_does_not_have_has_no_number_of_the_papers():
@@ -204,10 +268,25 @@ def test_table_2_compares_front_ends_and_dfd_with_the_lr_baseline():
     assert half == "2.48"
     assert rows["HR"] == ("93.00", "", "", "")
     assert rows["LR"] == (f"80.00 ± {half}", "", "", "20.00 / 0.800")
-    assert rows["VDSR"] == (f"81.00 ± {half}", "+1.00 ± 0.00", "better", "23.00 / 0.900")
-    assert rows["ESPCN"] == (f"79.00 ± {half}", "−1.00 ± 0.00", "worse", "22.00 / 0.900")
-    assert rows["DFD"] == (f"82.00 ± {half}", "+2.00 ± 0.00", "better", "")
+    few = "too few seeds for a verdict"
+    assert rows["VDSR"] == (f"81.00 ± {half}", "+1.00 ± 0.00", few, "23.00 / 0.900")
+    assert rows["ESPCN"] == (f"79.00 ± {half}", "−1.00 ± 0.00", few, "22.00 / 0.900")
+    assert rows["DFD"] == (f"82.00 ± {half}", "+2.00 ± 0.00", few, "")
     assert "those of the LR baseline, of bicubic enlargement" in table.caption
+
+
+def test_table_2_judges_front_ends_and_dfd_together():
+    found = table2_search("digits", seeds=range(5))
+    better = students(0.2)
+
+    def right(config):  # behind VDSR plain training is as good as the distilled student
+        return better({**config, "lambda_": 1.0 if config["frontend"] == "vdsr" else config["lambda_"]})
+
+    table = table2(Found(with_each_image(found.search, found.trials, right), found.trials))
+    verdicts = {row[0].split()[0].strip(","): row[3] for row in table.rows}
+    chance = "no significant difference"
+    assert verdicts == {"HR": "", "LR": "", "VDSR": "better", "ESPCN": chance, "SRGAN": chance, "DFD": "better"}
+    assert "for 4 comparisons" in table.caption
 
 
 def test_table_2_takes_the_quality_of_its_own_cameras_front_ends():
@@ -232,7 +311,7 @@ def test_table_2_of_an_unfinished_search_says_so():
     search = dataclasses.replace(whole.search, tested={}, teachers=[], frontends=[])
     table = table2(Found(search, trials))
     assert [row[0].split()[0] for row in table.rows] == ["HR", "VDSR", "ESPCN"]
-    assert table.rows[1][1:-1] == ("–", "–", "nothing to compare", "")
+    assert table.rows[1][1:-1] == ("–", "–", "not tested yet", "")
     assert "Unfinished: 6 of 15 trials have a result." in table.caption
     assert table2(Found(search, [])) is None
 
@@ -262,7 +341,8 @@ def test_the_table_of_cells_has_a_row_a_cell():
     found = table1_search("digits", [4])
     table = cells_table(found)
     assert [row[0] for row in table.rows] == [f"resolution=4 {backbone}" for backbone in BACKBONES]
-    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "too few seeds for a verdict")
+    few = "too few seeds for a verdict"
+    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "–", "–", few)
 
 
 def test_a_search_that_has_just_begun_has_no_table():
@@ -294,14 +374,6 @@ def test_every_table_of_test_accuracies_says_what_chose_lambda(protocol):
 def test_in_a_shared_table_the_column_says_which_search_chose_on_test_images():
     table = table1([table1_search("cifar10", [8]), table1_search("svhn", [8], protocol="paper")])
     assert table.header[1:] == ("CIFAR-10 8×8", "SVHN 8×8, λ chosen on TEST images")
-
-
-def test_where_several_cells_are_compared_it_is_said_that_verdicts_stand_alone():
-    tables = tables_of([table2_search(), table1_search("svhn", [8])])
-    assert all(PER_CELL in table.caption for table in tables if not table.name.startswith("frontends"))
-    request = make_request({"lambda_": [0, 1]})
-    (single,) = tables_of([Found(make_search(request, {}), grid_trials(request, lambda point: 0.9))])
-    assert PER_CELL not in single.caption
 
 
 def test_every_table_is_ascii_in_latex():

@@ -17,6 +17,7 @@ from dfd_tune.record import (
 )
 from dfd_tune.report.layouts import Found
 from dfd_tune.report.write import summary, write_report
+from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_search
 from tests.report.test_page import Reader, loaded_from_elsewhere
 
 NAME = "real"
@@ -72,6 +73,15 @@ def test_the_report_agrees_with_the_records(concluded):
     assert values["difference"].startswith(f"{distilled - base:+.2f} ± ".replace("-", "−"))
     assert values["HR baseline, %"] == f"{100 * search.teachers[0].test_accuracy:.2f}"
     assert rows["frontend=espcn"][2:5] == ["–", "–", "–"]
+
+
+def test_made_up_searches_of_other_tests_hold_what_a_real_one_holds(concluded):
+    real, made_up = load_search(concluded, NAME), make_search(REQUEST, TEACHERS)
+    assert set(made_up.dataset) == set(real.dataset)
+    (trial,) = grid_trials(REQUEST, lambda point: 0.9)[:1]
+    (known, *_) = load_trials(concluded, real)
+    assert set(trial.config) == set(known.config)
+    assert set(trial.metrics) <= set(known.metrics)
 
 
 def test_writing_again_changes_nothing(concluded, store, tmp_path):

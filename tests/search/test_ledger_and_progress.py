@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dfd_tune.analysis.choice import best_trial
 from dfd_tune.distill.student import TrialResult
-from dfd_tune.record import TrialRecord, load_tests, load_trials
+from dfd_tune.record import TeacherRecord, TrialRecord, find_search, load_tests, load_trials
 from dfd_tune.record import test_record as record_of_test
-from dfd_tune.report.points import best_trial
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.screen import JsonLines, Row, Terminal, show, told_in
-from dfd_tune.store import open_store
+from dfd_tune.store import open_store, read_json
 from tests.report.searches import make_request, make_search
 from tests.samples import digits_trial
 
@@ -205,6 +205,20 @@ def test_what_the_test_images_said_is_kept_at_once_with_each_image(tmp_path):
     (found,) = load_tests(ledger.store, ledger.search.search).values()
     assert found.right().tolist() == right.tolist()
     assert found.accuracy == ledger.search.tested["somekey"] == 14 / 21
+    assert ledger.search.tests == {"somekey": found}
+
+
+def test_a_teachers_test_images_are_kept_as_well_and_are_no_trials(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    teacher = TeacherRecord(key="t", role="teacher", backbone="vgg16", width=0.25, val_accuracy=0.98)
+    ledger.update_search(teachers=[teacher])
+    ledger.tested_network("t", record_of_test("t", np.array([True, False])))
+    ledger.tested("s", record_of_test("s", np.array([True, True])))
+    ledger.update_search()
+    again = find_search(ledger.store, ledger.search.search)
+    assert again == ledger.search
+    assert (again.teachers[0].test_accuracy, again.tested, set(again.tests)) == (0.5, {"s": 1.0}, {"s", "t"})
+    assert "tests" not in read_json(ledger.store.path("searches", again.search, "search.json"))
 
 
 def test_among_equals_the_choice_does_not_depend_on_which_trial_came_first(tmp_path):

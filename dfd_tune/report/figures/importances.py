@@ -1,6 +1,6 @@
 """Which explored settings mattered, as bars.
 
-Not for: working that out (search/importance.py).
+Not for: working that out (analysis/importances.py).
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pat
     bars = axes.barh(["λ" if name == "lambda_" else name for name in names], shares, color=COLOURS[0])
     axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=9)
     axes.set_xlim(0, 1.15 * (max(shares) or 1))
-    axes.set_xlabel("share of the variance of validation accuracy, % (fANOVA)")
+    axes.set_xlabel("share in what sets the best tenth apart, % (PED-ANOVA)")
     axes.spines[["top", "right"]].set_visible(False)
-    notes = [facts_of(search, trials), f"{_origin(search, trials)} A few bad trials can make most of it."]
+    notes = [
+        facts_of(search, trials),
+        f"{_origin(search, trials)} Of few trials, the best tenth are two or three.",
+    ]
     head(figure, f"{TITLE} among the explored settings", notes)
     return save(figure, folder, "importances", search.search)
 

@@ -1,6 +1,6 @@
 """Accuracy against λ, the paper's Figure 2: one curve a cell.
 
-Not for: what belongs into a curve (report/cells.py).
+Not for: what belongs into a curve (analysis/cells.py).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfd_tune.analysis.cells import Cell, best_curves, curves_of, other_axes
+from dfd_tune.analysis.points import Interval, Point, lambda_of, points_of, tested_accuracy
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
 from dfd_tune.report.captions import INTERVALS, facts_of, seeds_of
-from dfd_tune.report.cells import Cell, Interval, best_curves, curves_of, lambda_of, other_axes, tested_accuracy
 from dfd_tune.report.figures.style import COLOURS, MARKERS, head, literal, plain_axes, save, within_per_cent
-from dfd_tune.report.points import Point, points_of
 from dfd_tune.space import Axis, Choice, Range, axis_from_json
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfd_tune.analysis.cells import Cell, cells_of
+from dfd_tune.analysis.points import Point, lambda_of
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.report.captions import chosen_by, facts_of
-from dfd_tune.report.cells import Cell, cells_of, lambda_of
 from dfd_tune.report.figures.style import COLOURS, head, literal, plain_axes, save, within_per_cent
-from dfd_tune.report.points import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
-"""Points: trials that differ in nothing but their seed, taken together; and the choice of the best.
+"""Points: trials that differ in nothing but their seed, taken together, with their means over seeds.
 
-Not for: showing them (tables.py, figures/).
+Not for: which point is best (choice.py), or differences between points (comparisons.py).
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dfd_tune.record import TrialRecord
+from dfd_tune.record import SearchRecord, TrialRecord
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds, a fraction, with half of its 95 % interval (Student's t); None for a single seed."""
+
+    mean: float
+    half: float | None
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,24 @@ def points_of(trials: Sequence[TrialRecord]) -> list[Point]:
     return [Point(group[0].config, tuple(group)) for group in groups.values()]
 
 
-def ranked(points: Sequence[Point]) -> list[Point]:
-    """Best first: by validation accuracy and, where small validation sets tie, by validation loss."""
-    return sorted(points, key=lambda point: (-point.val_accuracy, point.val_loss))
+def lambda_of(point: Point) -> float:
+    """The point's λ."""
+    return float(point.config["lambda_"])
 
 
-def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The best trial of the best point; None if nothing is finished.
+def tested_accuracy(search: SearchRecord, point: Point) -> Interval | None:
+    """Mean test accuracy over a point's seeds; None unless all of them are tested."""
+    values = test_accuracies(search, point)
+    return None if values is None else interval_of(list(values.values()))
 
-    The point is chosen by its mean over seeds, so a lucky seed alone does not win.
-    """
-    order = ranked(points_of(trials))
-    if not order:
+
+def test_accuracies(search: SearchRecord, point: Point | None) -> dict[int, float] | None:
+    """Test accuracy by seed; None unless all trials of the point are tested."""
+    if point is None or not all(trial.key in search.tested for trial in point.trials):
         return None
-    return min(order[0].trials, key=lambda trial: (-trial.metrics["val_accuracy"], trial.metrics["val_loss"]))
+    return {trial.config["seed"]: search.tested[trial.key] for trial in point.trials}
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """The mean of one value a seed, with its interval."""
+    return Interval(statistics.fmean(values), half_width(values), len(values))

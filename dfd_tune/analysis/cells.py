@@ -1,32 +1,20 @@
 """Cells: what a search compares, each a base network (λ = 0) beside the distilled student at a chosen λ.
 
 A cell is one combination of the listed axes other than λ and seed; of a sampled search there is one, around its best
-trial. Not for: showing cells (layouts.py, figures/).
+trial. Not for: what the test images say of them (comparisons.py), or showing them (report/).
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from dfd_tune.analysis.choice import best_tested, best_trial, chosen_of
+from dfd_tune.analysis.points import Point, lambda_of, points_of
 from dfd_tune.config import TrialConfig
 from dfd_tune.record import SearchRecord, TeacherRecord, TrialRecord, describe_point
-from dfd_tune.report.points import Point, best_trial, half_width, points_of
 from dfd_tune.space import Choice, axis_from_json
-
-Verdict = Literal[
-    "better",
-    "no significant difference",
-    "worse",
-    "too few seeds for a verdict",
-    "not tested yet",
-    "nothing to compare",
-]
-
-FEWEST_SEEDS = 3
-"""For a verdict: two differences are equal now and then by chance, and their interval is then as good as nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,41 +53,6 @@ class Cell:
         """Whether there is one point a λ, so that joining them makes sense."""
         lambdas = [lambda_of(point) for point in self.distilled]
         return len(set(lambdas)) == len(lambdas)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds, a fraction, with half of its 95 % interval (Student's t); None for a single seed."""
-
-    mean: float
-    half: float | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A cell's base network and chosen student on low-resolution test images; None where they are not tested."""
-
-    base: Interval | None
-    distilled: Interval | None
-    difference: Interval | None
-    """Distilled − base, over pairs of the same seed."""
-    gap_recovered: float | None
-    """(distilled − base) / (HR baseline − base), over the same pairs; None where the HR baseline is not above the
-    base."""
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class SeedsOfBest:
-    """The cell of a search's best student, and what the test images say of it over several seeds."""
-
-    cell: Cell
-    chosen: Point
-    """Its distilled point; of it, or of the λ = 0 point, the best student is one seed."""
-    comparison: Comparison
-    difference: Interval
-    """The comparison's, over at least two seeds."""
 
 
 def cells_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
@@ -159,55 +112,6 @@ def trials_to_test(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[
     return list(wanted.values())
 
 
-def compare(search: SearchRecord, cell: Cell) -> Comparison:
-    """What the test images say of a cell; nothing where its trials are not tested yet."""
-    base, distilled = (_tested(search, point) for point in (cell.base, cell.chosen))
-    means = [None if values is None else _interval(list(values.values())) for values in (base, distilled)]
-    if base is None or distilled is None:
-        waits = (cell.base is not None and base is None) or (cell.chosen is not None and distilled is None)
-        return Comparison(means[0], means[1], None, None, "not tested yet" if waits else "nothing to compare")
-    pairs = [distilled[seed] - base[seed] for seed in distilled if seed in base]
-    if not pairs:
-        return Comparison(means[0], means[1], None, None, "nothing to compare")
-    difference = _interval(pairs)
-    high = cell.teacher.test_accuracy if cell.teacher is not None else None
-    plain = statistics.fmean(base[seed] for seed in distilled if seed in base)
-    gap = None if high is None or high <= plain else difference.mean / (high - plain)
-    return Comparison(means[0], means[1], difference, gap, verdict_of(difference))
-
-
-def seeds_of_best(search: SearchRecord, trials: Sequence[TrialRecord]) -> SeedsOfBest | None:
-    """The best student's cell with all its seeds.
-
-    None where there is one seed; where the best student, being plain, stands in several cells; and where it stands in
-    none, as the protocol `paper` chose the cell's λ otherwise.
-    """
-    key = search.best.key if search.best is not None else None
-    cells = cells_of(search, trials)
-    holding = [cell for cell in cells if _holds(cell.chosen, key)]
-    if not holding and search.protocol == "validation":
-        holding = [cell for cell in cells if _holds(cell.base, key)]
-    if len(holding) != 1 or holding[0].chosen is None:
-        return None
-    comparison = compare(search, holding[0])
-    if comparison.difference is None or comparison.difference.seeds < 2:
-        return None
-    return SeedsOfBest(holding[0], holding[0].chosen, comparison, comparison.difference)
-
-
-def _holds(point: Point | None, key: str | None) -> bool:
-    return point is not None and any(trial.key == key for trial in point.trials)
-
-
-def verdict_of(difference: Interval) -> Verdict:
-    """What a paired difference says, by its 95 % interval."""
-    if difference.half is None or difference.seeds < FEWEST_SEEDS:
-        return "too few seeds for a verdict"
-    if difference.mean - difference.half > 0:
-        return "better"
-    return "worse" if difference.mean + difference.half < 0 else "no significant difference"
-
-
 def best_curves(curves: Sequence[Cell], most: int) -> list[Cell]:
     """At most `most` cells, those that reach highest on validation images, in the order given."""
     order = sorted(curves, key=lambda curve: -max(point.val_accuracy for point in curve.points))
@@ -224,21 +128,10 @@ def other_axes(search: SearchRecord) -> list[str]:
     ]
 
 
-def lambda_of(point: Point) -> float:
-    """The point's λ."""
-    return float(point.config["lambda_"])
-
-
-def tested_accuracy(search: SearchRecord, point: Point) -> Interval | None:
-    """Mean test accuracy over a point's seeds; None unless all of them are tested."""
-    values = _tested(search, point)
-    return None if values is None else _interval(list(values.values()))
-
-
 def _cell(
     search: SearchRecord, name: str, setting: Mapping[str, Any], plain: tuple[Point, ...], distilled: tuple[Point, ...]
 ) -> Cell:
-    return Cell(name, setting, plain, distilled, _chosen(search, distilled), _own_teacher(search, plain + distilled))
+    return Cell(name, setting, plain, distilled, chosen_of(search, distilled), _own_teacher(search, plain + distilled))
 
 
 def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> list[Cell]:
@@ -255,31 +148,8 @@ def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: S
 def _best_point(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> Point | None:
     """The point around which a sampled search has its cell; by test images where λ is chosen by these."""
     best = best_trial(trials)
-    tested = _best_tested(search, points) if search.protocol == "paper" else None
+    tested = best_tested(search, points) if search.protocol == "paper" else None
     return tested or next((point for point in points if best in point.trials), None)
-
-
-def _chosen(search: SearchRecord, distilled: Sequence[Point]) -> Point | None:
-    if search.protocol == "paper":
-        return _best_tested(search, distilled)
-    return max(distilled, key=lambda point: (point.val_accuracy, -point.val_loss), default=None)
-
-
-def _best_tested(search: SearchRecord, points: Sequence[Point]) -> Point | None:
-    """The point of the best mean accuracy on test images; None if none is tested."""
-    tested = [(found.mean, point) for point in points if (found := tested_accuracy(search, point)) is not None]
-    return max(tested, key=lambda pair: pair[0])[1] if tested else None
-
-
-def _tested(search: SearchRecord, point: Point | None) -> dict[int, float] | None:
-    """Test accuracy by seed; None unless all trials of the point are tested."""
-    if point is None or not all(trial.key in search.tested for trial in point.trials):
-        return None
-    return {trial.config["seed"]: search.tested[trial.key] for trial in point.trials}
-
-
-def _interval(values: Sequence[float]) -> Interval:
-    return Interval(statistics.fmean(values), half_width(values), len(values))
 
 
 def _own_teacher(search: SearchRecord, points: Sequence[Point]) -> TeacherRecord | None:

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from dfd_tune.report.points import best_trial, half_width, points_of, ranked
+from dfd_tune.analysis.choice import best_trial, ranked
+from dfd_tune.analysis.points import half_width, points_of
 from tests.report.searches import grid_trials, make_request, make_trial
 
 REQUEST = make_request({"lambda_": [0, 1, 2], "seed": [0, 1, 2]})
