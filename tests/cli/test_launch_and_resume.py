@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dfd_tune.cli.entry import main
-from dfd_tune.record import find_search, save_search
+from dfd_tune.record import find_search, load_search, save_search
 from dfd_tune.search import launch as search_launch
 from dfd_tune.search.launch import LaunchOptions, Outcome
 from dfd_tune.settings import request_as_json
