@@ -55,7 +55,7 @@ LETTERS: Settings = MappingProxyType(
         "learning_rate": 0.1,
         "student_start": "scratch",
         "reduction": "sum",
-        "lambda_": 0.5,
+        "lambda_": 0.5,  # where a space does not explore it; on the scale of sum
         "frontend_size": 0.25,
         "frontend_epochs": 20,
         "crop_padding": 1,
