@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from benchmarks.processes import wait_for
 from dfd_tune.cluster.credentials import refuse_without_credentials
 from dfd_tune.cluster.launcher import cause_in, failed_command, run_logged, started
 from dfd_tune.cluster.ssh import Answer, why_not
@@ -109,4 +110,5 @@ def test_what_a_child_prints_is_in_the_log_and_its_children_end_with_it(tmp_path
         while not (pid := log.read_bytes()[position:].strip()):
             pass
     stat = Path("/proc", pid.decode(), "stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    # It was killed; the kernel takes it away in its own time.
+    wait_for(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z", "its end")

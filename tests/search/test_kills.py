@@ -157,7 +157,8 @@ def test_a_search_of_killed_processes_equals_one_that_nobody_killed(killed, undi
 def test_a_killed_process_is_told_in_one_line_and_its_job_goes_on_from_its_checkpoint(killed):
     lines = [line for line in killed.output.splitlines() if "tried again" in line]
     assert len(lines) == 2, killed.output
-    assert "Teacher alexnet" in lines[0]
+    # Ray may tell of the two in either order.
+    assert sum("Teacher alexnet" in line for line in lines) == 1
     assert all("killed" in line for line in lines)
     for name in (f"network-{killed.teacher}", killed.trial):
         log = killed.search.log(name)
