@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TOKEN, PASSWORD = "0f1e2d3c4b5a6978" * 4, "hunter2-for-mlflow"
 SPACE = """
 explore: {lambda_: [0, 1]}
-settings: {backbone: alexnet, width: 0.25, train_images: 200, test_images: 100, epochs: 2500, teacher_epochs: 2}
+settings: {backbone: alexnet, width: 0.25, train_images: 200, test_images: 100, epochs: 1500, teacher_epochs: 2}
 """
 
 
@@ -48,7 +48,7 @@ class User:
 
     def run(self, *arguments: object, code: int = 0, **more: str | None) -> str:
         process = self.start(*arguments, **more)
-        said = process.communicate(timeout=300)[0]
+        said = process.communicate(timeout=600)[0]
         assert process.returncode == code, said
         return said
 
