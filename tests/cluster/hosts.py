@@ -55,7 +55,10 @@ def what_is_missing() -> str | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts are made of namespaces, which takes Linux and root"
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
-    return f"hosts need Debian's {', '.join(missing)}" if missing else None
+    if missing:
+        return f"hosts need Debian's {', '.join(missing)}"
+    made = subprocess.run(["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"], check=False)
+    return "this machine lets nobody make namespaces, as in a container" if made.returncode != 0 else None
 
 
 @dataclass(frozen=True)
