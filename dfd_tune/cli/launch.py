@@ -48,6 +48,33 @@ RETRY_OPTION = click.option(
     default=None,
     help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
 )
+@click.option(
+    "--confirm-seeds",
+    "seeds",
+    type=click.IntRange(0, 1000),
+    default=None,
+    help="Fresh seeds with which what was chosen is trained anew; 0: no verdict.  [default: the space's, else 5]",
+)
+@click.option(
+    "--confirm-cells",
+    "cells",
+    type=click.Choice(["best", "all"]),
+    default=None,
+    help="Which cells are.  [default: the space's, else best]",
+)
+@click.option(
+    "--replicate",
+    type=click.Choice(["student", "pipeline"]),
+    default=None,
+    help="What a fresh seed makes anew; pipeline: teacher, start, views too.  [default: the space's, else student]",
+)
+@click.option(
+    "--controls",
+    default=None,
+    metavar="A,B",
+    help="What the student is held against beside plain training: half_longer, longer, low_res_teacher, tuned_base, or "
+    "none.  [default: the space's]",
+)
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -112,6 +139,10 @@ def launch(
     workers: int,
     trials: int | None,
     protocol: str | None,
+    seeds: int | None,
+    cells: str | None,
+    replicate: str | None,
+    controls: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -122,11 +153,13 @@ def launch(
 ) -> None:
     """Run a search, or what is left of it; with --cluster or --address, on a cluster.
 
-    Teachers come first, then every trial; then the best student is tested, kept and registered. Launching the same
+    Teachers come first, then every trial; then what was chosen is trained anew with fresh seeds beside plain training,
+    and these students are tested; the best of them is kept and registered. Launching the same
     search again, or `resume NAME`, continues it: what is finished is not run again. Settings, lowest first: defaults,
     the dataset's recipe, the space, --set.
     """
-    asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol}
+    confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
+    asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
     request = _request(space_name, dataset, data, assignments, name, asked)
     if show_config:
         _show_config(request)
