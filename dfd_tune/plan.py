@@ -170,7 +170,7 @@ class _CellAnew:
 
 
 def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int) -> list[_CellAnew]:
-    """What may be trained anew, for each cell of the space, in order; of one that distils nothing, its first trial."""
+    """What may be trained anew, for each cell of the space, those that distil first; of others plain training."""
     confirm = request.confirm
     if not confirm.seeds:
         return []
@@ -178,16 +178,17 @@ def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int
     for config in trials:
         rest = {name: value for name, value in vars(config).items() if name not in ("lambda_", "seed")}
         groups.setdefault(frozenset(rest.items()), []).append(config)
-    cells = []
+    cells, plain = [], []
     for group in groups.values():
         student = next((config for config in group if config.distills), None)
         if student is None:
+            plain.append(_CellAnew((group[0],), ()))
             continue
         points = len({config.lambda_ for config in group}) if request.space.sampler == "grid" else num_trials
         tuning = tuning_of(twin_of(student), points) if "tuned_base" in confirm.controls else []
         tuned = tuning[0] if tuning else None
         cells.append(_CellAnew(tuple(arms_of(student, confirm.controls, tuned).values()), tuple(tuning[1:])))
-    return cells or [_CellAnew((trials[0],), ())]
+    return [*cells, *plain]
 
 
 def _trials_anew(request: Request, cell: _CellAnew) -> Iterator[TrialConfig]:

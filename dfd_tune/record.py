@@ -347,7 +347,7 @@ def name_of(search: SearchRecord, trial: TrialRecord, explored: Iterable[str]) -
     if trial.stage == "control":
         words = ("learning_rate", "weight_decay", "dropout")
         return f"{describe_point(trial.config, [*explored, *words])} (tuning plain training)"
-    words = tuple(dict.fromkeys([*explored, "seed"]))
+    words = dict.fromkeys([*explored, "seed"])
     return f"{describe_point(trial.config, words)} ({ARMS_IN_WORDS[arm_of(search, trial.key)]})"
 
 

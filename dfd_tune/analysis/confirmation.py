@@ -66,19 +66,21 @@ def anew(search: SearchRecord, trials: Sequence[TrialRecord]) -> Anew:
 
 
 def _chosen(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[tuple[Cell, Point]]:
-    """The cells that are confirmed, each with its point: the distilled one that it chose; of a search that distils
-    nothing, the best."""
+    """The cells that are confirmed, each with its point: the distilled one that it chose; where nothing is distilled,
+    the best plain one."""
     cells = cells_of(search, trials)
+    if search.confirm.cells == "all":
+        return [(cell, point) for cell in cells if (point := cell.chosen or _best_plain(search, cell)) is not None]
     distilled = [(cell, cell.chosen) for cell in cells if cell.chosen is not None]
-    if search.confirm.cells == "all" and distilled:
-        return distilled
+    plain = [(cell, point) for cell in cells if (point := _best_plain(search, cell)) is not None]
     best = best_trial(search, [trial for trial in trials if trial.stage == "search"])
-    if distilled:
-        holding = [pair for pair in distilled if _holds(pair[0], best)] or distilled
-        first = ranked([point for _, point in holding])[0]
-        return [next(pair for pair in holding if pair[1] is first)]
-    plain = ranked(complete(search, [point for cell in cells for point in cell.plain]))
-    return [next((cell, plain[0]) for cell in cells if plain[0] in cell.plain)] if plain else []
+    found = [pair for pair in distilled if _holds(pair[0], best)] or distilled or plain
+    first = next(iter(ranked([point for _, point in found])), None)
+    return [pair for pair in found if pair[1] is first][:1]
+
+
+def _best_plain(search: SearchRecord, cell: Cell) -> Point | None:
+    return next(iter(ranked(complete(search, cell.plain))), None)
 
 
 def _holds(cell: Cell, best: TrialRecord | None) -> bool:

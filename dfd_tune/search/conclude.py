@@ -80,7 +80,7 @@ def _again(config: TrialConfig, key: str, ledger: Ledger, plan: Plan) -> list[Jo
 
 
 def _confirming(ledger: Ledger, plan: Plan) -> list[Job]:
-    """What is to be trained anew and has not ended, with the networks that it needs; recorded as soon as it is known."""
+    """What is to be trained anew and has not ended, with the networks that it needs; recorded once it is known."""
     found = anew(ledger.search, ledger.in_order())
     if found.cells != ledger.search.confirmation:
         ledger.update_search(confirmation=found.cells)
