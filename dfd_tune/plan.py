@@ -26,6 +26,7 @@ from dfd_tune.space import Choice, Range, grid_points
 FLOAT16_BYTES = 2
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
+LOW_RES_TEACHER = "low-resolution teacher"
 SMALL_GRID = 100_000
 """A grid of more points than this is a slip of the pen."""
 
@@ -329,7 +330,7 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
         lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
     lines.append(f"Made once and shared: {_shared(plan)}")
     for network in plan.networks:
-        teacher = f"{network.config.role} {network.config.network.backbone} {network.key}"
+        teacher = f"{_role(network)} {network.config.network.backbone} {network.key}"
         if network.bank is not None:
             use = f"features of {network.trials} trials from a bank of {network.bank_bytes / 1e6:.1f} MB"
         elif network.trials:
@@ -347,9 +348,10 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
 
 
 def _shared(plan: Plan) -> str:
-    roles = [network.config.role for network in plan.networks]
+    roles = [_role(network) for network in plan.networks]
     counts = {
         "teacher": roles.count("teacher"),
+        LOW_RES_TEACHER: roles.count(LOW_RES_TEACHER),
         "feature bank": len(plan.banks),
         "base network": roles.count("base"),
         "front end": len(plan.frontends),
@@ -357,6 +359,11 @@ def _shared(plan: Plan) -> str:
     }
     parts = [_counted(count, noun) for noun, count in counts.items() if count]
     return ", ".join(parts)
+
+
+def _role(network: PlannedNetwork) -> str:
+    """What a network is called: one that is trained on low-resolution images may be there to be distilled from."""
+    return LOW_RES_TEACHER if network.config.role == "base" and network.trials else network.config.role
 
 
 def _counted(count: int, noun: str) -> str:

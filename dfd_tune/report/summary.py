@@ -36,7 +36,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
 
 def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, float]:
     """What MLflow's summary run of a search compares by; accuracies and gains are fractions."""
-    metrics = {f"teacher_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
+    metrics = {f"{teacher.role}_{teacher.backbone}_val_accuracy": teacher.val_accuracy for teacher in search.teachers}
     for frontend in search.frontends:
         name = f"frontend_{frontend.kind}_{frontend.resolution}"
         metrics |= {f"{name}_psnr": frontend.psnr, f"{name}_ssim": frontend.ssim}
