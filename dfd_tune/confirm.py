@@ -106,7 +106,8 @@ def fresh_seeds(count: int, first: int, seen: Iterable[int]) -> list[int]:
         first: the search's own seed; another one gives other fresh seeds.
         seen: seeds of the trials that were chosen from.
     """
-    known, found, seed = set(seen), [], first + AWAY
+    known, seed = set(seen), first + AWAY
+    found: list[int] = []
     while len(found) < count:
         seed %= LARGEST_SEED + 1
         if seed not in known:

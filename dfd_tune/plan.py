@@ -187,7 +187,7 @@ def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int
             continue
         points = len({config.lambda_ for config in group}) if request.space.sampler == "grid" else num_trials
         tuning = tuning_of(twin_of(student), points) if "tuned_base" in confirm.controls else []
-        tuned = tuning[0] if tuning else None
+        tuned = tuning[-1] if tuning else None  # which one will be best is not known
         cells.append(_CellAnew(tuple(arms_of(student, confirm.controls, tuned).values()), tuple(tuning[1:])))
     return [*cells, *plain]
 

@@ -344,11 +344,9 @@ def name_of(search: SearchRecord, trial: TrialRecord, explored: Iterable[str]) -
     """A trial in a few words: its explored settings; of one that is trained anew its seed, and what it is for."""
     if trial.stage == "search":
         return describe_point(trial.config, explored)
-    if trial.stage == "control":
-        words = ("learning_rate", "weight_decay", "dropout")
-        return f"{describe_point(trial.config, [*explored, *words])} (tuning plain training)"
-    words = dict.fromkeys([*explored, "seed"])
-    return f"{describe_point(trial.config, words)} ({ARMS_IN_WORDS[arm_of(search, trial.key)]})"
+    own = ("learning_rate", "weight_decay", "dropout") if trial.stage == "control" else ("seed",)
+    use = "tuning plain training" if trial.stage == "control" else ARMS_IN_WORDS[arm_of(search, trial.key)]
+    return f"{describe_point(trial.config, dict.fromkeys([*explored, *own]))} ({use})"
 
 
 ARMS_IN_WORDS: Mapping[Arm | None, str] = {

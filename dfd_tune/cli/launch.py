@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
 
+EMBEDDED = "letters"
+"""The dataset of who names none."""
 RETRY_OPTION = click.option(
     "--retry-failed", is_flag=True, help="Run again what FAILED by its own fault; without this, it stays FAILED."
 )
@@ -38,7 +40,7 @@ RETRY_OPTION = click.option(
 @click.option(
     "--space", "space_name", required=True, help="A shipped space (see `spaces`) or the path of a .yaml file."
 )
-@click.option("--dataset", default=None, help="See `datasets`.  [default: digits]")
+@click.option("--dataset", default=None, help=f"See `datasets`.  [default: {EMBEDDED}]")
 @click.option("--data", default=None, help="Where the dataset's files are.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
 @click.option("--trials", type=int, default=None, help="How many trials to sample, for samplers random and tpe.")
@@ -168,7 +170,7 @@ def launch(
 
     store = open_store(store_path)
     if dataset is None:
-        click.echo("Using the embedded dataset digits; --dataset names another (see `dfd-tune datasets`).")
+        click.echo(f"Using the embedded dataset {EMBEDDED}; --dataset names another (see `dfd-tune datasets`).")
     from dfd_tune.search.launch import LaunchOptions
 
     search = name or _default_name(request)
@@ -300,7 +302,7 @@ def _request(
         space = read_space(space_name)
     except UserError as error:
         problems += error.problems
-    source = SOURCES.get(dataset or "digits")
+    source = SOURCES.get(dataset or EMBEDDED)
     if source is None:
         problems.append(unknown_name("dataset", dataset, SOURCES))
     if name is not None and (problem := problem_with_name(name)):
@@ -309,9 +311,9 @@ def _request(
         try:
             request = resolve(
                 space,
-                dataset=dataset or "digits",
+                dataset=dataset or EMBEDDED,
                 data=None if data is None else str(Path(data).expanduser().absolute()),
-                recipe=source.recipe if source else SOURCES["digits"].recipe,
+                recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
                 assignments=assignments,
                 **asked,
             )

@@ -11,7 +11,7 @@ from dfd_tune.analysis.choice import edge_of
 from dfd_tune.analysis.comparisons import compare_controls, high_resolution
 from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
-from dfd_tune.confirm import CONTROLS
+from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import INTERVALS
 from dfd_tune.report.layouts import share, signed, text_of
@@ -24,12 +24,18 @@ OPENINGS: dict[Verdict, str] = {
 }
 
 
+IN_THE_LINE: Control = "half_longer"
+"""The control that stands beside the verdict, so that nobody takes faster convergence for a gain."""
+
+
 def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]:
     """The verdict, what it is of, and the best student."""
     if search.best is None:
         return [_nothing(search, trials)]
     found = headline(search, trials)
-    lines = [] if found is None else [verdict_of(search, found), _details(search, found)]
+    lines = []
+    if found is not None:
+        lines = [verdict_of(search, found), *_against_controls(search, found), _details(search, found)]
     lines += _warnings(search, trials, found)
     lines.append(_best(search, search.best))
     if found is None and search.best.base_test_accuracy is not None and search.best.config["lambda_"] > 0:
@@ -59,12 +65,20 @@ def verdict_of(search: SearchRecord, found: Headline) -> str:
     seen = None if comparison.paired is None else comparison.paired.smallest_seen
     if seen is not None:
         line += f" (a true difference of {100 * seen:.1f} would have been found in 4 of 5 such searches)"
-    against = [
-        f"{signed(control.difference)} against {CONTROLS[name]}"
+    longer = compare_controls(search, found.cell).get(IN_THE_LINE)
+    if longer is not None and longer.difference is not None:
+        line += f"; {signed(longer.difference)} against {CONTROLS[IN_THE_LINE]}"
+    return f"{line}."
+
+
+def _against_controls(search: SearchRecord, found: Headline) -> list[str]:
+    """The other controls, one a line; their verdicts stand in the report's table."""
+    return [
+        f"Against {CONTROLS[name]}: {_mean(found.judgement.comparison.distilled)} against {_mean(control.base)}, "
+        f"{signed(control.difference)} points."
         for name, control in compare_controls(search, found.cell).items()
-        if control.difference is not None
+        if control.difference is not None and name != IN_THE_LINE
     ]
-    return f"{'; '.join([line, *against])}."
 
 
 def _mean(interval: Interval | None) -> str:

@@ -228,12 +228,12 @@ def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[_Row]:
     high = next((text for cell in cells if (text := text_of(high_resolution(search, cell))) != NOTHING), NOTHING)
     rows = [_Row(f"HR baseline, {title_of(backbone)}", high, None, "", _paper(paper, "high_res"))]
     for kind, cell in ordered.items():
-        behind, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, plain))
-        base = None if behind is None else tested_accuracy(search, behind)
+        own, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, plain))
+        base = None if own is None else tested_accuracy(search, own)
         label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
         beside = None
         if cell is not plain:
-            beside = replace(compare_points(search, behind, bare, {}), fresh=bool(search.confirm.seeds))
+            beside = replace(compare_points(search, own, bare, {}), fresh=bool(search.confirm.seeds))
         quality = _quality(search, kind, cell.config)
         rows.append(_Row(label, text_of(base), beside, quality, _paper(paper, kind)))
     for kind, cell in ordered.items():

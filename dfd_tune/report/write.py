@@ -127,8 +127,7 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     learning = _Drawing(
         learning_curves.TITLE,
         "Those trained anew, where there are any. Of several seeds the mean, shaded from the worst to the best; solid: "
-        "distilled, dashed: plain training. "
-        + caption,
+        "distilled, dashed: plain training. " + caption,
         lambda: learning_curves.learning_curves(search, trials, folder),
         "no point to compare has finished.",
     )

@@ -86,7 +86,9 @@ def _confirming(ledger: Ledger, plan: Plan) -> list[Job]:
         ledger.update_search(confirmation=found.cells)
     stages: list[tuple[Stage, dict[str, TrialConfig]]] = [("control", found.tuning), ("confirm", found.arms)]
     of_search = {key for key, trial in ledger.trials.items() if trial.stage == "search"} | plan.trials.keys()
-    ledger.watch.planned(plan.num_trials + len((found.tuning.keys() | found.arms.keys()) - of_search))
+    open_arms = sum("tuned_base" not in cell.arms for cell in found.cells if cell.tuning)
+    later = (found.tuning.keys() | found.arms.keys()) - of_search
+    ledger.watch.planned(plan.num_trials + len(later) + open_arms * plan.request.confirm.seeds)
     jobs = []
     for stage, configs in stages:
         for key, config in configs.items():

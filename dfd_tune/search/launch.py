@@ -232,7 +232,8 @@ def _carry_out(
 
 def _order(plan: Plan) -> list[str]:
     """Keys of the networks and front ends, as they come in the search's record."""
-    return [made.key for made in (*plan.networks, *plan.later_networks, *plan.frontends, *plan.later_frontends)]
+    networks, frontends = (*plan.networks, *plan.later_networks), (*plan.frontends, *plan.later_frontends)
+    return [network.key for network in networks] + [frontend.key for frontend in frontends]
 
 
 def _price(options: LaunchOptions, seconds: float) -> str:
