@@ -23,8 +23,8 @@ from dfd_tune.errors import UserError
 from dfd_tune.signals import Signals
 from dfd_tune.store import open_store
 
-EPOCHS = 30
-TEACHER_EPOCHS = 30
+EPOCHS = 60
+TEACHER_EPOCHS = 60
 LAMBDAS = (0.2, 0.5, 1.0, 2.0, 5.0)
 PLAIN = {"lambda_": 0.0}
 FROM_TEACHER = {"student_start": "teacher"}
@@ -33,10 +33,10 @@ PLAN = Plan(
     dataset={
         "dataset": "cifar10",
         "image_size": None,
-        "train_images": 6000,
+        "train_images": 3500,
         "train_offset": 6000,  # the scale of λ was seen with the first 6,000
         "test_images": None,
-        "validation_fraction": 1 / 6,
+        "validation_fraction": 2 / 7,  # 2,500 to train on, 1,000 to choose by
     },
     # All of them, so that the defaults of another version change nothing.
     settings={
