@@ -66,6 +66,8 @@ class Plan:
     frontends: tuple[PlannedFrontend, ...]
     cameras: int
     """How many sets of low-resolution images the trials see."""
+    confirming: tuple[tuple[TrialConfig, int], ...] = ()
+    """What stands for the trials that are trained anew to confirm what was chosen, and how many of each."""
 
     @property
     def banks(self) -> dict[str, BankPlan]:
@@ -119,7 +121,7 @@ def make_plan(
         num_trials = len(trials)
         share = 1.0
     else:
-        configs = list(_representatives(request))
+        configs = list(representatives(request))
         assert request.trials is not None
         num_trials = request.trials
         share = num_trials / len(configs)
@@ -190,7 +192,7 @@ def _frontends(trials: Sequence[TrialConfig], share: float, dataset: Dataset) ->
     )
 
 
-def _representatives(request: Request) -> Iterator[TrialConfig]:
+def representatives(request: Request) -> Iterator[TrialConfig]:
     """One trial for each combination of the listed values; a range is stood for by its upper end.
 
     No network before the search depends on a range (see `_misfits`), so these need all the networks there are.
