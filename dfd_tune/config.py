@@ -30,6 +30,7 @@ Resampling = Literal["bicubic", "bilinear", "area", "nearest"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Reduction = Literal["mean", "sum"]
 StudentStart = Literal["scratch", "base", "teacher"]
+TeacherSees = Literal["high_res", "low_res"]
 Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
 Precision = Literal["float32", "bf16"]
@@ -47,6 +48,11 @@ class DatasetConfig:
     )
     train_images: int | None = setting(
         "size of a fixed, stratified subset of the training images; none takes all", low=4, default=None
+    )
+    train_offset: int = setting(
+        "how many training images, in the fixed order of such subsets, are passed over before `train_images` are taken",
+        low=0,
+        default=0,
     )
     test_images: int | None = setting(
         "size of a fixed, stratified subset of the test images; none takes all", low=2, default=None
@@ -119,6 +125,10 @@ class TrialConfig:
     teachers: str = setting(
         "backbones of the teachers; own is one of the student's own backbone", joined=get_args(Backbone), default=OWN
     )
+    teacher_sees: TeacherSees = setting(
+        "images that teachers learn from and look at; low_res, the student's own, is a control without high resolution",
+        default="high_res",
+    )
     student_start: StudentStart = setting("initial weights: random, of the base network, or of the teacher")
     workers: int = setting(
         "processes, one device each, that share a trial's batches; batch norm is per worker",
@@ -182,22 +192,28 @@ class TrialConfig:
         return self._pretrained(None, self.backbone)
 
     def guides(self) -> tuple[PretrainedConfig, ...]:
-        """The teachers that the student is distilled from; none if λ is 0."""
+        """The networks that the student is distilled from; none if λ is 0."""
         if not self.distills:
             return ()
-        return tuple(self._pretrained(None, backbone) for backbone in self.teacher_backbones)
+        sees = self.low_res if self.teacher_sees == "low_res" else None
+        return tuple(self._pretrained(sees, backbone) for backbone in self.teacher_backbones)
 
     def base(self) -> PretrainedConfig:
         """The base network that `student_start: base` starts from: trained on low-resolution images, λ = 0."""
         return self._pretrained(self.low_res, self.backbone)
 
+    def start(self) -> PretrainedConfig | None:
+        """The network whose weights the student starts from; None if it starts from random ones."""
+        if self.student_start == "scratch":
+            return None
+        return self.teacher() if self.student_start == "teacher" else self.base()
+
     def pretrained(self) -> Iterator[PretrainedConfig]:
-        """Every network that must be trained before this trial, but for a front end; teachers first."""
+        """Every network that must be trained before this trial, but for a front end, once; those that guide first."""
         yield from self.guides()
-        if self.student_start == "teacher" and self.teacher() not in self.guides():
-            yield self.teacher()
-        if self.student_start == "base":
-            yield self.base()
+        start = self.start()
+        if start is not None and start not in self.guides():
+            yield start
 
     def _pretrained(self, low_res: LowRes | None, backbone: Backbone) -> PretrainedConfig:
         return PretrainedConfig(
@@ -281,7 +297,7 @@ class TrialConfig:
         """The settings that cannot change the result as the others stand."""
         yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
         if not self.distills:
-            yield from ("method", "reduction", "temperature", "hint_layer", "teachers")
+            yield from ("method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees")
         else:
             yield from _idle_of_method(self.method)
             if self.teacher_backbones == (self.backbone,):
@@ -399,7 +415,10 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig:
-    """A network trained by cross entropy alone before the search: a teacher (`low_res` is None) or a base."""
+    """A network trained by cross entropy alone before the search: a teacher (`low_res` is None) or a base.
+
+    Students can be distilled from either (`teacher_sees`); each looks at images of the side it was trained on.
+    """
 
     low_res: LowRes | None
     crop_padding: int
@@ -410,7 +429,7 @@ class PretrainedConfig:
 
     @property
     def role(self) -> Literal["teacher", "base"]:
-        """What the network is for."""
+        """By the images it was trained on: a teacher's are of high resolution, a base network's of low."""
         return "teacher" if self.low_res is None else "base"
 
     def identity(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Stage = Literal["search", "confirm"]
@@ -149,7 +149,7 @@ def forecast(
         trial: workers of a trial, and CPUs and GPUs of each.
         disk_bytes: what comes into the store beside what each job leaves.
     """
-    parts, known, spent = [], True, 0.0
+    parts, known, spent = list[Part](), True, 0.0
     for work in works:
         speed = speeds.get(work.kind)
         seconds = None if speed is None else work.seconds(speed)
@@ -167,13 +167,24 @@ def forecast(
         wall = sum(finished_after(_tasks(stage, speeds), pool) for stage in stages)
         wall += FIRST_PROCESS_SECONDS if wall else 0.0
     return Forecast(
-        parts=tuple(parts),
+        parts=_together(parts),
         device=device,
         at_once=None if pool is None else pool.at_once(cpus, gpus) // workers,
         wall_seconds=wall,
         device_hours=spent / 3600 if known else None,
         disk_bytes=disk_bytes + sum(work.count * work.bytes_each for work in works),
     )
+
+
+def _together(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Parts that say the same of their jobs as one, as the trials of several teachers that are alike."""
+    found: dict[tuple[Any, ...], Part] = {}
+    for part in parts:
+        says = (part.what, part.stage, part.seconds, part.source)
+        before = found.get(says)
+        count, reused = (0, 0) if before is None else (before.count, before.reused)
+        found[says] = replace(part, count=part.count + count, reused=part.reused + reused)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)
@@ -261,7 +272,8 @@ def in_words(found: Forecast) -> list[str]:
     time = "a time that can't be told" if found.wall_seconds is None else f"about {duration(found.wall_seconds)}"
     hours = "" if found.device_hours is None else f", {found.device_hours:.2g} {unit}-hours"
     lines.append(
-        f"In all {found.jobs} trainings{at_once}: {time}{hours}, {found.disk_bytes / 1e6:,.1f} MB in the store"
+        f"In all {found.jobs} trainings{at_once}: {time}{hours}, {found.disk_bytes / 1e6:,.1f} MB in the store,"
+        " beside start and conclusion"
     )
     return lines
 

@@ -298,6 +298,28 @@ def test_several_teachers_are_trained_and_banked_each():
     assert len(plan.banks) == 2
 
 
+def test_teachers_that_see_low_resolution_are_planned_for_each_resolution_with_banks():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "teacher_sees=[high_res, low_res]", "resolution=[2, 4]")
+    # 2 resolutions × (λ = 0, which sees no teacher, and 7 values × 2 kinds of teacher).
+    assert plan.num_trials == 2 * (1 + 7 * 2)
+    assert [(network.config.role, network.trials) for network in plan.networks] == [
+        ("teacher", 2 * 7),
+        ("base", 7),
+        ("base", 7),
+    ]
+    assert set(plan.banks.values()) == {BankPlan("views", 20)}
+    assert len(plan.banks) == 3
+    lines = describe(plan)
+    assert lines[2].startswith("Made once and shared: 1 teacher, 2 low-resolution teachers, 3 feature banks, ")
+    assert sum(line.startswith("low-resolution teacher resnet18") and "bank" in line for line in lines) == 2
+
+
+def test_a_low_resolution_teacher_may_be_the_network_that_the_student_starts_from():
+    settings = ("backbone=[vgg16]", "teacher_sees=low_res", "student_start=base")
+    (network,) = plan_for("lambda_grid", *settings).networks
+    assert (network.config.role, network.trials) == ("base", 7)
+
+
 @pytest.mark.parametrize(
     ("assignments", "problem"),
     [

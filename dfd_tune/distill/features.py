@@ -1,8 +1,9 @@
 """A teacher's features of training views: computed live, or read from a feature bank that was filled once.
 
-λ, learning rate, seed and resolution leave the teacher's features as they are, and a view is a pure function of
-(augment_seed, epoch, image), so a bank is exact up to float16. It is bound to the teacher's weights, the dataset
-and the views; one that does not belong is never used. Not for: whether a bank pays (plan.py).
+λ, learning rate, seed and, unless the teacher looks at low-resolution images itself, resolution leave its features as
+they are, and a view is a pure function of (augment_seed, epoch, image), so a bank is exact up to float16. It is bound
+to the teacher's weights, the dataset, the side of the pair that it looks at, and the views; one that does not belong is
+never used. Not for: whether a bank pays (plan.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfd_tune.config import Precision
+from dfd_tune.config import LowRes, Precision
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
@@ -39,6 +40,8 @@ class BankIdentity:
     precision: Precision
     """In which the teacher is run; the features are kept as float16 in any case."""
     dataset: str
+    low_res: str | None
+    """Digest of what the teacher looks at, where these are low-resolution images; None for those of high resolution."""
     layer: str
     crop_padding: int
     flip: bool
@@ -61,14 +64,17 @@ class BankIdentity:
         return (self.slots, self.images, self.feature_dim)
 
 
-def bank_identity(layout: BankLayout, live: LiveFeatures, *, weights: str, dataset: str, epochs: int) -> BankIdentity:
+def bank_identity(
+    layout: BankLayout, live: LiveFeatures, *, weights: str, dataset: str, low_res: LowRes | None, epochs: int
+) -> BankIdentity:
     """The bank of a teacher, whose weights have the digest `weights`, for images of the dataset `dataset`.
 
     Args:
         layout: one slot for each view there is, or one for each epoch of the trials.
-        live: the teacher, and the high-resolution training images.
+        live: the teacher, and the training images that it looks at.
         weights: digest of the teacher's weights.
         dataset: the dataset's digest.
+        low_res: how these images come about; None for those of high resolution.
         epochs: of the longest trial; what a bank by views holds does not depend on it.
     """
     images = live.images
@@ -76,6 +82,7 @@ def bank_identity(layout: BankLayout, live: LiveFeatures, *, weights: str, datas
         teacher_weights=weights,
         precision=live.precision,
         dataset=dataset,
+        low_res=None if low_res is None else digest_json(low_res.identity()),
         layer="features",
         crop_padding=images.space.crop_padding,
         flip=images.space.flip,

@@ -26,8 +26,7 @@ class Losses(NamedTuple):
 def distillation_loss(student: Tensor, teacher: Tensor, reduction: Reduction) -> Tensor:
     """Eq. 1: half the squared distance of two feature vectors, averaged over the batch.
 
-    The paper's norm is the sum over the feature dimension; with `mean`, that sum is divided by the dimension D,
-    which makes λ mean the same for networks of different widths.
+    The paper's norm is the sum over the feature dimension; with `mean`, that sum is divided by the dimension D.
 
     Args:
         student: features f_s of the low-resolution images, float (B, D).

@@ -310,7 +310,7 @@ def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource
         return LiveMaps(live, config.hint_layer)
     features: TargetSource = live
     if look == "bank":
-        identity = bank_identity("views", live, weights="", dataset="", epochs=1)
+        identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
         # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
         empty = np.broadcast_to(np.zeros(identity.feature_dim, np.float16), identity.shape)
         features = BankedFeatures(identity, empty, live.images)

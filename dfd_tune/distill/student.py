@@ -108,8 +108,8 @@ def train_student(
 def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
     """A student with the weights it starts from: random by its seed, its base network's, or its teacher's."""
     student = network_for(workbench.dataset, config.network, config.seed)
-    if config.student_start != "scratch":
-        source = config.teacher() if config.student_start == "teacher" else config.base()
+    source = config.start()
+    if source is not None:
         start: Pretrained = workbench.pretrained(source)
         load_weights(student, start.weights)
     return student
@@ -198,7 +198,7 @@ def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> T
 
 
 def teacher_key(config: TrialConfig, dataset_digest: str) -> str | None:
-    """Key of the first teacher that the student was distilled from, or of the one whose weights it started from."""
+    """Key of the first network that the student was distilled from, or of the teacher whose weights it started from."""
     used = [*config.guides(), *([config.teacher()] if config.student_start == "teacher" else [])]
     return used[0].key(dataset_digest) if used else None
 

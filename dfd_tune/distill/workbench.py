@@ -216,6 +216,7 @@ class Workbench:
             live,
             weights=teacher.weights_digest,
             dataset=self.dataset.digest,
+            low_res=config.low_res,
             epochs=plan.epochs,
         )
         return live, identity

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -22,7 +23,7 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.forecast import Stage, Work
 from dfd_tune.models import build_network
 from dfd_tune.models.super_resolution import build_frontend
-from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives
+from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives, trials_anew
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.capacity import Resources
 from dfd_tune.space import Range
@@ -33,17 +34,47 @@ FLOAT32_BYTES = 4
 
 def works_of(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resources: Resources) -> list[Work]:
     """What there is to be done, and what of it the store has already; networks first, as the agenda has them."""
-    works = [_work_of_network(plan, store, network, resources) for network in plan.networks]
-    works += [_work_of_frontend(plan, store, front, resources) for front in plan.frontends]
+    works = [_work_of_network(plan, store, network, "search", resources) for network in plan.networks]
+    works += [_work_of_frontend(plan, store, front, "search", resources) for front in plan.frontends]
     known = set(_known(plan, store, trials))
     left = [(config, 1.0, key in known) for key, config in plan.trials.items()]
     if not plan.trials:
         configs = list(_typical(plan))
-        done = min(plan.num_trials, sum(trial.status == "FINISHED" for trial in trials.values()))
+        own = (trial for trial in trials.values() if trial.stage == "search")
+        done = min(plan.num_trials, sum(trial.status == "FINISHED" for trial in own))
         left = [(config, (plan.num_trials - done) / len(configs), False) for config in configs]
-    works += _works_of_trials(plan, left, "search", resources)
-    works += _works_of_trials(plan, [(config, count, False) for config, count in plan.confirming], "confirm", resources)
-    return works
+    return works + _works_of_trials(plan, left, "search", resources) + _works_anew(plan, store, trials, resources)
+
+
+def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resources: Resources) -> list[Work]:
+    """Likewise of what confirms: the plan's stand-ins, as what will be chosen is not known."""
+    ended = Counter(
+        _costs_like(TrialConfig(**trial.config))
+        for trial in trials.values()
+        if trial.stage != "search" and trial.status in ("FINISHED", "FAILED")
+    )
+    anew = []
+    for config in trials_anew(plan):
+        alike = _costs_like(config)
+        anew.append((config, 1.0, ended[alike] > 0))
+        ended[alike] -= 1
+    needed = {network.key(plan.dataset.digest) for config, _, _ in anew for network in config.pretrained()}
+    fronts = {config.low_res.frontend for config, _, _ in anew}
+    works = [
+        _work_of_network(plan, store, network, "confirm", resources)
+        for network in plan.later_networks
+        if network.key in needed
+    ]
+    works += [
+        _work_of_frontend(plan, store, front, "confirm", resources)
+        for front in plan.later_frontends
+        if front.config in fronts
+    ]
+    return works + _works_of_trials(plan, anew, "confirm", resources)
+
+
+def _costs_like(config: TrialConfig) -> tuple[Any, ...]:
+    return (config.backbone, config.width, config.batch_size, config.epochs, config.distills, config.teacher_sees)
 
 
 def _known(plan: Plan, store: Store, trials: Mapping[str, TrialRecord]) -> Iterator[str]:
@@ -71,7 +102,7 @@ def _mean_of(axis: Range) -> float:
     return (axis.high - axis.low) / math.log(axis.high / axis.low)
 
 
-def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, resources: Resources) -> Work:
+def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, stage: Stage, resources: Resources) -> Work:
     config, dataset = network.config, plan.dataset
     there, filled = store.whole("pretrained", network.key), _bank_there(plan, store, network)
     slots = 0
@@ -82,7 +113,7 @@ def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, resource
     images = len(dataset.train.labels)
     return Work(
         what=f"{config.role} {config.network.backbone}" + (", its feature bank alone" if there and slots else ""),
-        stage="search",
+        stage=stage,
         kind=kind_of_network(config, resources.threads("network")),
         count=int(not there or slots > 0),
         reused=int(there and not slots),
@@ -98,14 +129,14 @@ def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, resource
     )
 
 
-def _work_of_frontend(plan: Plan, store: Store, front: PlannedFrontend, resources: Resources) -> Work:
+def _work_of_frontend(plan: Plan, store: Store, front: PlannedFrontend, stage: Stage, resources: Resources) -> Work:
     config, dataset = front.config, plan.dataset
     there = store.whole("frontends", front.key)
     network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=0)
     content = config.content
     return Work(
         what=f"front end {config.kind}",
-        stage="search",
+        stage=stage,
         kind=kind_of_frontend(config, resources.threads("frontend")),
         count=int(not there),
         reused=int(there),
@@ -168,6 +199,8 @@ def _works_of_trials(
 def _name(plan: Plan, kind: Kind, config: TrialConfig, stage: Stage, epochs: float) -> str:
     words = [kind.backbone, "plain" if not kind.method else "distilled"]
     words += [f"{name} {getattr(config, name)}" for name in ("method", "width") if name in plan.request.explore]
+    if kind.method and config.teacher_sees == "low_res":
+        words.append("low-resolution teacher")
     head = "trials" if stage == "search" else "trained anew for the verdict:"
     return f"{head} {', '.join(words)}, {epochs:g} epochs"
 
@@ -201,6 +234,7 @@ def _bank_there(plan: Plan, store: Store, network: PlannedNetwork) -> bool:
         live,
         weights=found.weights_digest,
         dataset=plan.dataset.digest,
+        low_res=network.config.low_res,
         epochs=network.bank.epochs,
     )
     return store.whole("banks", identity.key)
@@ -209,7 +243,7 @@ def _bank_there(plan: Plan, store: Store, network: PlannedNetwork) -> bool:
 def bytes_of_cameras(plan: Plan, store: Store) -> int:
     """What low-resolution images take that are not in the store yet."""
     dataset = plan.dataset
-    cameras = {config.camera for config in (*plan.trials.values(), *representatives(plan.request))}
+    cameras = {config.camera for config in plan.trials.values() or representatives(plan.request)}
     images = sum(len(split.labels) for split in (dataset.train, dataset.validation, dataset.test))
     return sum(
         images * dataset.channels * camera.resolution**2

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import bits, network, run, trial, without_times, workbench, write_dataset
+from tiny import bits, network, prepared, run, trial, without_times, workbench, write_dataset
 
+from dfd_tune.config import Camera, LowRes
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill import features
@@ -25,6 +26,7 @@ from dfd_tune.store import write_manifest
 LAYOUTS = ("views", "epochs")
 EPOCHS = 3
 ALL = np.arange(40)
+OF = {"weights": "w" * 16, "dataset": "d" * 16, "low_res": None}
 HALF_ULP = 2.0**-11  # relative error of rounding to float16
 
 
@@ -45,9 +47,7 @@ def live(images) -> LiveFeatures:
 @pytest.fixture
 def identities(live):
     """By layout."""
-    return {
-        layout: bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, epochs=EPOCHS) for layout in LAYOUTS
-    }
+    return {layout: bank_identity(layout, live, epochs=EPOCHS, **OF) for layout in LAYOUTS}
 
 
 def test_a_bank_holds_a_slot_for_every_view_or_epoch(identities):
@@ -94,7 +94,7 @@ def test_filling_in_parts_changes_nothing(store, live, identities, monkeypatch):
 def test_a_bank_by_views_serves_another_seed(store, live, identities):
     folder = fill_bank(store, identities["views"], live)
     other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6), "float32")
-    identity = bank_identity("views", other, weights="w" * 16, dataset="d" * 16, epochs=99)
+    identity = bank_identity("views", other, epochs=99, **OF)
     assert identity == identities["views"]
     bank = open_bank(folder, identity, other)
     torch.testing.assert_close(bank(0, ALL), other(0, ALL), rtol=HALF_ULP, atol=1e-5)
@@ -119,6 +119,7 @@ OTHERS = {
     "teacher_weights": "v" * 16,
     "precision": "bf16",
     "dataset": "e" * 16,
+    "low_res": "c" * 16,
     "layer": "classifier",
     "crop_padding": 2,
     "flip": False,
@@ -323,6 +324,41 @@ def test_a_student_of_a_bank_learns_what_a_student_of_the_live_teacher_learns(la
     for ours, theirs in zip(without_times(bank_result.history), without_times(live_result.history), strict=True):
         assert theirs["distillation"] > 0
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_teacher_that_sees_low_resolution_looks_at_what_its_student_looks_at(layout, store):
+    config = trial(teacher_sees="low_res")
+    (guide,) = config.guides()
+    made = workbench(store, {guide.key(workbench(store).dataset.digest): BankPlan(layout, config.epochs)})
+    made.prepare(guide, SingleProcess())
+    assert isinstance(made.features(guide), features.BankedFeatures)
+    base = made.pretrained(config.base()).network
+    for epoch in range(config.epochs):
+        inputs, _ = made.images_for(config).batch(epoch, ALL)  # the student's, in its view
+        with torch.no_grad():
+            expected = base.features(inputs)
+        torch.testing.assert_close(made.live(guide)(epoch, ALL), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(made.features(guide)(epoch, ALL), expected, rtol=HALF_ULP, atol=1e-5)
+
+
+@pytest.mark.parametrize("teachers", ["own", "alexnet+resnet18"])
+def test_a_student_of_a_low_resolution_teachers_bank_learns_what_one_of_the_live_teacher_learns(teachers, store):
+    config = trial(teacher_sees="low_res", teachers=teachers)
+    live = prepared(store, config)
+    keys = [guide.key(live.dataset.digest) for guide in config.guides()]
+    kept = prepared(store, config, banks={key: BankPlan("views", config.epochs) for key in keys})
+    assert len(list(store.path("banks").iterdir())) == len(keys)
+    (_, one), (_, other) = run(config, live), run(config, kept)
+    for ours, theirs in zip(without_times(one.history), without_times(other.history), strict=True):
+        assert ours["distillation"] > 0
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_what_a_teacher_looks_at_is_part_of_its_banks_name(live):
+    sees = (None, LowRes(Camera(4)), LowRes(Camera(2)), LowRes(Camera(4), "nearest"))
+    keys = {bank_identity("views", live, epochs=2, **OF | {"low_res": low_res}).key for low_res in sees}
+    assert len(keys) == len(sees)
 
 
 def test_a_bank_is_filled_once(store, config):

@@ -236,7 +236,7 @@ def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
 @pytest.mark.parametrize("layout", ["views", "epochs"])
 def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught):
     live = taught.live(trial().teacher())
-    identity = bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, epochs=2)
+    identity = bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, low_res=None, epochs=2)
     bank = open_bank(fill_bank(store, identity, live), identity, live)
     for epoch in range(2):
         kept, fresh = (LogitTargets(source, live.teacher)(epoch, ALL) for source in (bank, live))

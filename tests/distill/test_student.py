@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import bits, network, run, trial, without_times, workbench
+from tiny import bits, network, prepared, run, trial, without_times, workbench
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.networks import arrays_of
@@ -124,6 +124,7 @@ CHANGES = {
     "method": "rdl",
     "reduction": "sum",
     "teachers": "vgg16",
+    "teacher_sees": "low_res",
     "student_start": "teacher",
     "workers": 2,
     "precision": "bf16",
@@ -255,6 +256,13 @@ def test_a_result_says_what_was_run(bench, config):
     assert result.metrics == last | {"seconds": 15.0}
     # λ = 1.
     assert last["loss"] == pytest.approx(last["cross_entropy"] + last["distillation"], rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["scratch", "base", "teacher"])
+def test_a_result_names_the_low_resolution_teacher_that_it_learned_from(start, store):
+    config = trial(student_start=start, teacher_sees="low_res", epochs=1)
+    bench = prepared(store, config)
+    assert run(config, bench)[1].teacher == config.base().key(bench.dataset.digest)
 
 
 @pytest.mark.parametrize(
