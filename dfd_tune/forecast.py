@@ -269,11 +269,12 @@ def in_words(found: Forecast) -> list[str]:
         else:
             lines.append(f"{part.what}: {part.count} × {duration(part.seconds)} by {part.source}{reused}")
     at_once = "" if found.at_once is None else f" ({found.at_once} at once)"
-    time = "a time that can't be told" if found.wall_seconds is None else f"about {duration(found.wall_seconds)}"
+    time = "a time that can't be told"
+    if found.wall_seconds is not None:
+        time = f"about {duration(found.wall_seconds)} beside start and conclusion"
     hours = "" if found.device_hours is None else f", {found.device_hours:.2g} {unit}-hours"
     lines.append(
-        f"In all {found.jobs} trainings{at_once}: {time}{hours}, {found.disk_bytes / 1e6:,.1f} MB in the store,"
-        " beside start and conclusion"
+        f"In all {found.jobs} trainings{at_once}: {time}{hours}, {found.disk_bytes / 1e6:,.1f} MB in the store"
     )
     return lines
 
