@@ -62,8 +62,9 @@ def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], res
     others = [place for place in range(len(configs)) if place not in done]
     done |= set(others[: ended.total()])
     anew = [(config, 1.0, place in done) for place, config in enumerate(configs)]
-    needed = {network.key(plan.dataset.digest) for config, _, _ in anew for network in config.pretrained()}
-    fronts = {config.low_res.frontend for config, _, _ in anew}
+    left = [config for config, _, known in anew if not known]
+    needed = {network.key(plan.dataset.digest) for config in left for network in config.pretrained()}
+    fronts = {config.low_res.frontend for config in left}
     works = [
         _work_of_network(plan, store, network, "confirm", resources)
         for network in plan.later_networks
