@@ -53,13 +53,18 @@ def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], res
         for trial in trials.values()
         if trial.stage != "search" and trial.status in ("FINISHED", "FAILED")
     )
-    anew = []
-    for config in trials_anew(plan):
-        alike = _costs_like(config)
-        anew.append((config, 1.0, ended[alike] > 0))
-        ended[alike] -= 1
-    needed = {network.key(plan.dataset.digest) for config, _, _ in anew for network in config.pretrained()}
-    fronts = {config.low_res.frontend for config, _, _ in anew}
+    configs, done = list(trials_anew(plan)), set[int]()
+    for place, config in enumerate(configs):
+        if ended[_costs_like(config)] > 0:
+            ended[_costs_like(config)] -= 1
+            done.add(place)
+    # Others were chosen than the plan's stand-ins: these have no more to come than is left of all.
+    others = [place for place in range(len(configs)) if place not in done]
+    done |= set(others[: ended.total()])
+    anew = [(config, 1.0, place in done) for place, config in enumerate(configs)]
+    left = [config for config, _, known in anew if not known]
+    needed = {network.key(plan.dataset.digest) for config in left for network in config.pretrained()}
+    fronts = {config.low_res.frontend for config in left}
     works = [
         _work_of_network(plan, store, network, "confirm", resources)
         for network in plan.later_networks

@@ -8,6 +8,7 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.forecast import JOB_SECONDS
 from dfd_tune.plan import make_plan
 from dfd_tune.record import TrialRecord, save_search, save_trial
 from dfd_tune.search.capacity import Node, Resources
@@ -116,6 +117,10 @@ def test_confirmations_are_counted_with_the_networks_that_they_alone_need(store)
     ended = {"x": record("x", config, stage="confirm"), "y": record("y", config, stage="confirm", status="FAILED")}
     left = [work for work in works_of(plan, store, ended, RESOURCES) if work.what.startswith("trained anew")]
     assert sum(work.count for work in left) == plan.num_anew - 2
+    other = dataclasses.replace(config, backbone="vgg16")  # what was chosen is not what stands for it
+    ended = {str(number): record("x", other, stage="confirm") for number in range(plan.num_anew)}
+    left = [work for work in works_of(plan, store, ended, RESOURCES) if work.what.startswith("trained anew")]
+    assert sum(work.count for work in left) == 0
 
 
 def test_an_earlier_trial_tells_how_fast_training_and_evaluation_are(tmp_path):
@@ -125,14 +130,14 @@ def test_an_earlier_trial_tells_how_fast_training_and_evaluation_are(tmp_path):
     recorded(store, plan, "before", seconds=20.0, rate=100.0)
     (speed,) = earlier_speeds(plan, store, HERE, [kind]).values()
     train, validation = len(plan.dataset.train.labels), len(plan.dataset.validation.labels)
-    # An epoch of 2 s, of which training takes a hundredth a image.
+    # An epoch of 2 s, of which training takes a hundredth an image.
     assert speed.training == pytest.approx(0.01)
     assert speed.evaluation == pytest.approx((2.0 - 0.01 * train) / validation)
     # Half the epochs cost half as much; and the teacher is trained like a plain student.
     shorter = plan_of(store, "epochs=5", "teacher_epochs=7")
     found = estimate(shorter, store, {}, Site(RESOURCES, HERE.nodes, None), lambda line: None)
     seconds = {part.what: part.seconds for part in found.parts}
-    assert seconds["trials resnet18, plain, 5 epochs"] == pytest.approx(5 * 2.0, abs=1.5)
+    assert seconds["trials resnet18, plain, 5 epochs"] == pytest.approx(5 * 2.0 + JOB_SECONDS)
     assert found.parts[1].source == EARLIER
     assert seconds["trials resnet18, distilled, 5 epochs"] is None
     assert found.wall_seconds is None
