@@ -141,7 +141,8 @@ def make_plan(
         share = num_trials / len(configs)
     users = list(trials.values()) if trials else configs
     cells = _cells_anew(request, users, num_trials)
-    counted = cells[:1] if request.confirm.cells == "best" else cells
+    one = request.confirm.cells == "best" or request.space.sampler != "grid"  # a sampled search has a single cell
+    counted = cells[:1] if one else cells
     own = _needed(users, dataset).keys()
     own_frontends = {frontend.key for frontend in _frontends([(config, share) for config in users], dataset)}
     chance = len(counted) / max(1, len(cells))
@@ -179,6 +180,7 @@ def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int
     for config in trials:
         rest = {name: value for name, value in vars(config).items() if name not in ("lambda_", "seed")}
         groups.setdefault(frozenset(rest.items()), []).append(config)
+    run = {config.key("") for config in trials} if request.space.sampler == "grid" else set()
     cells, plain = [], []
     for group in groups.values():
         student = next((config for config in group if config.distills), None)
@@ -187,8 +189,10 @@ def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int
             continue
         points = len({config.lambda_ for config in group}) if request.space.sampler == "grid" else num_trials
         tuning = tuning_of(twin_of(student), points) if "tuned_base" in confirm.controls else []
-        tuned = tuning[-1] if tuning else None  # which one will be best is not known
-        cells.append(_CellAnew(tuple(arms_of(student, confirm.controls, tuned).values()), tuple(tuning[1:])))
+        # Which one will be best is not known; the second is the same for all cells that share their plain training.
+        tuned = next(iter(tuning[1:] or tuning), None)
+        arms = tuple(arms_of(student, confirm.controls, tuned).values())
+        cells.append(_CellAnew(arms, tuple(config for config in tuning if config.key("") not in run)))
     return [*cells, *plain]
 
 

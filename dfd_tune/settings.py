@@ -275,7 +275,12 @@ def _confirm(space: SearchSpace, given: Mapping[str, Any], protocol: Protocol, p
         names = [name.strip() for name in asked["controls"].split(",") if name.strip()]
         asked["controls"], wrong = parse_controls([] if names == ["none"] else names)
         problems += [f"--controls: {problem}" for problem in wrong]
-    return dataclasses.replace(space.confirm, **asked)
+    found = dataclasses.replace(space.confirm, **asked)
+    if found.seeds:
+        return found
+    if asked.get("controls"):
+        problems.append("--controls: controls need fresh seeds, but there are 0; give --confirm-seeds at least 1.")
+    return dataclasses.replace(found, controls=())
 
 
 def _with_assignments(

@@ -56,7 +56,7 @@ def verdict_of(search: SearchRecord, found: Headline) -> str:
     """The verdict in one line: what was compared, how large the difference is, and what could have been seen."""
     judgement, difference = found.judgement, found.difference
     comparison = judgement.comparison
-    opening = OPENINGS.get(judgement.verdict) or _no_verdict(found)
+    opening = OPENINGS.get(judgement.verdict) or _no_verdict(search, found)
     seeds = f"{difference.seeds} {'fresh ' if comparison.fresh else ''}seed{'' if difference.seeds == 1 else 's'}"
     line = (
         f"{opening}: {_mean(comparison.distilled)} against {_mean(comparison.base)} of "
@@ -85,7 +85,9 @@ def _mean(interval: Interval | None) -> str:
     return "–" if interval is None else f"{100 * interval.mean:.1f} %"
 
 
-def _no_verdict(found: Headline) -> str:
+def _no_verdict(search: SearchRecord, found: Headline) -> str:
+    if search.protocol == "paper":
+        return "No verdict, as λ was chosen on TEST images"
     if not found.judgement.comparison.fresh:
         return "No verdict, as nothing was trained anew with seeds that the choice has not seen"
     if found.difference.seeds < FEWEST_SEEDS:

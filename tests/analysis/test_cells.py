@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dfd_tune.analysis.cells import best_curves, cells_of, curves_of, other_axes, trials_to_test
+from dfd_tune.analysis.choice import best_trial
 from dfd_tune.analysis.comparisons import compare
 from tests.report.searches import grid_trials, make_request, make_search, make_trial, with_tests
 
@@ -102,13 +103,25 @@ def test_a_sampled_search_has_one_cell_around_its_best_trial_with_its_twin():
     assert cells_of(search, []) == []
 
 
-def test_a_sampled_search_whose_best_trial_is_plain_has_nothing_to_compare():
+def test_a_sampled_search_has_its_cell_around_a_distilled_trial_even_if_a_plain_one_is_better():
     request = make_request({"lambda_": {"low": 0, "high": 10}}, "random", 9)
-    trials = [make_trial(request, {"lambda_": value}, 0.9 - value / 100) for value in (0.0, 2.0)]
+    trials = [make_trial(request, {"lambda_": value}, 0.9 - value / 100) for value in (0.0, 1.0, 2.0)]
+    search = with_tests(make_search(request, TEACHERS), trials, lambda point: 0.9 - point["lambda_"] / 50)
+    (cell,) = cells_of(search, trials)
+    assert (lambdas(cell.plain), lambdas([cell.chosen])) == ([0], [1])
+    assert compare(search, cell).difference.mean == pytest.approx(-0.02)
+
+
+def test_a_sampled_search_that_distilled_nothing_has_nothing_to_compare():
+    request = make_request({"learning_rate": {"low": 0.01, "high": 0.1}, "lambda_": [0]}, "random", 9)
+    trials = [
+        make_trial(request, {"lambda_": 0.0, "learning_rate": rate}, accuracy)
+        for rate, accuracy in ((0.02, 0.8), (0.03, 0.9))
+    ]
     search = with_tests(make_search(request, TEACHERS), trials, always(0.9))
     (cell,) = cells_of(search, trials)
-    assert (lambdas(cell.plain), cell.chosen) == ([0], None)
-    assert compare(search, cell).state == "nothing to compare"
+    assert [point.trials for point in cell.plain] == [(trials[1],)]
+    assert (cell.chosen, compare(search, cell).state) == (None, "nothing to compare")
 
 
 def test_of_a_sampled_search_a_figure_shows_a_curve_for_each_listed_combination():
@@ -150,14 +163,56 @@ def test_lambda_is_chosen_on_validation_images_or_under_paper_on_test_images():
     assert lambdas([peeking.chosen]) == [5]
 
 
-def test_of_equal_validation_accuracies_the_lower_loss_is_chosen():
-    request = make_request({"lambda_": [0, 1, 2]})
+def test_of_equal_validation_accuracies_the_smaller_lambda_is_chosen_whatever_the_loss():
+    request = make_request({"lambda_": [0, 2, 1]})
     trials = [
         make_trial(request, {"lambda_": value}, 0.9, val_loss=loss)
-        for value, loss in ((0.0, 0.1), (1.0, 0.4), (2.0, 0.3))
+        for value, loss in ((0.0, 0.1), (2.0, 0.3), (1.0, 0.4))
     ]
     (cell,) = cells_of(make_search(request, TEACHERS), trials)
-    assert lambdas([cell.chosen]) == [2]
+    assert lambdas([cell.chosen]) == [1]
+
+
+def test_means_of_the_same_numbers_are_equal_in_whatever_order_they_were_added():
+    request = make_request({"lambda_": [0, 1, 2], "seed": [0, 1, 2]})
+    values = {1: (0.1, 0.2, 0.3), 2: (0.3, 0.2, 0.1)}
+    assert sum(values[1]) != sum(values[2])
+    trials = grid_trials(request, lambda point: values.get(point["lambda_"], (0, 0, 0))[point["seed"]])
+    (cell,) = cells_of(make_search(request, TEACHERS), trials)
+    assert lambdas([cell.chosen]) == [1]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING", None])
+def test_a_point_that_lost_seeds_is_never_chosen_over_one_that_has_all(status):
+    """λ = 1 has five good seeds, λ = 2 one that is better, and four that ended so, or were not begun."""
+    request = make_request({"lambda_": [0, 1, 2], "seed": [0, 1, 2, 3, 4]})
+    trials = []
+    for trial in grid_trials(request, lambda point: 0.95 if point["lambda_"] == 2 else 0.9):
+        if trial.config["lambda_"] < 2 or trial.config["seed"] == 0:
+            trials.append(trial)
+        elif status is not None:
+            trials.append(dataclasses.replace(trial, status=status))
+    search = make_search(request, TEACHERS)
+    (cell,) = cells_of(search, trials)
+    assert lambdas(cell.distilled) == [1, 2]
+    assert lambdas([cell.chosen]) == [1]
+    assert best_trial(search, [trial for trial in trials if trial.config["lambda_"]]).config["lambda_"] == 1
+    only = [trial for trial in trials if trial.config["lambda_"] == 2]
+    (lost,) = cells_of(search, only)
+    assert (lost.chosen, best_trial(search, only)) == (None, None)
+
+
+def test_where_a_space_picks_its_seeds_a_point_has_those_that_were_begun():
+    request = make_request({"lambda_": [0, 1], "seed": [0, 1]})
+    trials = [
+        trial
+        for trial in grid_trials(request, always(0.9))
+        if (trial.config["lambda_"], trial.config["seed"]) != (1.0, 1)
+    ]
+    search = make_search(request, TEACHERS)
+    assert cells_of(search, trials)[0].chosen is None
+    picking = dataclasses.replace(search, request={"only": [{"seed": [0]}, {"lambda_": [0.0]}]})
+    assert lambdas([cells_of(picking, trials)[0].chosen]) == [1]
 
 
 def test_under_paper_only_points_whose_seeds_are_all_tested_can_be_chosen():

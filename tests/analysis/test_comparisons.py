@@ -7,11 +7,22 @@ import numpy as np
 import pytest
 
 from dfd_tune.analysis.cells import cells_of
-from dfd_tune.analysis.comparisons import compare, pooled
+from dfd_tune.analysis.comparisons import (
+    compare,
+    compare_controls,
+    high_resolution,
+    pair_of,
+    pooled,
+    teachers_of,
+)
 from dfd_tune.analysis.paired import as_differences, difference_of, gap_recovered, paired_difference
 from dfd_tune.analysis.points import Interval
 from dfd_tune.analysis.points import tested_accuracy as accuracy_once_tested
+from dfd_tune.config import TrialConfig
+from dfd_tune.record import test_record as record_of
 from tests.report.searches import (
+    DIGEST,
+    confirmed,
     grid_trials,
     make_request,
     make_search,
@@ -74,19 +85,172 @@ def test_what_seeds_share_does_not_blur_a_paired_difference():
 
 
 def test_seeds_without_a_partner_are_left_out_of_difference_and_gap():
-    # Seed 2 has a base alone. Pairs: 0.82 − 0.80 and 0.86 − 0.84, both 0.02. Of the pairs, the base is 0.82 on average,
-    # so the gap to 0.97 is 0.15, of which 0.02 are recovered.
-    accuracy = {(0, 0): 0.80, (0, 1): 0.84, (0, 2): 0.50, (1, 0): 0.82, (1, 1): 0.86}
-    result = compared(accuracy, leave_out={(1, 2)})
+    # Seed 2 has a student alone. Pairs: 0.82 − 0.80 and 0.86 − 0.84, both 0.02. Of the pairs, the base is 0.82 on
+    # average, so the gap to 0.97 is 0.15, of which 0.02 are recovered.
+    accuracy = {(0, 0): 0.80, (0, 1): 0.84, (1, 0): 0.82, (1, 1): 0.86, (1, 2): 0.50}
+    result = compared(accuracy, leave_out={(0, 2)})
     assert result.difference == Interval(pytest.approx(0.02), pytest.approx(0, abs=1e-12), seeds=2)
     assert result.gap_recovered.mean == pytest.approx(0.02 / 0.15)
-    assert result.base.seeds == 3
+    assert (result.base.seeds, result.distilled.seeds) == (2, 3)
+
+
+# Trained anew.
+
+
+FRESH = [1000, 1001, 1002]
+ONE_CELL = make_request({"lambda_": [0, 1, 2]})
+
+
+def anew(accuracy=always(0.8), seeds=3, teacher=0.97, **others):
+    """A search with one cell, λ = 2 chosen and confirmed, whose test accuracies are given by trial; and the cell."""
+    trials = grid_trials(ONE_CELL, lambda point: 0.9 + 0.01 * point["lambda_"])
+    search, trials = confirmed(make_search(ONE_CELL, {"resnet18": teacher + 0.01}), trials, seeds=seeds, **others)
+    search = with_tests(search, trials, accuracy)
+    return search, cells_of(search, trials)[0], trials
+
+
+def test_compared_are_the_students_trained_anew_and_no_others():
+    # Those that were chosen from would give 0.99 against 0.5.
+    fresh = {(0, 1000): 0.80, (0, 1001): 0.84, (0, 1002): 0.88, (2, 1000): 0.82, (2, 1001): 0.85, (2, 1002): 0.91}
+    seen = {(0, 0): 0.5, (1, 0): 0.5, (2, 0): 0.99}
+    search, cell, _ = anew(lambda config: (fresh | seen)[config["lambda_"], config["seed"]])
+    found = compare(search, cell)
+    assert found.difference.mean == pytest.approx(0.02)
+    assert (found.distilled.mean, found.base.mean, found.fresh) == (pytest.approx(0.86), pytest.approx(0.84), True)
+    student, plain = pair_of(search, cell)
+    assert [trial.config["seed"] for trial in (*student.trials, *plain.trials)] == FRESH * 2
+    assert cell.chosen.trials[0].config["seed"] == 0
+
+
+def test_before_anything_is_confirmed_nothing_is_compared():
+    search, cell, trials = anew()
+    before = dataclasses.replace(search, confirmation=[])
+    found = compare(before, cells_of(before, trials)[0])
+    assert (found.difference, found.state, found.fresh) == (None, "not tested yet", False)
+    untested = dataclasses.replace(search, tested={})
+    assert compare(untested, cell).state == "not tested yet"
+
+
+def test_a_cell_that_was_not_confirmed_says_so():
+    request = make_request({"backbone": list(TEACHERS), "lambda_": [0, 1]})
+    trials = grid_trials(request, lambda point: 0.9 + 0.01 * (point["backbone"] == "vgg16"))
+    search, trials = confirmed(make_search(request, TEACHERS), trials, students(0.1))
+    states = {cell.name: compare(search, cell).state for cell in cells_of(search, trials)}
+    assert states == {"resnet18": "not confirmed", "vgg16": "compared"}
+
+
+def test_a_pair_that_lost_one_of_its_two_is_left_out():
+    lost = {(2.0, 1001), (0.0, 1002)}
+    search, cell, _ = anew(
+        lambda config: 0.8 + 0.05 * (config["lambda_"] > 0) + 0.01 * (config["seed"] == 1003),
+        seeds=4,
+        failed=lambda config: (config["lambda_"], config["seed"]) in lost,
+    )
+    found = compare(search, cell)
+    assert (found.difference.mean, found.difference.seeds) == (pytest.approx(0.05), 2)
+    assert (found.distilled.seeds, found.base.seeds) == (3, 3)
+    assert {arm: (len(point.trials), point.lacking) for arm, point in cell.confirmed.arms.items()} == {
+        "student": (3, 1),
+        "plain": (3, 1),
+    }
 
 
 def test_without_a_common_seed_there_is_nothing_to_compare():
-    result = compared({(0, 0): 0.8, (1, 1): 0.9}, seeds=(0, 1), leave_out={(0, 1), (1, 0)})
-    assert (result.difference, result.gap_recovered, result.state) == (None, None, "nothing to compare")
-    assert (result.base.mean, result.distilled.mean) == (0.8, 0.9)
+    search, cell, _ = anew(
+        lambda config: 0.8 + 0.1 * (config["lambda_"] > 0),
+        seeds=2,
+        failed=lambda config: (config["lambda_"] > 0) == (config["seed"] == 1000),
+    )
+    found = compare(search, cell)
+    assert (found.difference, found.gap_recovered, found.state) == (None, None, "nothing to compare")
+    assert (found.base.mean, found.distilled.mean) == (pytest.approx(0.8), pytest.approx(0.9))
+
+
+def test_a_student_that_always_failed_leaves_nothing_to_compare():
+    search, cell, _ = anew(failed=lambda config: config["seed"] >= 1000 and config["lambda_"] > 0)
+    found = compare(search, cell)
+    assert (found.state, found.distilled, found.base.seeds) == ("nothing to compare", None, 3)
+    assert compare_controls(search, cell) == {}
+
+
+def test_controls_are_held_against_the_student_on_the_same_seeds():
+    epochs = ONE_CELL.settings["epochs"]
+    by_epochs = {epochs: 0.80, round(1.5 * epochs): 0.83, 2 * epochs: 0.86}
+    search, cell, _ = anew(
+        lambda config: 0.85 if config["lambda_"] else by_epochs[config["epochs"]], controls=("half_longer", "longer")
+    )
+    found = compare_controls(search, cell)
+    assert list(found) == ["half_longer", "longer"]
+    assert {name: one.difference.mean for name, one in found.items()} == {
+        "half_longer": pytest.approx(0.02),
+        "longer": pytest.approx(-0.01),
+    }
+    assert all(one.fresh and one.difference.seeds == 3 and one.distilled.mean == 0.85 for one in found.values())
+    assert compare(search, cell).difference.mean == pytest.approx(0.05)
+
+
+def test_a_control_that_failed_has_nothing_to_compare():
+    epochs = ONE_CELL.settings["epochs"]
+    search, cell, _ = anew(controls=("longer",), failed=lambda config: config["epochs"] > epochs)
+    assert {name: one.state for name, one in compare_controls(search, cell).items()} == {"longer": "nothing to compare"}
+
+
+def test_without_controls_there_are_none():
+    search, cell, _ = anew()
+    assert compare_controls(search, cell) == {}
+
+
+def with_own_teachers(search, trials, accuracies):
+    """The search with a teacher of each fresh seed, these their accuracies on high-resolution test images."""
+    teachers = {}
+    for trial in trials:
+        if trial.stage == "confirm":
+            key, seed = TrialConfig(**trial.config).teacher().key(DIGEST), trial.config["seed"]
+            record = dataclasses.replace(search.teachers[0], key=key, test_accuracy=accuracies[seed])
+            teachers[key] = record
+    assert len(teachers) == len(accuracies)
+    return dataclasses.replace(search, teachers=[*search.teachers, *teachers.values()])
+
+
+def test_of_a_replicated_pipeline_each_pair_has_its_own_teachers_gap():
+    # The students' gains are 0.04 and 0.02 of gaps 0.10 and 0.20: 0.06 / 0.30 in all, not 0.06 / 0.34 with the search's
+    # own teacher, whose accuracy is 0.97.
+    fresh = {(0, 1000): 0.80, (2, 1000): 0.84, (0, 1001): 0.70, (2, 1001): 0.72}
+    search, _, trials = anew(
+        lambda config: fresh.get((config["lambda_"], config["seed"]), 0.5), seeds=2, replicate="pipeline"
+    )
+    search = with_own_teachers(search, trials, {1000: 0.90, 1001: 0.90})
+    (cell,) = cells_of(search, trials)
+    assert {seed: teacher.test_accuracy for seed, teacher in teachers_of(cell).items()} == {1000: 0.90, 1001: 0.90}
+    found = compare(search, cell)
+    assert found.gap_recovered.mean == pytest.approx(0.06 / 0.30)
+    search = with_own_teachers(search, trials, {1000: 0.96, 1001: 0.94})
+    (cell,) = cells_of(search, trials)
+    # Two teachers, mean 0.95, s = 0.0141, half width 12.7062 · 0.0141 / √2 = 0.127.
+    assert high_resolution(search, cell) == Interval(pytest.approx(0.95), pytest.approx(0.127, rel=1e-3), 2)
+
+
+def test_a_replicated_pipelines_gap_is_taken_image_by_image_from_each_pairs_teacher():
+    search, cell, trials = anew(seeds=5, replicate="pipeline")
+    search = with_own_teachers(search, trials, dict.fromkeys(range(1000, 1005), 0.95))
+    search = with_each_image(search, [trial for trial in trials if trial.stage == "confirm"], students(0.1))
+    (cell,) = cells_of(search, trials)
+    easy = {seed: np.arange(360) % (18 + seed - 1000) > 0 for seed in range(1000, 1005)}
+    records = [record_of(teacher.key, easy[seed]) for seed, teacher in teachers_of(cell).items()]
+    search = dataclasses.replace(search, tests=search.tests | {record.key: record for record in records})
+    student, plain = (stacked(search, point) for point in pair_of(search, cell))
+    gaps = as_differences(np.stack([easy[seed] for seed in sorted(easy)]), plain)
+    wanted = gap_recovered(as_differences(student, plain), gaps)
+    assert compare(search, cell).gap_recovered == Interval(wanted.share, wanted.half, 5)
+
+
+def test_a_low_resolution_control_does_not_stand_for_the_hr_baseline():
+    search, cell, _ = anew(controls=("low_res_teacher",))
+    assert {teacher.role for teacher in teachers_of(cell).values()} == {"teacher"}
+    assert high_resolution(search, cell) == Interval(pytest.approx(0.97), None, 1)
+
+
+# As chosen, where nothing is confirmed.
 
 
 def test_the_gap_recovered_is_a_share_of_what_low_resolution_costs():
@@ -238,6 +402,20 @@ def test_only_seeds_that_all_cells_have_are_pooled():
     search, (cell, other) = recorded()
     fewer = dataclasses.replace(other, chosen=dataclasses.replace(other.chosen, trials=other.chosen.trials[1:]))
     assert pooled(search, [cell, fewer]).difference.seeds == 4
+
+
+def test_pooled_are_the_students_trained_anew():
+    request = make_request({"backbone": list(TEACHERS), "lambda_": [0, 1]})
+    search, trials = confirmed(
+        make_search(request, TEACHERS), grid_trials(request, always(0.9)), students(0.1), cells="all"
+    )
+    cells = cells_of(search, trials)
+    pairs = [[stacked(search, point) for point in pair_of(search, cell)] for cell in cells]
+    found = pooled(search, cells)
+    assert found.paired == difference_of(np.mean([as_differences(*pair) for pair in pairs], axis=0))
+    assert (found.fresh, found.difference.seeds) == (True, 5)
+    as_chosen, chosen_cells = recorded()
+    assert not pooled(as_chosen, chosen_cells).fresh
 
 
 def test_a_single_recorded_cell_is_not_pooled():

@@ -10,11 +10,11 @@ from dfd_tune.analysis.cells import cells_of
 from dfd_tune.analysis.comparisons import Comparison, compare
 from dfd_tune.analysis.paired import PairedDifference
 from dfd_tune.analysis.points import Interval
-from dfd_tune.analysis.verdicts import FEWEST_SEEDS, holm, judge, judge_cells, seeds_of_best
+from dfd_tune.analysis.verdicts import FEWEST_SEEDS, headline, holm, judge, judge_cells
 from tests.report.searches import (
     TEACHERS,
+    confirmed,
     grid_trials,
-    make_best,
     make_request,
     make_search,
     students,
@@ -25,7 +25,7 @@ from tests.report.searches import (
 CHANCE = "no significant difference"
 
 
-def compared(p_value, mean=0.02, seeds=FEWEST_SEEDS):
+def compared(p_value, mean=0.02, seeds=FEWEST_SEEDS, fresh=True):
     """A comparison that came out with this p value."""
     paired = PairedDifference(
         difference=mean,
@@ -38,7 +38,7 @@ def compared(p_value, mean=0.02, seeds=FEWEST_SEEDS):
         smallest_seen=0.04,
     )
     means, difference = Interval(0.9, 0.01, seeds), Interval(mean, 0.03, seeds)
-    return Comparison(base=means, distilled=means, state="compared", difference=difference, paired=paired)
+    return Comparison(base=means, distilled=means, state="compared", difference=difference, paired=paired, fresh=fresh)
 
 
 def verdicts(*comparisons):
@@ -83,25 +83,34 @@ def test_few_seeds_have_no_verdict_and_do_not_count_among_those_that_have():
     assert [judgement.p_value for judgement in judge([few])] == [None]
 
 
+def test_seeds_that_the_choice_has_seen_have_no_verdict_and_do_not_count():
+    seen = compared(1e-9, seeds=20, fresh=False)
+    assert verdicts(seen, seen, compared(0.03)) == ["no verdict: seeds that the choice has seen"] * 2 + ["better"]
+    assert [judgement.p_value for judgement in judge([seen])] == [None]
+
+
 def test_accuracies_alone_make_no_verdict():
     alone = dataclasses.replace(compared(0.01), paired=None)
     assert verdicts(alone, compared(0.03)) == ["no verdict without each image", "better"]
 
 
-@pytest.mark.parametrize("state", ["not tested yet", "nothing to compare"])
+@pytest.mark.parametrize("state", ["not tested yet", "not confirmed", "nothing to compare"])
 def test_what_is_not_compared_says_why(state):
     assert verdicts(Comparison(base=None, distilled=None, state=state)) == [state]
 
 
-SEEDS = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1], "seed": [0, 1, 2, 3, 4]})
+REQUEST = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1]})
 
 
-def searched(right):
-    """A search of `SEEDS` whose best student is a VGG-16, with each test image that `right` says; and its trials."""
-    accuracies = {"resnet18": 0.90, "vgg16": 0.92}
-    trials = grid_trials(SEEDS, lambda point: accuracies[point["backbone"]] + 0.05 * point["lambda_"])
-    best = make_best(max(trials, key=lambda trial: trial.metrics["val_accuracy"]))
-    return with_each_image(make_search(SEEDS, TEACHERS, best=best), trials, right), trials
+def searched(right, request=REQUEST, **confirm):
+    """A search whose cells are all confirmed, VGG-16 best on validation images, with each test image that `right` says;
+    and its trials."""
+
+    def accuracy(config):
+        return {"resnet18": 0.90, "vgg16": 0.92}[config["backbone"]] + 0.05 * config["lambda_"]
+
+    trials = grid_trials(request, accuracy)
+    return confirmed(make_search(request, TEACHERS), trials, right, accuracy=accuracy, **{"cells": "all", **confirm})
 
 
 def test_a_real_effect_is_found_in_every_cell_and_none_is_not():
@@ -114,16 +123,54 @@ def test_a_real_effect_is_found_in_every_cell_and_none_is_not():
     assert [judgement.verdict for judgement in judge_cells(search, cells_of(search, trials))] == [CHANCE] * 2
 
 
-def test_the_best_students_verdict_is_that_of_its_cell_among_all():
+def test_the_same_students_chosen_and_tested_have_no_verdict_however_large_the_effect():
+    request = make_request({"lambda_": [0, 1], "seed": list(range(10))})
+    trials = grid_trials(request, lambda point: 0.9 + 0.05 * point["lambda_"])
+    search = with_each_image(make_search(request, TEACHERS), trials, students(0.15))
+    (judgement,) = judge_cells(search, cells_of(search, trials))
+    assert judgement.comparison.paired.p_value < 1e-3
+    assert (judgement.verdict, judgement.p_value) == ("no verdict: seeds that the choice has seen", None)
+
+
+def test_fewer_than_five_fresh_seeds_have_no_verdict():
+    search, trials = searched(students(0.15), seeds=FEWEST_SEEDS - 1)
+    verdicts = {judgement.verdict for judgement in judge_cells(search, cells_of(search, trials))}
+    assert verdicts == {"too few seeds for a verdict"}
+
+
+def test_under_the_papers_protocol_there_is_no_verdict():
+    trials = grid_trials(REQUEST, lambda point: 0.9 + 0.05 * point["lambda_"])
+    search = with_each_image(make_search(REQUEST, TEACHERS, protocol="paper"), trials, students(0.15))
+    assert {one.p_value for one in judge_cells(search, cells_of(search, trials))} == {None}
+    assert headline(search, trials).judgement.verdict == "no verdict: seeds that the choice has seen"
+
+
+def test_the_headline_is_of_the_best_confirmed_students_and_judged_among_all():
     search, trials = searched(students(0.04))
-    found = seeds_of_best(search, trials)
+    found = headline(search, trials)
     cells = cells_of(search, trials)
-    assert found.cell.name == cells[1].name == "vgg16"
+    assert found.cell == cells[1]
+    assert found.student == cells[1].confirmed.arms["student"]
     assert found.judgement == judge_cells(search, cells)[1]
     assert found.difference == found.judgement.comparison.difference
 
 
-def test_without_single_images_the_best_students_seeds_have_no_verdict():
+def test_the_headline_of_one_confirmed_cell_is_that_cell():
+    search, trials = searched(students(0.15), cells="best")
+    found = headline(search, trials)
+    assert (found.cell.name, found.judgement.verdict) == ("vgg16", "better")
+
+
+def test_nothing_compared_has_no_headline():
+    search, trials = searched(students(0.15))
+    assert headline(dataclasses.replace(search, tested={}), trials) is None
+    plain = make_request({"lambda_": [0]})
+    trials = grid_trials(plain, lambda point: 0.9)
+    search, trials = confirmed(make_search(plain, TEACHERS), trials, students(0.15))
+    assert headline(search, trials) is None
+
+
+def test_without_single_images_the_headline_has_no_verdict():
     search, trials = searched(students(0.15))
     search = with_tests(dataclasses.replace(search, tests={}), trials, lambda point: 0.9)
-    assert seeds_of_best(search, trials).judgement.verdict == "no verdict without each image"
+    assert headline(search, trials).judgement.verdict == "no verdict without each image"

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from dfd_tune.analysis.confirmation import Anew, anew
+from dfd_tune.config import TrialConfig
+from dfd_tune.confirm import Confirm
 from dfd_tune.data.recipes import DIGITS, PAPER, SVHN
-from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord, test_record
+from dfd_tune.record import BestRecord, SearchRecord, Stage, TeacherRecord, TrialRecord, test_record
 from dfd_tune.settings import Request, resolve
 from dfd_tune.space import SearchSpace, grid_points, parse_axis
 
@@ -49,7 +52,19 @@ def make_trial(
     history: Sequence[float] = (),
 ) -> TrialRecord:
     """A trial with this validation accuracy; `history` gives that of each epoch."""
-    config = request.trial(point)
+    return trial_of(request.trial(point), accuracy, val_loss=val_loss, status=status, history=history)
+
+
+def trial_of(
+    config: TrialConfig,
+    accuracy: float,
+    *,
+    val_loss: float = 0.5,
+    status: Any = "FINISHED",
+    history: Sequence[float] = (),
+    stage: Stage = "search",
+) -> TrialRecord:
+    """The record of a trial with this configuration and validation accuracy."""
     metrics = {
         "loss": 0.4,
         "train_accuracy": 0.97,
@@ -60,6 +75,7 @@ def make_trial(
     return TrialRecord(
         key=config.key(DIGEST),
         status=status,
+        stage=stage,
         config=dataclasses.asdict(config),
         teacher=config.teacher().key(DIGEST) if config.needs_teacher else None,
         metrics=metrics if status == "FINISHED" else {},
@@ -119,6 +135,43 @@ def make_search(request: Request, teachers: Mapping[str, float], **changes: Any)
     return dataclasses.replace(record, **changes)
 
 
+def confirmed(
+    search: SearchRecord,
+    trials: Sequence[TrialRecord],
+    right: Callable[[Mapping[str, Any]], np.ndarray] | None = None,
+    *,
+    accuracy: Callable[[Mapping[str, Any]], float] = lambda config: 0.9 + 0.01 * (config["lambda_"] > 0),
+    failed: Callable[[Mapping[str, Any]], bool] = lambda config: False,
+    **confirm: Any,
+) -> tuple[SearchRecord, list[TrialRecord]]:
+    """The search with what it chose trained anew, as a launch goes about it, and all of its trials.
+
+    Args:
+        search: all of whose own trials have ended.
+        trials: these.
+        right: which test images each student of an arm is right on, bool (N,); without it none is tested.
+        accuracy: the validation accuracy of a trial with these settings; likewise `failed`, whether it FAILED.
+        failed: see `accuracy`.
+        confirm: settings of `Confirm`.
+    """
+    search, known = dataclasses.replace(search, confirm=Confirm(**confirm)), list(trials)
+    while new := to_train(found := anew(search, known), known):
+        for config, stage in new:
+            status = "FAILED" if failed(dataclasses.asdict(config)) else "FINISHED"
+            known.append(trial_of(config, accuracy(dataclasses.asdict(config)), status=status, stage=stage))
+    search = dataclasses.replace(search, confirmation=found.cells, num_trials=len(trials))
+    if right is None:
+        return search, known
+    return with_each_image(search, [trial for trial in known if trial.key in found.arms], right), known
+
+
+def to_train(found: Anew, trials: Sequence[TrialRecord]) -> list[tuple[TrialConfig, Stage]]:
+    """What is to be trained anew and is not among the trials, each with its stage."""
+    known = {trial.key for trial in trials}
+    stages: list[tuple[Stage, Mapping[str, TrialConfig]]] = [("control", found.tuning), ("confirm", found.arms)]
+    return [(config, stage) for stage, some in stages for key, config in some.items() if key not in known]
+
+
 def make_best(trial: TrialRecord, **changes: Any) -> BestRecord:
     """The record of a best student: `trial`, with 94 % on test images where plain training has 90 %."""
     best = BestRecord(
@@ -142,7 +195,7 @@ def with_tests(
     So are searches whose tests are not at hand image by image; those of a launch are (`with_each_image`).
     """
     tested = {trial.key: accuracy(trial.config) for trial in trials if trial.status == "FINISHED"}
-    return dataclasses.replace(search, tested=tested, num_trials=len(trials))
+    return dataclasses.replace(search, tested=tested, num_trials=search.num_trials or len(trials))
 
 
 def with_each_image(
@@ -153,7 +206,8 @@ def with_each_image(
     records = [test_record(trial.key, right(trial.config)) for trial in trials if trial.status == "FINISHED"]
     tested = {record.key: record.accuracy for record in records}
     tests = {record.key: record for record in records}
-    return dataclasses.replace(search, tested=tested, tests=search.tests | tests, num_trials=len(trials))
+    planned = search.num_trials or len(trials)
+    return dataclasses.replace(search, tested=tested, tests=search.tests | tests, num_trials=planned)
 
 
 def with_teachers_images(search: SearchRecord, right: np.ndarray) -> SearchRecord:
