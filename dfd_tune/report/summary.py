@@ -47,7 +47,7 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
     found = headline(search, trials)
-    if found is not None:
+    if found is not None and found.judgement.comparison.fresh:  # what the choice has seen flatters
         metrics["mean_test_gain"] = found.difference.mean
         if found.difference.half is not None:
             metrics["mean_test_gain_half_width"] = found.difference.half

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from dfd_tune.confirm import Confirm
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.data.recipes import DIGITS
 from dfd_tune.distill.process import SingleProcess
@@ -24,7 +25,8 @@ from dfd_tune.store import Store, open_store
 from tests.report.searches import ACCURACIES, REQUEST, TEACHERS, grid_trials, make_best, make_search
 
 NAME = "real"
-EXPLORE = {"frontend": ["none", "espcn"], "lambda_": [0, 2], "seed": [0, 1]}
+EXPLORE = {"frontend": ["none", "espcn"], "lambda_": [0, 2]}
+CONFIRM = Confirm(seeds=2, cells="all", controls=("half_longer",))
 ONLY = ({"lambda_": (0.0,)}, {"frontend": ("none",)})
 SETTINGS = (
     "train_images=100",
@@ -49,28 +51,30 @@ class NobodyWatches:
     def changed(self, ledger, trial):
         pass
 
+    def planned(self, count):
+        pass
+
 
 @pytest.fixture(scope="session")
 def concluded(tmp_path_factory) -> Store:
-    """A store with a search of six tiny students: plain and distilled, and plain behind a front end, two seeds each.
+    """A store with a search of three tiny students: plain and distilled, and plain behind a front end.
 
-    Its report, too, is there. Not to be changed.
+    Each cell is confirmed with two fresh seeds, and the first one has a control. Its report, too, is there. Not to be
+    changed.
     """
     store = open_store(tmp_path_factory.mktemp("report") / "store")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small are slower on several
     axes = {name: parse_axis(name, values, "grid")[0] for name, values in EXPLORE.items()}
-    space = SearchSpace("tiny", "", "grid", axes, {}, None, ONLY)
+    space = SearchSpace("tiny", "", "grid", axes, {}, None, ONLY, confirm=CONFIRM)
     request = resolve(space, dataset="digits", data=None, recipe=DIGITS, assignments=SETTINGS)
     plan = make_plan(request, prepare_dataset(request.dataset, store, lambda line: None), bank_budget=0)
     bench = Workbench(store, plan.dataset.folder.name, {}, torch.device("cpu"))
     ledger = Ledger(store, search_record(plan), [], SilentTracker(), plan.dataset.digest, NobodyWatches())
     ledger.update_search(**networks(plan, bench))
     for config in plan.trials.values():
-        student, result = train_student(config, bench, SingleProcess())
-        save_result(student, result, config, bench)
-        ledger.finished(config, result)
-    ask_the_test_images(ledger, plan)
+        train(config, bench, ledger, "search")
+    follow_to_the_end(ledger, plan, bench)
     conclude(ledger, plan)
     torch.set_num_threads(threads)
     return store
@@ -95,10 +99,20 @@ def search(trials) -> SearchRecord:
     return make_search(REQUEST, TEACHERS, best=make_best(trials[-1]))
 
 
-def ask_the_test_images(ledger, plan):
-    """What a launch has Ray's processes do once all trials have ended, done in this one."""
+def train(config, bench, ledger, stage):
+    student, result = train_student(config, bench, SingleProcess())
+    save_result(student, result, config, bench)
+    ledger.finished(config, result, stage=stage)
+
+
+def follow_to_the_end(ledger, plan, bench):
+    """What a launch has Ray's processes do once the search's own trials have ended, done in this one."""
     resources = Resources("cpu", 1.0, 0.0, 1.0)
     context = SearchContext(str(ledger.store.root), NAME, plan.dataset.folder.name, (), resources, 60.0)
+    trained = [job for job in follow_up(ledger, plan) if job.kind == "trial"]  # what they need is there
+    for job in trained:
+        train(job.config, bench, ledger, job.stage)
+    assert {job.stage for job in trained} == {"confirm"}
     for job in follow_up(ledger, plan):
         told = RUN[job.kind](job, context, SingleProcess(), Attempt(job=job, number=1))
         if job.kind == "test":
@@ -120,6 +134,7 @@ def search_record(plan) -> SearchRecord:
         num_trials=plan.num_trials,
         seed=0,
         planned=list(plan.trials),
+        confirm=request.confirm,
     )
 
 

@@ -11,6 +11,7 @@ from tests.report.searches import (
     DIGEST,
     REQUEST,
     TEACHERS,
+    confirmed,
     grid_trials,
     make_request,
     make_search,
@@ -57,7 +58,7 @@ def test_csv_comes_back(trials):
 
 
 def test_csv_without_trials_has_a_header_alone():
-    assert trials_csv([]) == "key,status\n"
+    assert trials_csv([]) == "key,status,stage\n"
 
 
 def test_the_ranking_is_best_first(search, trials):
@@ -95,6 +96,23 @@ def test_results_say_by_which_images_lambda_was_chosen_and_what_was_tested(searc
     tested = {trials[0].key: 0.9}
     found = results_object(dataclasses.replace(search, protocol="paper", tested=tested), trials)
     assert (found["protocol"], found["tested"], found["frontends"], found["importances"]) == ("paper", tested, [], {})
+
+
+def test_what_was_trained_anew_is_in_the_results_with_its_stage_and_not_in_the_ranking(search, trials):
+    plain_header, plain_rows = ranking(search, trials)
+    search, everything = confirmed(search, trials, controls=("half_longer", "tuned_base"))
+    found = json.loads(json.dumps(results_object(search, everything), allow_nan=False))
+    stages = [trial["stage"] for trial in found["trials"]]
+    # Student, plain and half_longer with five seeds each; what is tuned comes out as plain training is, so its arm
+    # is the same; and beside the λ = 0 trial of the search, one that plain training is tuned by.
+    assert [stages.count(stage) for stage in ("search", "confirm", "control")] == [4, 15, 1]
+    assert found["confirm"]["seeds"] == 5
+    (cell,) = found["confirmation"]
+    assert set(cell["arms"]) == {"student", "plain", "half_longer", "tuned_base"}
+    assert set(cell["arms"]["student"]) < {trial["key"] for trial in found["trials"]}
+    assert ranking(search, everything) == (plain_header, plain_rows)
+    rows = list(csv.DictReader(io.StringIO(trials_csv(everything))))
+    assert [row["stage"] for row in rows] == stages
 
 
 def test_percent():

@@ -51,7 +51,8 @@ def test_the_figure_says_what_it_shows(draw):
     texts, _ = curve(draw, make_search(request, TEACHERS), grid_trials(request, accuracy))
     assert "Accuracy against λ, on validation images" in texts
     facts = (
-        "digits at 4×4 instead of 8×8 pixels: 1,149 training, 288 validation and 360 test images; 20 epochs; one seed"
+        "digits at 4×4 instead of 8×8 pixels: 1,149 training, 288 validation and 360 test images; 20 epochs; "
+        "chosen with one seed a point"
     )
     assert facts in " ".join(texts)
     assert "λ is chosen on these validation images, not on test images." in texts

@@ -56,8 +56,8 @@ def test_the_figure_says_what_it_is_of(draw):
     drawn = curves(draw, request)
     assert "Learning curves: validation accuracy by epoch" in drawn.texts
     assert "digits at 4×4 instead of 8×8 pixels: 1,149 training" in drawn.text
-    assert "20 epochs; 2 seeds a point" in drawn.text
-    assert "λ was chosen on validation images." in drawn.text
+    assert "20 epochs; chosen with 2 seeds a point" in drawn.text
+    assert "λ was chosen on validation images, on the very students that were tested: no verdict." in drawn.text
     assert "Of several seeds the mean, shaded from the worst to the best." in drawn.text
 
 
