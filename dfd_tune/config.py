@@ -100,7 +100,8 @@ class TrialConfig:
     # The network.
     backbone: Backbone = setting("architecture of teacher and student")
     width: float = setting("multiplier on the number of channels", above=0, high=4)
-    dropout: float = setting("dropout before the fully connected layers", low=0, high=0.9)
+    dropout: float = setting("dropout before the classifier; resnet18 has none", low=0, high=0.9)
+    batch_norm: bool = setting("batch norm after each convolution, of teacher and student", default=True)
     # How the student is trained.
     epochs: int = setting("passes over the training images", low=1, high=10_000)
     batch_size: int = setting("images per step, over all workers of a trial", low=2, high=65_536)
@@ -216,7 +217,7 @@ class TrialConfig:
             crop_padding=self.crop_padding,
             flip=self.flip,
             augment_seed=self.augment_seed,
-            network=NetworkConfig(backbone, self.width, self.teacher_dropout),
+            network=NetworkConfig(backbone, self.width, self.teacher_dropout, self.batch_norm),
             recipe=Recipe(
                 epochs=self.teacher_epochs,
                 batch_size=self.teacher_batch_size,
@@ -260,7 +261,7 @@ class TrialConfig:
     @property
     def network(self) -> NetworkConfig:
         """The student's architecture."""
-        return NetworkConfig(self.backbone, self.width, self.dropout)
+        return NetworkConfig(self.backbone, self.width, self.dropout, self.batch_norm)
 
     @property
     def recipe(self) -> Recipe:
@@ -392,6 +393,7 @@ class NetworkConfig:
     backbone: Backbone
     width: float
     dropout: float
+    batch_norm: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,7 @@ CHANGES = {
     "backbone": "vgg16",
     "width": 0.25,
     "dropout": 0.1,
+    "batch_norm": True,
     "epochs": 3,
     "batch_size": 8,
     "learning_rate": 0.03,

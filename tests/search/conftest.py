@@ -16,7 +16,7 @@ description: two backbones, plain and distilled
 explore:
   backbone: [resnet18, alexnet]
   lambda_: [0, 2]
-settings: {batch_size: 25, reduction: mean}
+settings: {batch_size: 25, reduction: mean, batch_norm: false}
 """
 
 
