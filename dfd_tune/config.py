@@ -49,6 +49,11 @@ class DatasetConfig:
     train_images: int | None = setting(
         "size of a fixed, stratified subset of the training images; none takes all", low=4, default=None
     )
+    train_offset: int = setting(
+        "how many training images, in the fixed order of such subsets, are passed over before `train_images` are taken",
+        low=0,
+        default=0,
+    )
     test_images: int | None = setting(
         "size of a fixed, stratified subset of the test images; none takes all", low=2, default=None
     )

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 from dfd_tune.config import FRONTEND_FACTOR, FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.confirm import arms_of, fresh_seeds, tuning_of, twin_of, with_seed
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
@@ -27,6 +28,7 @@ FLOAT16_BYTES = 2
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
 LOW_RES_TEACHER = "low-resolution teacher"
+ROUNDING = 1e-9
 SMALL_GRID = 100_000
 """A grid of more points than this is a slip of the pen."""
 
@@ -64,14 +66,27 @@ class Plan:
     """By trial key, in order; of a sampled space, empty."""
     num_trials: int
     networks: tuple[PlannedNetwork, ...]
+    """Those that its trials need."""
     frontends: tuple[PlannedFrontend, ...]
     cameras: int
     """How many sets of low-resolution images the trials see."""
+    confirming: tuple[tuple[TrialConfig, int], ...] = ()
+    """What will be trained anew once all is chosen, as far as that is known before: what stands for it, and how often.
+    Of a search that confirms its best cell alone, its first cell."""
+    later_networks: tuple[PlannedNetwork, ...] = ()
+    """Those that nothing but a confirmation needs, of all cells that may be confirmed."""
+    later_frontends: tuple[PlannedFrontend, ...] = ()
+
+    @property
+    def num_anew(self) -> int:
+        """How many trials are to come after the search's own."""
+        return sum(count for _, count in self.confirming)
 
     @property
     def banks(self) -> dict[str, BankPlan]:
         """By teacher key, the banks to be filled."""
-        return {network.key: network.bank for network in self.networks if network.bank is not None}
+        networks = (*self.networks, *self.later_networks)
+        return {network.key: network.bank for network in networks if network.bank is not None}
 
     def dataset_facts(self) -> dict[str, Any]:
         """What a search's record says of its dataset (SearchRecord.dataset)."""
@@ -125,25 +140,81 @@ def make_plan(
         num_trials = request.trials
         share = num_trials / len(configs)
     users = list(trials.values()) if trials else configs
+    cells = _cells_anew(request, users, num_trials)
+    counted = cells[:1] if request.confirm.cells == "best" else cells
+    own = _needed(users, dataset).keys()
+    own_frontends = {frontend.key for frontend in _frontends([(config, share) for config in users], dataset)}
+    chance = len(counted) / max(1, len(cells))
+    weighted = [(config, share) for config in users]
+    weighted += [(config, chance) for cell in cells for config in _trials_anew(request, cell)]
+    networks, frontends = _networks(weighted, dataset, bank_budget), _frontends(weighted, dataset)
     return Plan(
         request,
         dataset,
         trials,
         num_trials,
-        networks=_networks(users, share, dataset, bank_budget),
-        frontends=_frontends(users, share, dataset),
+        networks=tuple(network for network in networks if network.key in own),
+        frontends=tuple(frontend for frontend in frontends if frontend.key in own_frontends),
         cameras=len({config.camera for config in users}),
+        confirming=_counted_anew(counted, request.confirm.seeds),
+        later_networks=tuple(network for network in networks if network.key not in own),
+        later_frontends=tuple(frontend for frontend in frontends if frontend.key not in own_frontends),
     )
 
 
+@dataclass(frozen=True)
+class _CellAnew:
+    """What is trained anew of a cell: what stands for each arm, and for the search of plain training's settings."""
+
+    arms: tuple[TrialConfig, ...]
+    tuning: tuple[TrialConfig, ...]
+
+
+def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int) -> list[_CellAnew]:
+    """What may be trained anew, for each cell of the space, those that distil first; of others plain training."""
+    confirm = request.confirm
+    if not confirm.seeds:
+        return []
+    groups: dict[frozenset[tuple[str, Any]], list[TrialConfig]] = {}
+    for config in trials:
+        rest = {name: value for name, value in vars(config).items() if name not in ("lambda_", "seed")}
+        groups.setdefault(frozenset(rest.items()), []).append(config)
+    cells, plain = [], []
+    for group in groups.values():
+        student = next((config for config in group if config.distills), None)
+        if student is None:
+            plain.append(_CellAnew((group[0],), ()))
+            continue
+        points = len({config.lambda_ for config in group}) if request.space.sampler == "grid" else num_trials
+        tuning = tuning_of(twin_of(student), points) if "tuned_base" in confirm.controls else []
+        tuned = tuning[-1] if tuning else None  # which one will be best is not known
+        cells.append(_CellAnew(tuple(arms_of(student, confirm.controls, tuned).values()), tuple(tuning[1:])))
+    return [*cells, *plain]
+
+
+def _trials_anew(request: Request, cell: _CellAnew) -> Iterator[TrialConfig]:
+    """Every trial that a cell's confirmation would train, but for the search of plain training's settings."""
+    explored = request.explore.get("seed")
+    seen = explored.values if isinstance(explored, Choice) else (request.settings.get("seed", request.seed),)
+    seeds = fresh_seeds(request.confirm.seeds, request.seed, seen)
+    for config in cell.arms:
+        yield from (with_seed(config, seed, request.confirm.replicate) for seed in seeds)
+
+
+def _counted_anew(cells: Sequence[_CellAnew], seeds: int) -> tuple[tuple[TrialConfig, int], ...]:
+    """What is trained anew and how often; what several cells share, as plain training of all methods, once."""
+    arms = {config.key(""): config for cell in cells for config in cell.arms}
+    tuning = {config.key(""): config for cell in cells for config in cell.tuning}
+    return (*((config, seeds) for config in arms.values()), *((config, 1) for config in tuning.values()))
+
+
 def _networks(
-    trials: Sequence[TrialConfig], share: float, dataset: Dataset, bank_budget: int
+    trials: Sequence[tuple[TrialConfig, float]], dataset: Dataset, bank_budget: int
 ) -> tuple[PlannedNetwork, ...]:
     """The teachers and base networks that `trials` need, teachers first, with their banks.
 
     Args:
-        trials: the trials, or what stands for them.
-        share: how many trials each of them stands for.
+        trials: the trials, or what stands for them, each with the number of trials that it stands for.
         dataset: prepared.
         bank_budget: bytes for all banks together.
     """
@@ -152,25 +223,29 @@ def _networks(
     def key_of(network: PretrainedConfig) -> str:
         return network.key(dataset.digest)
 
-    distilling: dict[str, list[TrialConfig]] = {}
-    needed: dict[str, PretrainedConfig] = {}
-    for config in trials:
-        for network in (*_contents(config), *config.pretrained()):
-            needed[key_of(network)] = network
+    distilling: dict[str, list[tuple[TrialConfig, float]]] = {}
+    needed = _needed([config for config, _ in trials], dataset)
+    for config, share in trials:
         if config.distills and config.method != "fitnets":  # a bank holds the last layer's features, no maps
             for guide in config.guides():
-                distilling.setdefault(key_of(guide), []).append(config)
-    looked_at: dict[str, int] = {}
-    for config in trials:
+                distilling.setdefault(key_of(guide), []).append((config, share))
+    looked_at: dict[str, float] = {}
+    for config, share in trials:
         for guide in config.guides():
             key = key_of(guide)
-            looked_at[key] = looked_at.get(key, 0) + 1
+            looked_at[key] = looked_at.get(key, 0.0) + share
     planned = []
     for key, network in sorted(needed.items(), key=lambda item: item[1].role == "base"):
-        bank, size = _bank_for(network, distilling.get(key, []), share, dataset, bank_budget)
+        bank, size = _bank_for(network, distilling.get(key, []), dataset, bank_budget)
         bank_budget -= size
-        planned.append(PlannedNetwork(key, network, round(looked_at.get(key, 0) * share), bank, size))
+        planned.append(PlannedNetwork(key, network, math.ceil(looked_at.get(key, 0.0) - ROUNDING), bank, size))
     return tuple(planned)
+
+
+def _needed(trials: Sequence[TrialConfig], dataset: Dataset) -> dict[str, PretrainedConfig]:
+    """The networks that trials need, by key."""
+    networks = {network: None for config in trials for network in (*_contents(config), *config.pretrained())}
+    return {network.key(dataset.digest): network for network in networks}
 
 
 def _contents(config: TrialConfig) -> Iterator[PretrainedConfig]:
@@ -180,13 +255,13 @@ def _contents(config: TrialConfig) -> Iterator[PretrainedConfig]:
         yield frontend.content
 
 
-def _frontends(trials: Sequence[TrialConfig], share: float, dataset: Dataset) -> tuple[PlannedFrontend, ...]:
-    users: dict[FrontendConfig, int] = {}
-    for config in trials:
+def _frontends(trials: Sequence[tuple[TrialConfig, float]], dataset: Dataset) -> tuple[PlannedFrontend, ...]:
+    users: dict[FrontendConfig, float] = {}
+    for config, share in trials:
         if (frontend := config.low_res.frontend) is not None:
-            users[frontend] = users.get(frontend, 0) + 1
+            users[frontend] = users.get(frontend, 0.0) + share
     return tuple(
-        PlannedFrontend(frontend.key(dataset.digest), frontend, round(count * share))
+        PlannedFrontend(frontend.key(dataset.digest), frontend, math.ceil(count - ROUNDING))
         for frontend, count in users.items()
     )
 
@@ -284,15 +359,15 @@ def _values(request: Request, name: str) -> list[Any]:
 
 
 def _bank_for(
-    network: PretrainedConfig, users: list[TrialConfig], share: float, dataset: Dataset, budget: int
+    network: PretrainedConfig, users: list[tuple[TrialConfig, float]], dataset: Dataset, budget: int
 ) -> tuple[BankPlan | None, int]:
     """The bank that saves most of the teacher's forward passes within the budget, and its size in bytes.
 
     Counted in passes over the training images: live, each trial makes one an epoch; a bank makes one for each of
     its slots, ahead of the trials.
     """
-    live = share * sum(user.epochs for user in users)
-    longest = max((user.epochs for user in users), default=0)
+    live = sum(share * user.epochs for user, share in users)
+    longest = max((user.epochs for user, _ in users), default=0)
     slots: dict[BankLayout, int] = {
         "views": ViewSpace(network.crop_padding, network.flip).count,
         "epochs": longest,
@@ -328,6 +403,8 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
     ]
     if plan.request.protocol == "paper":
         lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
+    if plan.num_anew:
+        lines.append(_anew_in_words(plan))
     lines.append(f"Made once and shared: {_shared(plan)}")
     for network in plan.networks:
         teacher = f"{_role(network)} {network.config.network.backbone} {network.key}"
@@ -347,14 +424,25 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
     return lines
 
 
+def _anew_in_words(plan: Plan) -> str:
+    confirm = plan.request.confirm
+    cells = "the best cell" if confirm.cells == "best" else "each cell"
+    beside = ", ".join(["plain training", *confirm.controls])
+    anew = " Teachers, starts and views too." if confirm.replicate == "pipeline" else ""
+    return (
+        f"Then {plan.num_anew} trials to confirm: what {cells} chose and, beside it, {beside}, with {confirm.seeds} "
+        f"fresh seeds each; only these are tested.{anew}"
+    )
+
+
 def _shared(plan: Plan) -> str:
-    roles = [_role(network) for network in plan.networks]
+    roles = [_role(network) for network in (*plan.networks, *plan.later_networks)]
     counts = {
         "teacher": roles.count("teacher"),
         LOW_RES_TEACHER: roles.count(LOW_RES_TEACHER),
         "feature bank": len(plan.banks),
         "base network": roles.count("base"),
-        "front end": len(plan.frontends),
+        "front end": len(plan.frontends) + len(plan.later_frontends),
         "set of low-resolution images": plan.cameras,
     }
     parts = [_counted(count, noun) for noun, count in counts.items() if count]

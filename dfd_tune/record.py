@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
 from dfd_tune.store import Store, read_json, write_json, write_text
 
@@ -27,6 +28,9 @@ BEST_FOLDER, REPORT_FOLDER = "best", "report"
 PREDICTIONS_FILE = "test_predictions.npz"
 """Beside the best student: `labels`, int64 (N,), and `probabilities`, float32 (N, K), of the test images."""
 
+Stage = Literal["search", "confirm", "control"]
+"""What a trial is for: to choose by; one of a confirmation's arms; or to choose plain training's own settings by, for
+the control `tuned_base`."""
 Fault = Literal["machine", "unknown", "trial"]
 TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED", "INTERRUPTED"]
 """INTERRUPTED is never stored: it is what RUNNING means where nobody runs the search any more (liveness.py)."""
@@ -40,6 +44,7 @@ class TrialRecord:
     status: TrialStatus
     config: dict[str, Any]
     """Every setting of the TrialConfig, by name."""
+    stage: Stage = "search"
     teacher: str | None = None
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -129,6 +134,21 @@ class FrontendRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfirmedCell:
+    """What one cell chose, and the trials with fresh seeds that say how good it is."""
+
+    cell: str
+    """Name of the cell."""
+    student: dict[str, Any]
+    """Settings of the chosen point's first trial."""
+    seeds: list[int]
+    arms: dict[Arm, list[str]]
+    """Arm -> trial keys, one a seed in the same order."""
+    tuning: list[str] = field(default_factory=list)
+    """Keys of the trials by which plain training's own settings are chosen, for the control `tuned_base`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BestRecord:
     """The student chosen on validation images, and what the test images say of it."""
 
@@ -170,8 +190,12 @@ class SearchRecord:
     protocol: Protocol = "validation"
     """How λ is chosen: on validation images or, as the paper appears to, on test images."""
     tested: dict[str, float] = field(default_factory=dict)
-    """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of every
-    cell's chosen and λ = 0 points or, under the protocol `paper`, all."""
+    """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of the
+    confirmation; where nothing is confirmed, those of every cell's chosen and λ = 0 points; under `paper`, all."""
+    confirm: Confirm = NOTHING_ANEW
+    """What is trained anew once the search has chosen."""
+    confirmation: list[ConfirmedCell] = field(default_factory=list)
+    """What that is, once it is known."""
     tests: dict[str, TestRecord] = field(default_factory=dict)
     """By key, what the test images said of these trials and, in high resolution, of the teachers: image by image.
     Kept in files of their own; a trial that is tested but not in here has its accuracy alone."""
@@ -196,6 +220,7 @@ def save_search(store: Store, record: SearchRecord) -> None:
     """Write the search's own record, without its tests, which have files of their own."""
     fields = dataclasses.asdict(dataclasses.replace(record, tests={}))
     del fields["tests"]
+    fields["confirm"] = confirm_as_json(record.confirm)
     write_json(store.path("searches", record.search, "search.json"), fields)
 
 
@@ -285,6 +310,8 @@ def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     parts = dict(value)
     parts["teachers"] = [TeacherRecord(**teacher) for teacher in value["teachers"]]
     parts["frontends"] = [FrontendRecord(**frontend) for frontend in value.get("frontends", [])]
+    parts["confirm"] = confirm_from_json(value["confirm"])
+    parts["confirmation"] = [ConfirmedCell(**cell) for cell in value["confirmation"]]
     parts["best"] = None if value["best"] is None else BestRecord(**value["best"])
     return SearchRecord(**parts)
 
@@ -305,3 +332,29 @@ def describe_point(config: Mapping[str, Any], explored: Iterable[str]) -> str:
         text = "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         words.append(text if name in SAID_BY_VALUE else f"{'λ' if name == 'lambda_' else name}={text}")
     return " ".join(words)
+
+
+def arm_of(search: SearchRecord, key: str) -> Arm | None:
+    """Which arm of a confirmation a trial belongs to; the first one of those that share it, None if to none."""
+    found = (arm for cell in search.confirmation for arm, keys in cell.arms.items() if key in keys)
+    return next(found, None)
+
+
+def name_of(search: SearchRecord, trial: TrialRecord, explored: Iterable[str]) -> str:
+    """A trial in a few words: its explored settings; of one that is trained anew its seed, and what it is for."""
+    if trial.stage == "search":
+        return describe_point(trial.config, explored)
+    own = ("learning_rate", "weight_decay", "dropout") if trial.stage == "control" else ("seed",)
+    use = "tuning plain training" if trial.stage == "control" else ARMS_IN_WORDS[arm_of(search, trial.key)]
+    return f"{describe_point(trial.config, dict.fromkeys([*explored, *own]))} ({use})"
+
+
+ARMS_IN_WORDS: Mapping[Arm | None, str] = {
+    "student": "confirming",
+    "plain": "confirming: plain",
+    "half_longer": "control: half longer",
+    "longer": "control: longer",
+    "low_res_teacher": "control: low-resolution teacher",
+    "tuned_base": "control: tuned plain training",
+    None: "not used any more",
+}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
+from dfd_tune.confirm import NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import coerce, settings_of, share_of_side
@@ -33,6 +34,13 @@ from dfd_tune.space import (
     trials_problem,
 )
 
+CONFIRM_OPTIONS = {
+    "seeds": "--confirm-seeds",
+    "cells": "--confirm-cells",
+    "replicate": "--replicate",
+    "controls": "--controls",
+}
+"""Setting of `Confirm` -> the option that overrides a space's."""
 SEEDS = ("seed", "teacher_seed", "augment_seed", "frontend_seed")
 
 
@@ -54,6 +62,8 @@ class Request:
     """By which images λ is chosen."""
     only: tuple[Condition, ...] = ()
     """Of a grid, the points that meet one of these; empty for all points."""
+    confirm: Confirm = NOTHING_ANEW
+    """What is trained anew once the search has chosen."""
 
     def allows(self, point: Mapping[str, Any]) -> bool:
         """Whether a point of the grid is among those asked for."""
@@ -75,8 +85,21 @@ def resolve(
     workers: int = 1,
     trials: int | None = None,
     protocol: Protocol | None = None,
+    confirm: Mapping[str, Any] | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
+
+    Args:
+        space: as read.
+        dataset: name of the source.
+        data: where its files are.
+        recipe: the source's.
+        assignments: those of `--set`.
+        seed: that of `--seed`.
+        workers: processes of a trial.
+        trials: in the place of the space's number; likewise `protocol`.
+        protocol: None for the space's own.
+        confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
@@ -85,6 +108,8 @@ def resolve(
     explore, given = _with_assignments(space, assignments, problems)
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
+    chosen_by = protocol if protocol is not None else space.protocol
+    confirming = _confirm(space, confirm or {}, chosen_by, problems)
     raise_all(problems)
     layers = {
         "default": _defaults(),
@@ -111,8 +136,9 @@ def resolve(
         origins=origins,
         trials=trials if trials is not None else space.trials,
         seed=seed,
-        protocol=protocol if protocol is not None else space.protocol,
+        protocol=chosen_by,
         only=space.only,
+        confirm=confirming,
     )
 
 
@@ -178,6 +204,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "protocol": request.protocol,
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
+        "confirm": confirm_as_json(request.confirm),
     }
 
 
@@ -197,6 +224,7 @@ def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
             "dataset": DatasetConfig(**value["dataset"]),
             "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
             "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
+            "confirm": confirm_from_json(value["confirm"]),
         }
         return Request(**{**value, **parts})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -217,6 +245,7 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "trials": space.trials,
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in space.only],
         "protocol": space.protocol,
+        "confirm": confirm_as_json(space.confirm),
     }
 
 
@@ -225,6 +254,7 @@ def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
     parts = {
         "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
         "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
+        "confirm": confirm_from_json(value["confirm"]),
     }
     return SearchSpace(**{**value, **parts})
 
@@ -232,6 +262,20 @@ def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
 def _condition_from_json(value: Mapping[str, Any]) -> Condition:
     """A condition of `only` whose values stand in lists, as JSON has no tuples."""
     return {name: tuple(values) for name, values in value.items()}
+
+
+def _confirm(space: SearchSpace, given: Mapping[str, Any], protocol: Protocol, problems: list[str]) -> Confirm:
+    """The space's confirmation with what a launch says otherwise; nothing under the protocol `paper`."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    if protocol == "paper":
+        if asked:
+            problems.append(f"{CONFIRM_OPTIONS[next(iter(asked))]}: the protocol paper confirms nothing; leave it out.")
+        return NOTHING_ANEW
+    if isinstance(asked.get("controls"), str):
+        names = [name.strip() for name in asked["controls"].split(",") if name.strip()]
+        asked["controls"], wrong = parse_controls([] if names == ["none"] else names)
+        problems += [f"--controls: {problem}" for problem in wrong]
+    return dataclasses.replace(space.confirm, **asked)
 
 
 def _with_assignments(
@@ -281,6 +325,10 @@ def describe(request: Request) -> list[tuple[str, str, str]]:
     rows = [("dataset", request.dataset.dataset, "--dataset"), ("data", str(request.dataset.data or "-"), "--data")]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
+    for name, value in dataclasses.asdict(request.confirm).items():
+        of_space = value == getattr(request.space.confirm, name)
+        text = ", ".join(value) or "none" if isinstance(value, tuple) else _text(value)
+        rows.append((f"confirm: {name}", text, f"space {request.space.name}" if of_space else "command line"))
     for name in _dataset_settings():
         value = getattr(request.dataset, name)
         unset = "as they are" if name == "image_size" else "all"

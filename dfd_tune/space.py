@@ -8,6 +8,8 @@
       lambda_: {low: 0.05, high: 20, log: true}         # a range, for random and tpe; `step` for steps
     only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
     protocol: validation | paper                        # by which images λ is chosen
+    confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
+    controls: [half_longer]                             # and what it is held against beside plain training
     settings: {epochs: 30}                              # what all trials share, over the dataset's recipe
 
 Not for: what a space means on a dataset (plan.py).
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from dfd_tune.config import DatasetConfig, TrialConfig
+from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, parse_confirm
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import broken_rule, coerce, settings_of, share_of_side
 from dfd_tune.yaml_file import YamlFile, read_yaml
@@ -117,6 +120,8 @@ class SearchSpace:
     """Of a grid, the points that meet one of these; empty for all points."""
     protocol: Protocol = "validation"
     """By which images λ is chosen: validation or, as the paper appears to, test."""
+    confirm: Confirm = DEFAULT
+    """What is trained anew once the search has chosen; nothing under the protocol `paper`."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -241,7 +246,7 @@ def _space_from(file: YamlFile) -> SearchSpace:
     def say(problem: str, *place: str) -> None:
         problems.append(file.say(problem, *place))
 
-    known = ("description", "sampler", "trials", "explore", "only", "protocol", "settings")
+    known = ("description", "sampler", "trials", "explore", "only", "protocol", "confirm", "controls", "settings")
     for key in content:
         if key not in known:
             say(unknown_name("key", key, known), str(key))
@@ -276,13 +281,20 @@ def _space_from(file: YamlFile) -> SearchSpace:
     protocol = content.get("protocol", "validation")
     if protocol not in get_args(Protocol):
         say(unknown_name("protocol", protocol, get_args(Protocol)), "protocol")
+    confirm, wrong = parse_confirm(content.get("confirm"), content.get("controls"))
+    for key, problem in wrong:
+        say(problem, key)
+    if protocol == "paper":
+        if content.get("confirm") is not None or content.get("controls"):
+            say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
+        confirm = NOTHING_ANEW
     raise_all(problems)
     # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
     name, description = (
         text.encode("utf-8", "replace").decode("utf-8")
         for text in (file.path.stem, str(content.get("description", "")))
     )
-    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol)
+    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol, confirm)
 
 
 def _parse_only(

@@ -1,20 +1,33 @@
 """Cells: what a search compares, each a base network (λ = 0) beside the distilled student at a chosen λ.
 
 A cell is one combination of the listed axes other than λ and seed; of a sampled search there is one, around its best
-trial. Not for: what the test images say of them (comparisons.py), or showing them (report/).
+distilled trial. Not for: what the test images say of them (comparisons.py), or showing them (report/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dfd_tune.analysis.choice import best_tested, best_trial, chosen_of
+from dfd_tune.analysis.choice import best_tested, chosen_of, complete, ranked
 from dfd_tune.analysis.points import Point, lambda_of, points_of
 from dfd_tune.config import TrialConfig
-from dfd_tune.record import SearchRecord, TeacherRecord, TrialRecord, describe_point
+from dfd_tune.confirm import Arm
+from dfd_tune.record import ConfirmedCell, SearchRecord, TeacherRecord, TrialRecord, describe_point
 from dfd_tune.space import Choice, axis_from_json
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a cell chose, trained anew with fresh seeds, beside what it is held against."""
+
+    arms: Mapping[Arm, Point]
+    """Those of which a trial has finished."""
+    seeds: int
+    """How many are planned for each arm."""
+    teachers: Mapping[int, TeacherRecord]
+    """Seed -> the student's own teacher: the same for all, or one each."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,8 @@ class Cell:
     """The distilled point with the best mean accuracy: on validation images, or on test images under `paper`."""
     teacher: TeacherRecord | None
     """The student's own teacher, whose accuracy is the HR baseline; None if the search has none or several."""
+    confirmed: Confirmed | None = None
+    """None where nothing is, or not yet."""
 
     @property
     def base(self) -> Point | None:
@@ -62,7 +77,7 @@ def cells_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
     """
     points = points_of(trials)
     if search.sampler != "grid":
-        return _sampled_cell(search, trials, points)
+        return _with_confirmation(search, _sampled_cell(search, points), trials)
     others = other_axes(search)
     listed = {name: search.explored[name] for name in others}
     groups: dict[str, list[Point]] = {}
@@ -78,7 +93,7 @@ def cells_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
             found = {key: twins[key] for point in distilled if (key := _plain_key(point)) in twins}
             plain = tuple(found.values())
         cells.append(_cell(search, name, {axis: group[0].config[axis] for axis in others}, plain, distilled))
-    return cells
+    return _with_confirmation(search, cells, trials)
 
 
 def curves_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
@@ -98,12 +113,16 @@ def curves_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]
 
 
 def trials_to_test(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials whose accuracy on test images the report speaks of: all seeds of every cell's chosen and λ = 0 points.
+    """The trials whose accuracy on test images the report speaks of: those of the confirmation's arms.
 
-    Under the protocol `paper`, every finished trial.
+    Where nothing is confirmed, all seeds of every cell's chosen and λ = 0 points; under the protocol `paper`, every
+    finished trial.
     """
     if search.protocol == "paper":
         return [trial for trial in trials if trial.status == "FINISHED"]
+    if search.confirm.seeds:
+        anew = {key for cell in search.confirmation for keys in cell.arms.values() for key in keys}
+        return [trial for trial in trials if trial.key in anew and trial.status == "FINISHED"]
     wanted: dict[str, TrialRecord] = {}
     for cell in cells_of(search, trials):
         for point in (cell.base, cell.chosen):
@@ -134,8 +153,8 @@ def _cell(
     return Cell(name, setting, plain, distilled, chosen_of(search, distilled), _own_teacher(search, plain + distilled))
 
 
-def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> list[Cell]:
-    home = _best_point(search, trials, points)
+def _sampled_cell(search: SearchRecord, points: Sequence[Point]) -> list[Cell]:
+    home = _best_point(search, points)
     if home is None:
         return []
     twins = tuple(point for point in points if lambda_of(point) == 0 and _plain_key(point) == _plain_key(home))
@@ -145,11 +164,39 @@ def _sampled_cell(search: SearchRecord, trials: Sequence[TrialRecord], points: S
     return [_cell(search, describe_point(home.config, others) or home.config["backbone"], setting, plain, distilled)]
 
 
-def _best_point(search: SearchRecord, trials: Sequence[TrialRecord], points: Sequence[Point]) -> Point | None:
-    """The point around which a sampled search has its cell; by test images where λ is chosen by these."""
-    best = best_trial(trials)
-    tested = best_tested(search, points) if search.protocol == "paper" else None
-    return tested or next((point for point in points if best in point.trials), None)
+def _best_point(search: SearchRecord, points: Sequence[Point]) -> Point | None:
+    """The point around which a sampled search has its cell: the best distilled one, or the best if none is; by test
+    images where λ is chosen by these."""
+    distilled = [point for point in points if lambda_of(point) > 0] or list(points)
+    tested = best_tested(search, distilled) if search.protocol == "paper" else None
+    return tested or next(iter(ranked(complete(search, distilled))), None)
+
+
+def _with_confirmation(search: SearchRecord, cells: Sequence[Cell], trials: Sequence[TrialRecord]) -> list[Cell]:
+    """The cells with what was trained anew for them."""
+    planned = {cell.cell: cell for cell in search.confirmation}
+    if not planned:
+        return list(cells)
+    finished = {trial.key: trial for trial in trials if trial.status == "FINISHED"}
+    return [
+        replace(cell, confirmed=_confirmed(search, planned[cell.name], finished)) if cell.name in planned else cell
+        for cell in cells
+    ]
+
+
+def _confirmed(search: SearchRecord, cell: ConfirmedCell, finished: Mapping[str, TrialRecord]) -> Confirmed:
+    arms: dict[Arm, Point] = {}
+    for arm, keys in cell.arms.items():
+        trials = tuple(finished[key] for key in keys if key in finished)
+        if trials:
+            arms[arm] = Point(trials[0].config, trials, len(keys) - len(trials))
+    records = {teacher.key: teacher for teacher in search.teachers}
+    teachers = {}
+    for trial in (trial for point in arms.values() for trial in point.trials):
+        key = TrialConfig(**trial.config).teacher().key(search.dataset["digest"])
+        if key in records:
+            teachers[int(trial.config["seed"])] = records[key]
+    return Confirmed(arms, len(cell.seeds), teachers)
 
 
 def _own_teacher(search: SearchRecord, points: Sequence[Point]) -> TeacherRecord | None:

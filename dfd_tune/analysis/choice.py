@@ -1,40 +1,86 @@
-"""The choice of the best: of points by validation images or, under the protocol `paper`, by test images; of trials.
+"""The choice of the best: of points by validation images or, under the protocol `paper`, by test images; of students.
 
 Not for: which points are there to be chosen from (cells.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
-from dfd_tune.analysis.points import Point, points_of, tested_accuracy
+from dfd_tune.analysis.points import Point, lambda_of, points_of, tested_accuracy
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.space import Choice, Range, axis_from_json
+
+EDGE = 0.05
+"""Of a range, this share at either end is its edge."""
+DIGITS = 12
+"""Means that agree to so many digits are the same: they come of the same numbers, added up otherwise."""
 
 
 def ranked(points: Sequence[Point]) -> list[Point]:
-    """Best first: by validation accuracy and, where small validation sets tie, by validation loss."""
-    return sorted(points, key=lambda point: (-point.val_accuracy, point.val_loss))
+    """Best first: by validation accuracy; of equally good ones the simpler first, which is that of the smaller λ; and
+    then by validation loss."""
+    return sorted(points, key=lambda point: (-round(point.val_accuracy, DIGITS), lambda_of(point), point.val_loss))
 
 
-def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The best trial of the best point; None if nothing is finished.
+def complete(search: SearchRecord, points: Sequence[Point]) -> list[Point]:
+    """Those whose planned seeds have all finished: of a point that lost some, the others are no fair sample."""
+    axis = search.explored.get("seed")
+    picked = any("seed" in wanted for wanted in search.request.get("only", ()))
+    planned = len(axis) if isinstance(axis, list) and not picked else 1
+    return [point for point in points if not point.lacking and len(point.trials) >= planned]
 
-    The point is chosen by its mean over seeds, so a lucky seed alone does not win.
+
+def best_trial(search: SearchRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The student to deploy, chosen on validation images; None if there is none.
+
+    The best of those that were trained anew, be it with distillation or without. Where nothing is confirmed, or before
+    that, the best trial of the best point: a point is chosen by its mean, so a lucky seed alone does not win.
     """
-    order = ranked(points_of(trials))
-    if not order:
-        return None
-    return min(order[0].trials, key=lambda trial: (-trial.metrics["val_accuracy"], trial.metrics["val_loss"]))
+    anew = {key for cell in search.confirmation for arm in ("student", "plain") for key in cell.arms.get(arm, ())}
+    students = [trial for trial in trials if trial.key in anew and trial.status == "FINISHED"]
+    if not students:
+        order = ranked(complete(search, points_of(trials)))
+        students = list(order[0].trials) if order else []
+    return min(students, key=_student_rank, default=None)
+
+
+def _student_rank(trial: TrialRecord) -> tuple[float, float, float]:
+    return (-trial.metrics["val_accuracy"], trial.config["lambda_"], trial.metrics["val_loss"])
 
 
 def chosen_of(search: SearchRecord, distilled: Sequence[Point]) -> Point | None:
-    """Of a cell's distilled points the best one; None if there is none."""
+    """Of a cell's distilled points the best one; None if there is none whose seeds have all finished."""
     if search.protocol == "paper":
         return best_tested(search, distilled)
-    return max(distilled, key=lambda point: (point.val_accuracy, -point.val_loss), default=None)
+    return next(iter(ranked(complete(search, distilled))), None)
 
 
 def best_tested(search: SearchRecord, points: Sequence[Point]) -> Point | None:
     """The point of the best mean accuracy on test images; None if none is tested."""
     tested = [(found.mean, point) for point in points if (found := tested_accuracy(search, point)) is not None]
     return max(tested, key=lambda pair: pair[0])[1] if tested else None
+
+
+def edge_of(search: SearchRecord, lambda_: float) -> Literal["smallest", "largest"] | None:
+    """At which end of the explored values of λ above 0 the chosen one lies, if at one: the best may lie beyond it."""
+    if "lambda_" not in search.explored:
+        return None
+    axis = axis_from_json(search.explored["lambda_"])
+    if isinstance(axis, Choice):
+        values = [float(value) for value in axis.values if value > 0]
+        if len(values) < 2:
+            return None
+        return "smallest" if lambda_ == min(values) else "largest" if lambda_ == max(values) else None
+    place = _place(axis, lambda_)
+    return "smallest" if place < EDGE else "largest" if place > 1 - EDGE else None
+
+
+def _place(axis: Range, value: float) -> float:
+    """Where a value lies in a range, 0..1."""
+    low, high = axis.low, axis.high
+    if axis.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)

@@ -6,8 +6,8 @@ Not for: which points are compared (cells.py), or what follows of several compar
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,9 +15,12 @@ import numpy as np
 from dfd_tune.analysis.cells import Cell
 from dfd_tune.analysis.paired import PairedDifference, as_differences, difference_of, gap_recovered
 from dfd_tune.analysis.points import Interval, Point, interval_of, test_accuracies
+from dfd_tune.confirm import Control
 from dfd_tune.record import SearchRecord, TeacherRecord
 
-State = Literal["compared", "not tested yet", "nothing to compare"]
+State = Literal["compared", "not tested yet", "not confirmed", "nothing to compare"]
+Teachers = Mapping[int, TeacherRecord]
+"""Seed of a pair -> the teacher whose accuracy is its HR baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +40,58 @@ class Comparison:
     """(distilled − base) / (HR baseline − base), over the same pairs. Of several seeds whose images are recorded, only
     where the gap itself is beyond its interval; else without an interval, and where the HR baseline is above the
     base."""
+    fresh: bool = False
+    """Whether the seeds are such as no choice has seen; only of these a verdict can be made."""
+
+
+def pair_of(search: SearchRecord, cell: Cell) -> tuple[Point | None, Point | None]:
+    """The student that a cell is judged by, and the plain one: those trained anew where anything is confirmed, else
+    those that were chosen."""
+    if not search.confirm.seeds:
+        return cell.chosen, cell.base
+    arms = cell.confirmed.arms if cell.confirmed is not None else {}
+    return arms.get("student"), arms.get("plain")
+
+
+def teachers_of(cell: Cell) -> Teachers:
+    """The teacher of each pair of `pair_of`."""
+    if cell.confirmed is not None:
+        return cell.confirmed.teachers
+    if cell.teacher is None:
+        return {}
+    return {int(trial.config["seed"]): cell.teacher for point in cell.points for trial in point.trials}
 
 
 def compare(search: SearchRecord, cell: Cell) -> Comparison:
-    """What the test images say of a cell's chosen student beside its base network."""
-    return compare_points(search, cell.chosen, cell.base, cell.teacher)
+    """What the test images say of a cell's student beside its base network: both trained anew, or both as chosen."""
+    student, plain = pair_of(search, cell)
+    found = compare_points(search, student, plain, teachers_of(cell))
+    if not search.confirm.seeds:
+        return found
+    if cell.confirmed is None and cell.chosen is not None:
+        return replace(found, state="not confirmed" if search.confirmation else "not tested yet")
+    return replace(found, fresh=True)
 
 
-def compare_points(
-    search: SearchRecord, student: Point | None, plain: Point | None, teacher: TeacherRecord | None
-) -> Comparison:
+def compare_controls(search: SearchRecord, cell: Cell) -> dict[Control, Comparison]:
+    """A cell's student beside each of its controls, all trained anew with the same seeds."""
+    if cell.confirmed is None or "student" not in cell.confirmed.arms:
+        return {}
+    arms, teachers = cell.confirmed.arms, teachers_of(cell)
+    return {
+        control: replace(compare_points(search, arms["student"], arms.get(control), teachers), fresh=True)
+        for control in search.confirm.controls
+    }
+
+
+def compare_points(search: SearchRecord, student: Point | None, plain: Point | None, teachers: Teachers) -> Comparison:
     """What the test images say of a student's point beside a plain one's; nothing where trials are not tested yet.
 
     Args:
         search: holds what the test images said.
         student: None if there is none; likewise `plain`.
         plain: what the student is held against, pair by pair of equal seeds.
-        teacher: whose accuracy is the HR baseline, if there is one.
+        teachers: by seed, whose accuracy is the HR baseline; empty if there is none.
     """
     base, distilled = (test_accuracies(search, point) for point in (plain, student))
     means = [None if values is None else interval_of(list(values.values())) for values in (base, distilled)]
@@ -66,9 +104,9 @@ def compare_points(
     over_seeds = interval_of([distilled[seed] - base[seed] for seed in seeds])
     paired = None if gains is None else difference_of(gains)
     if gains is not None and len(seeds) > 1:
-        gap = _gap(gains, _gaps(search, teacher, plain, seeds))
+        gap = _gap(gains, _gaps(search, teachers, plain, seeds))
     else:
-        gap = _plain_gap(over_seeds.mean, statistics.fmean(base[seed] for seed in seeds), teacher)
+        gap = _plain_gap(over_seeds.mean, statistics.fmean(base[seed] for seed in seeds), teachers, seeds)
     return Comparison(
         base=means[0],
         distilled=means[1],
@@ -85,7 +123,7 @@ def pooled(search: SearchRecord, cells: Sequence[Cell]) -> Comparison | None:
     Cells may share seeds, images and base networks: a seed's mean difference over the cells is one pair's, so what they
     share is no sample more. None unless two cells at least are recorded image by image and have seeds in common.
     """
-    both = [(cell, cell.chosen, cell.base) for cell in cells if compare(search, cell).paired is not None]
+    both = [(cell, *pair_of(search, cell)) for cell in cells if compare(search, cell).paired is not None]
     seeds = _common_seeds([point for _, *points in both for point in points])
     if len(both) < 2 or not seeds:
         return None
@@ -94,7 +132,7 @@ def pooled(search: SearchRecord, cells: Sequence[Cell]) -> Comparison | None:
         gain = _differences(search, student, plain, seeds)
         assert gain is not None
         gains.append(gain)
-        gaps.append(_gaps(search, cell.teacher, plain, seeds))
+        gaps.append(_gaps(search, teachers_of(cell), plain, seeds))
         accuracies.append([test_accuracies(search, point) or {} for point in (plain, student)])
     gain = np.mean(gains, axis=0)
     known = [gap for gap in gaps if gap is not None]
@@ -110,7 +148,16 @@ def pooled(search: SearchRecord, cells: Sequence[Cell]) -> Comparison | None:
         difference=_as_interval(paired),
         paired=paired,
         gap_recovered=_gap(gain, np.mean(known, axis=0)) if len(known) == len(both) else None,
+        fresh=bool(search.confirm.seeds),
     )
+
+
+def high_resolution(search: SearchRecord, cell: Cell) -> Interval | None:
+    """The HR baseline of a cell: its teacher's accuracy on high-resolution test images or, where each seed has a
+    teacher of its own, their mean; None where there is none or it is not known yet."""
+    found = {teacher.key: teacher.test_accuracy for teacher in teachers_of(cell).values()}
+    known = [accuracy for accuracy in found.values() if accuracy is not None]
+    return interval_of(known) if known and len(known) == len(found) else None
 
 
 def _common_seeds(points: Sequence[Point | None]) -> list[int]:
@@ -135,14 +182,13 @@ def _differences(
     return as_differences(rights[0], rights[1])
 
 
-def _gaps(
-    search: SearchRecord, teacher: TeacherRecord | None, plain: Point | None, seeds: Sequence[int]
-) -> np.ndarray | None:
-    """Teacher − plain, float (S, I); None where there is no teacher, or its test images are not recorded."""
+def _gaps(search: SearchRecord, teachers: Teachers, plain: Point | None, seeds: Sequence[int]) -> np.ndarray | None:
+    """Teacher − plain, float (S, I); None where a pair has no teacher, or its test images are not recorded."""
     right = _rights(search, plain, seeds)
-    if teacher is None or teacher.key not in search.tests or right is None:
+    keys = [teachers[seed].key for seed in seeds if seed in teachers]
+    if right is None or len(keys) < len(seeds) or not all(key in search.tests for key in keys):
         return None
-    return as_differences(search.tests[teacher.key].right(), right)
+    return as_differences(np.stack([search.tests[key].right() for key in keys]), right)
 
 
 def _gap(gains: np.ndarray, gaps: np.ndarray | None) -> Interval | None:
@@ -150,10 +196,13 @@ def _gap(gains: np.ndarray, gaps: np.ndarray | None) -> Interval | None:
     return None if found is None else Interval(found.share, found.half, found.gap.seeds)
 
 
-def _plain_gap(gain: float, plain: float, teacher: TeacherRecord | None) -> Interval | None:
+def _plain_gap(gain: float, plain: float, teachers: Teachers, seeds: Sequence[int]) -> Interval | None:
     """The share of the gap without an interval."""
-    high = teacher.test_accuracy if teacher is not None else None
-    return None if high is None or high <= plain else Interval(gain / (high - plain), None, 1)
+    known = [teachers[seed].test_accuracy for seed in seeds if seed in teachers]
+    accuracies = [accuracy for accuracy in known if accuracy is not None]
+    if len(accuracies) < len(seeds) or statistics.fmean(accuracies) <= plain:
+        return None
+    return Interval(gain / (statistics.fmean(accuracies) - plain), None, 1)
 
 
 def _as_interval(paired: PairedDifference) -> Interval:

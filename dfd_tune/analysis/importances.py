@@ -23,7 +23,8 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str
     `FEWEST_TRIALS` finished trials, and where all trials came out equal.
     """
     explore = {name: axis_from_json(axis) for name, axis in search.explored.items()}
-    sampled = [trial for trial in trials if trial.status == "FINISHED" and in_space(trial.config, explore)]
+    finished = [trial for trial in trials if (trial.stage, trial.status) == ("search", "FINISHED")]
+    sampled = [trial for trial in finished if in_space(trial.config, explore)]
     if search.sampler == "grid" or len(sampled) < FEWEST_TRIALS:
         return {}
     if len({trial.metrics["val_accuracy"] for trial in sampled}) == 1:

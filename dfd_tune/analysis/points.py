@@ -6,6 +6,7 @@ Not for: which point is best (choice.py), or differences between points (compari
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,8 @@ class Point:
     config: dict[str, Any]
     """That of its first trial."""
     trials: tuple[TrialRecord, ...]
+    lacking: int = 0
+    """How many of its trials, as far as they were begun, have not finished."""
 
     @property
     def val_accuracy(self) -> float:
@@ -64,14 +67,21 @@ def _quantile(degrees_of_freedom: int) -> float:
 
 
 def points_of(trials: Sequence[TrialRecord]) -> list[Point]:
-    """The finished trials, grouped by everything but `seed`, in the order of their first trials."""
+    """The points of the search itself, of which a trial has finished: grouped by everything but `seed`, in the order of
+    their first finished trials. What a confirmation trains is none of them."""
     groups: dict[frozenset[tuple[str, Any]], list[TrialRecord]] = {}
+    lacking: Counter[frozenset[tuple[str, Any]]] = Counter()
     for trial in trials:
+        if trial.stage != "search":
+            continue
+        rest = {**trial.config}
+        rest.pop("seed", None)
+        key = frozenset(rest.items())
         if trial.status == "FINISHED":
-            rest = {**trial.config}
-            rest.pop("seed", None)
-            groups.setdefault(frozenset(rest.items()), []).append(trial)
-    return [Point(group[0].config, tuple(group)) for group in groups.values()]
+            groups.setdefault(key, []).append(trial)
+        else:
+            lacking[key] += 1
+    return [Point(group[0].config, tuple(group), lacking[key]) for key, group in groups.items()]
 
 
 def lambda_of(point: Point) -> float:

@@ -1,6 +1,6 @@
 """Verdicts: which of several comparisons are beyond chance, all of them taken together.
 
-A comparison of at least five seeds, recorded image by image, has a p value (paired.py); Holm's method (Holm 1979,
+A comparison of at least five fresh seeds, recorded image by image, has a p value (paired.py); Holm's method (Holm 1979,
 Scandinavian Journal of Statistics 6:65-70) adjusts these for their number, so that among all verdicts of a table one
 that is wrong by chance comes up in at most 5 % of tables. Not for: the comparisons themselves (comparisons.py).
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dfd_tune.analysis.cells import Cell, cells_of
-from dfd_tune.analysis.comparisons import Comparison, compare
+from dfd_tune.analysis.comparisons import Comparison, compare, pair_of
 from dfd_tune.analysis.points import Interval, Point
 from dfd_tune.record import SearchRecord, TrialRecord
 
@@ -22,6 +22,8 @@ Verdict = Literal[
     "worse",
     "too few seeds for a verdict",
     "no verdict without each image",
+    "no verdict: seeds that the choice has seen",
+    "not confirmed",
     "not tested yet",
     "nothing to compare",
 ]
@@ -42,16 +44,16 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class SeedsOfBest:
-    """The cell of a search's best student, and what the test images say of it over several seeds."""
+class Headline:
+    """What a search comes to: its one cell that says most."""
 
     cell: Cell
-    chosen: Point
-    """Its distilled point; of it, or of the λ = 0 point, the best student is one seed."""
+    student: Point
+    """The distilled students that were compared: trained anew or, where nothing is confirmed, as chosen."""
     judgement: Judgement
     """Among those of all cells."""
     difference: Interval
-    """The comparison's, over at least two seeds."""
+    """The comparison's."""
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -70,6 +72,7 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
         place: comparison.paired.p_value
         for place, comparison in enumerate(comparisons)
         if comparison.paired is not None
+        and comparison.fresh
         and comparison.paired.seeds >= FEWEST_SEEDS
         and comparison.paired.p_value is not None
     }
@@ -81,7 +84,7 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judgement]:
 
 
 def judge_cells(search: SearchRecord, cells: Sequence[Cell]) -> list[Judgement]:
-    """A verdict on each cell's chosen student beside its base network."""
+    """A verdict on each cell's student beside its base network."""
     return judge([compare(search, cell) for cell in cells])
 
 
@@ -89,6 +92,8 @@ def _verdict(comparison: Comparison, p_value: float | None) -> Verdict:
     if comparison.difference is None:
         assert comparison.state != "compared"
         return comparison.state
+    if not comparison.fresh:
+        return "no verdict: seeds that the choice has seen"
     if comparison.difference.seeds < FEWEST_SEEDS:
         return "too few seeds for a verdict"
     if p_value is None:
@@ -98,26 +103,13 @@ def _verdict(comparison: Comparison, p_value: float | None) -> Verdict:
     return "better" if comparison.difference.mean > 0 else "worse"
 
 
-def seeds_of_best(search: SearchRecord, trials: Sequence[TrialRecord]) -> SeedsOfBest | None:
-    """The best student's cell with all its seeds.
-
-    None where there is one seed; where the best student, being plain, stands in several cells; and where it stands in
-    none, as the protocol `paper` chose the cell's λ otherwise.
-    """
-    key = search.best.key if search.best is not None else None
+def headline(search: SearchRecord, trials: Sequence[TrialRecord]) -> Headline | None:
+    """The comparison to name first: of the cells that have one, that of the students with the highest validation
+    accuracy. None where nothing is compared."""
     cells = cells_of(search, trials)
-    holding = [place for place, cell in enumerate(cells) if _holds(cell.chosen, key)]
-    if not holding and search.protocol == "validation":
-        holding = [place for place, cell in enumerate(cells) if _holds(cell.base, key)]
-    if len(holding) != 1:
-        return None
-    cell = cells[holding[0]]
-    judgement = judge_cells(search, cells)[holding[0]]
-    difference = judgement.comparison.difference
-    if cell.chosen is None or difference is None or difference.seeds < 2:
-        return None
-    return SeedsOfBest(cell, cell.chosen, judgement, difference)
-
-
-def _holds(point: Point | None, key: str | None) -> bool:
-    return point is not None and any(trial.key == key for trial in point.trials)
+    found = []
+    for cell, judgement in zip(cells, judge_cells(search, cells), strict=True):
+        student, difference = pair_of(search, cell)[0], judgement.comparison.difference
+        if student is not None and difference is not None:
+            found.append(Headline(cell, student, judgement, difference))
+    return max(found, key=lambda one: one.student.val_accuracy, default=None)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
 
+EMBEDDED = "letters"
+"""The dataset of who names none."""
 RETRY_OPTION = click.option(
     "--retry-failed", is_flag=True, help="Run again what FAILED by its own fault; without this, it stays FAILED."
 )
@@ -38,7 +40,7 @@ RETRY_OPTION = click.option(
 @click.option(
     "--space", "space_name", required=True, help="A shipped space (see `spaces`) or the path of a .yaml file."
 )
-@click.option("--dataset", default=None, help="See `datasets`.  [default: digits]")
+@click.option("--dataset", default=None, help=f"See `datasets`.  [default: {EMBEDDED}]")
 @click.option("--data", default=None, help="Where the dataset's files are.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
 @click.option("--trials", type=int, default=None, help="How many trials to sample, for samplers random and tpe.")
@@ -47,6 +49,33 @@ RETRY_OPTION = click.option(
     type=click.Choice(["validation", "paper"]),
     default=None,
     help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
+)
+@click.option(
+    "--confirm-seeds",
+    "seeds",
+    type=click.IntRange(0, 1000),
+    default=None,
+    help="Fresh seeds with which what was chosen is trained anew; 0: no verdict.  [default: the space's, else 5]",
+)
+@click.option(
+    "--confirm-cells",
+    "cells",
+    type=click.Choice(["best", "all"]),
+    default=None,
+    help="Which cells are.  [default: the space's, else best]",
+)
+@click.option(
+    "--replicate",
+    type=click.Choice(["student", "pipeline"]),
+    default=None,
+    help="What a fresh seed makes anew; pipeline: teacher, start, views too.  [default: the space's, else student]",
+)
+@click.option(
+    "--controls",
+    default=None,
+    metavar="A,B",
+    help="What the student is held against beside plain training: half_longer, longer, low_res_teacher, tuned_base, or "
+    "none.  [default: the space's]",
 )
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
@@ -112,6 +141,10 @@ def launch(
     workers: int,
     trials: int | None,
     protocol: str | None,
+    seeds: int | None,
+    cells: str | None,
+    replicate: str | None,
+    controls: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -122,11 +155,13 @@ def launch(
 ) -> None:
     """Run a search, or what is left of it; with --cluster or --address, on a cluster.
 
-    Teachers come first, then every trial; then the best student is tested, kept and registered. Launching the same
+    Teachers come first, then every trial; then what was chosen is trained anew with fresh seeds beside plain training,
+    and these students are tested; the best of them is kept and registered. Launching the same
     search again, or `resume NAME`, continues it: what is finished is not run again. Settings, lowest first: defaults,
     the dataset's recipe, the space, --set.
     """
-    asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol}
+    confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
+    asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
     request = _request(space_name, dataset, data, assignments, name, asked)
     if show_config:
         _show_config(request)
@@ -135,7 +170,7 @@ def launch(
 
     store = open_store(store_path)
     if dataset is None:
-        click.echo("Using the embedded dataset digits; --dataset names another (see `dfd-tune datasets`).")
+        click.echo(f"Using the embedded dataset {EMBEDDED}; --dataset names another (see `dfd-tune datasets`).")
     from dfd_tune.search.launch import LaunchOptions
 
     search = name or _default_name(request)
@@ -267,7 +302,7 @@ def _request(
         space = read_space(space_name)
     except UserError as error:
         problems += error.problems
-    source = SOURCES.get(dataset or "digits")
+    source = SOURCES.get(dataset or EMBEDDED)
     if source is None:
         problems.append(unknown_name("dataset", dataset, SOURCES))
     if name is not None and (problem := problem_with_name(name)):
@@ -276,9 +311,9 @@ def _request(
         try:
             request = resolve(
                 space,
-                dataset=dataset or "digits",
+                dataset=dataset or EMBEDDED,
                 data=None if data is None else str(Path(data).expanduser().absolute()),
-                recipe=source.recipe if source else SOURCES["digits"].recipe,
+                recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
                 assignments=assignments,
                 **asked,
             )

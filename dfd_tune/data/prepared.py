@@ -200,26 +200,42 @@ def _subset(raw: RawDataset, config: DatasetConfig) -> RawDataset:
         UserError: more images are asked for than there are, or too few for the number of classes.
     """
     # A class must stay large enough to be split again; a test set need only have room for every class.
-    least = {"train": LEAST_PER_CLASS, "test": 1}
+    least = {"train": (LEAST_PER_CLASS, config.train_offset), "test": (1, 0)}
     problems = []
     changes: dict[str, Any] = {}
-    for name, each in least.items():
+    for name, (each, offset) in least.items():
         count: int | None = getattr(config, f"{name}_images")
         images, labels = getattr(raw, f"{name}_images"), getattr(raw, f"{name}_labels")
-        needed = each * len(raw.classes)
-        if count is None:
+        if count is None and offset == 0:
             continue
-        if not needed <= count <= len(labels):
-            problems.append(
-                f"{name}_images is {count}, but must be at least {needed} ({each} for each of "
-                f"{len(raw.classes)} classes) and at most {len(labels)}, the number of images in the {name} "
-                "set; leave it out to take all."
-            )
+        problem = _problem_with_subset(name, count, offset, len(labels), each, len(raw.classes))
+        if problem is not None:
+            problems.append(problem)
             continue
-        chosen = stratified_subset(labels, count, seed=0, at_least=each)
+        size = len(labels) - offset if count is None else count
+        chosen = stratified_subset(labels, size, seed=0, at_least=each, offset=offset)
         changes |= {f"{name}_images": images[chosen], f"{name}_labels": labels[chosen]}
     raise_all(problems)
-    return dataclasses.replace(raw, **changes)
+    raw = dataclasses.replace(raw, **changes)
+    if config.train_offset:  # what is passed over may have been all of a small class
+        check_classes(raw.train_labels, raw.classes, f"what train_offset {config.train_offset} leaves")
+    return raw
+
+
+def _problem_with_subset(name: str, count: int | None, offset: int, there: int, each: int, classes: int) -> str | None:
+    """What is wrong with taking `count` images, or all of them, after `offset`, as one sentence; None if nothing is."""
+    needed, left = each * classes, there - offset
+    least = f"at least {needed} ({each} for each of {classes} classes)"
+    if left < needed:
+        return (
+            f"{name}_offset is {offset}, which leaves {max(left, 0)} of the {there} images in the {name} set, but "
+            f"{least} must be left; lower it to at most {there - needed}."
+        )
+    if count is None or needed <= count <= left:
+        return None
+    after = f"{left}, as {name}_offset passes over {offset} of the {there}" if offset else f"{there}, the number of"
+    bounds = f"{least} and at most {after} images in the {name} set"
+    return f"{name}_images is {count}, but must be {bounds}; leave it out to take all."
 
 
 def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:

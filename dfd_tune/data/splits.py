@@ -9,27 +9,33 @@ from __future__ import annotations
 import numpy as np
 
 
-def stratified_subset(labels: np.ndarray, count: int, seed: int, at_least: int = 1) -> np.ndarray:
+def stratified_subset(labels: np.ndarray, count: int, seed: int, at_least: int = 1, *, offset: int = 0) -> np.ndarray:
     """Choose `count` images so that every class keeps its share, by largest remainder.
+
+    Every class has its images in an order that depends on the seed alone, and the first of them are chosen. With an
+    offset, those after the ones that a subset of that size, of equal `seed` and `at_least`, would have.
 
     Args:
         labels: integers, (N,).
-        count: size of the subset, 0 to N.
+        count: size of the subset, 0 to N - offset.
         seed: non-negative, up to 64 bits.
         at_least: number of images that every class keeps (or all, if it has fewer), as far as `count` allows.
+        offset: how many images are passed over, 0 to N.
 
     Returns:
         Sorted indices into `labels`, int64, (count,).
     """
-    assert 0 <= count <= len(labels), f"{count} of {len(labels)} images"
+    assert 0 <= offset <= offset + count <= len(labels), f"{count} after {offset} of {len(labels)} images"
     _, members, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    shares = _shares(sizes, count, at_least)
-    # Images in random order, then by class: an image is chosen if it is among the first of its class.
+    passed = _shares(sizes, offset, at_least)
+    shares = _shares(sizes - passed, count, at_least)
+    # Images in random order, then by class: an image is chosen if it is among the first of its class, or the next.
     shuffled = random_order(len(labels), seed)
     by_class = shuffled[np.argsort(members[shuffled], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     position = np.arange(len(labels)) - np.repeat(starts, sizes)
-    return np.sort(by_class[position < np.repeat(shares, sizes)]).astype(np.int64)
+    first, last = (np.repeat(bound, sizes) for bound in (passed, passed + shares))
+    return np.sort(by_class[(first <= position) & (position < last)]).astype(np.int64)
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

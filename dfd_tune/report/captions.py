@@ -26,12 +26,15 @@ def facts_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
         f"{facts['dataset']} {sides}: {facts['train_images']:,} training, {facts['validation_images']:,} validation "
         f"and {facts['test_images']:,} test images"
     ]
-    epochs = sorted({trial.config["epochs"] for trial in trials})
+    epochs = sorted({trial.config["epochs"] for trial in trials if trial.stage == "search"})
     if epochs:
         parts.append(f"{_span(epochs)} epoch{'' if epochs == [1] else 's'}")
     counts = seeds_of(trials)
     if counts:
-        parts.append("one seed" if counts == [1] else f"{_span(counts)} seeds a point")
+        parts.append("chosen with one seed a point" if counts == [1] else f"chosen with {_span(counts)} seeds a point")
+    if search.confirm.seeds:
+        anew = "teacher, start, views and student" if search.confirm.replicate == "pipeline" else "the student"
+        parts.append(f"confirmed with {search.confirm.seeds} fresh seeds, each making {anew} anew")
     return "; ".join(parts)
 
 
@@ -43,7 +46,8 @@ def seeds_of(trials: Sequence[TrialRecord]) -> list[int]:
 def caption_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
     """What the numbers of a table are of, in sentences."""
     counts = seeds_of(trials)
-    many = f"; ± is {INTERVALS}." if counts[-1:] > [1] else ", so no intervals." if counts else "."
+    several = counts[-1:] > [1] or search.confirm.seeds > 1
+    many = f"; ± is {INTERVALS}." if several else ", so no intervals." if counts else "."
     lines = [facts_of(search, trials) + many, chosen_by(search), missing_of(search, trials)]
     return " ".join(line for line in lines if line)
 
@@ -51,8 +55,10 @@ def caption_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
 def chosen_by(search: SearchRecord) -> str:
     """By which images λ was chosen, as a sentence."""
     if search.protocol == "paper":
-        return "λ was chosen on TEST images, as the paper appears to do: no honest estimate."
-    return "λ was chosen on validation images."
+        return "λ was chosen on TEST images, as the paper appears to do: no honest estimate, and no verdict."
+    if search.confirm.seeds:
+        return "λ was chosen on validation images; test accuracies are of students trained anew with fresh seeds."
+    return "λ was chosen on validation images, on the very students that were tested: no verdict."
 
 
 def marked(title: str, search: SearchRecord) -> str:
@@ -67,7 +73,7 @@ def on_verdicts(comparisons: Sequence[Comparison]) -> str:
     """What the differences of a table are samples of, and how its verdicts come about; empty without comparisons."""
     compared = [one for one in comparisons if one.difference is not None and one.difference.half is not None]
     recorded = [one for one in compared if one.paired is not None]
-    tested = sum(one.paired.seeds >= FEWEST_SEEDS for one in recorded if one.paired is not None)
+    tested = sum(one.fresh and one.paired.seeds >= FEWEST_SEEDS for one in recorded if one.paired is not None)
     lines = []
     if recorded:
         lines.append("± of a difference is over seeds and test images, both as samples.")
@@ -82,16 +88,24 @@ def on_verdicts(comparisons: Sequence[Comparison]) -> str:
 
 def missing_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
     """What an unfinished search lacks, in sentences; empty if nothing."""
-    statuses = [trial.status for trial in trials]
-    finished = statuses.count("FINISHED")
-    lines = []
-    if finished < search.num_trials:
-        others = {status: statuses.count(status) for status in ENDED_OTHERWISE if status in statuses}
-        more = "".join(f", {count} {status}" for status, count in others.items())
-        lines.append(f"Unfinished: {finished} of {search.num_trials} trials have a result{more}.")
+    lines = [_missing([trial for trial in trials if trial.stage == "search"], search.num_trials, "trials")]
+    planned = {key for cell in search.confirmation for keys in (*cell.arms.values(), cell.tuning) for key in keys}
+    later = [trial for trial in trials if trial.stage != "search" and trial.key in planned]
+    known = {trial.key for trial in trials if trial.stage == "search"}
+    lines.append(_missing(later, len(planned - known), "confirming trials"))
     if not search.tested:
         lines.append("Test images are looked at when the search is concluded, so there are no test accuracies yet.")
-    return " ".join(lines)
+    return " ".join(line for line in lines if line)
+
+
+def _missing(trials: Sequence[TrialRecord], planned: int, what: str) -> str:
+    statuses = [trial.status for trial in trials]
+    finished = statuses.count("FINISHED")
+    if finished >= planned:
+        return ""
+    others = {status: statuses.count(status) for status in ENDED_OTHERWISE if status in statuses}
+    more = "".join(f", {count} {status}" for status, count in others.items())
+    return f"Unfinished: {finished} of {planned} {what} have a result{more}."
 
 
 def best_of(search: SearchRecord, best: BestRecord) -> str:

@@ -6,17 +6,35 @@ Not for: working the numbers out (analysis/), or writing them down (formats.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dfd_tune.analysis.cells import Cell, cells_of
-from dfd_tune.analysis.comparisons import Comparison, compare, compare_points, pooled
+from dfd_tune.analysis.comparisons import (
+    Comparison,
+    compare,
+    compare_controls,
+    compare_points,
+    high_resolution,
+    pair_of,
+    pooled,
+)
 from dfd_tune.analysis.points import Interval, lambda_of, tested_accuracy
 from dfd_tune.analysis.verdicts import Judgement, judge, judge_cells
-from dfd_tune.record import FrontendRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
+from dfd_tune.confirm import CONTROLS
+from dfd_tune.record import FrontendRecord, SearchRecord, TrialRecord, describe_point
 from dfd_tune.report.captions import caption_of, marked, on_verdicts
 from dfd_tune.report.formats import Table
-from dfd_tune.report.paper import BACKBONES, DATASETS, FRONTENDS, TABLE_1, TABLE_2, is_table_2, title_of
+from dfd_tune.report.paper import (
+    BACKBONES,
+    DATASETS,
+    FRONTENDS,
+    TABLE_1,
+    TABLE_2,
+    is_papers_protocol,
+    is_table_2,
+    title_of,
+)
 
 NOTHING = "–"
 
@@ -45,7 +63,7 @@ def tables_of(searches: Sequence[Found]) -> list[Table]:
     behind = [found for found in searches if "frontend" in found.search.explored]
     tables += [table2(found, "" if len(behind) == 1 else found.search.search) for found in behind]
     for found in searches:
-        tables += [cells_table(found), frontends_table(found)]
+        tables += [cells_table(found), controls_table(found), frontends_table(found)]
     return [table for table in tables if table is not None]
 
 
@@ -79,8 +97,13 @@ def table1(searches: Sequence[Found]) -> Table | None:
             rows.append((f"{title_of(backbone)} {label}", *(entry[number] for entry in entries)))
     used = list({id(found): found for cells in columns.values() for found, _ in cells.values()}.values())
     captions = [text for found in used for text in (caption_of(found.search, found.trials), shares[id(found)]) if text]
-    if any((*column[:2], backbone) in TABLE_1 for column in order for backbone in columns[column]):
-        captions.append("In brackets: the paper's number, one run.")
+    beside = [
+        found
+        for column in order
+        for backbone, (found, cell) in columns[column].items()
+        if _papers_pair(found.search, cell, column, backbone) is not None
+    ]
+    captions += [_beside_the_paper(beside[0].search)] if beside else []
     header = ("accuracy on test images, %", *(_column_title(column, columns[column]) for column in order))
     caption = " ".join(filter(None, [*captions, on_verdicts(compared)]))
     return Table("table1", "Table 1: base network and DFD", caption, header, tuple(rows))
@@ -118,8 +141,9 @@ def _table1_entries(
     """What stands in the rows of `TABLE_1_ROWS` for one backbone in one column."""
     if entry is None or judgement is None:
         return (NOTHING,) * len(TABLE_1_ROWS)
-    cell, result = entry[1], judgement.comparison
-    paper = TABLE_1.get((*column[:2], backbone))
+    found, cell = entry
+    result = judgement.comparison
+    paper = _papers_pair(found.search, cell, column, backbone)
     base, dfd = (
         _beside(text_of(ours), paper[number] if paper else None)
         for number, ours in enumerate((result.base, result.distilled))
@@ -128,8 +152,24 @@ def _table1_entries(
     difference = signed(result.difference)
     if paper and result.difference is not None:
         difference += f" ({paper[1] - paper[0]:+.2f})".replace("-", "−")
-    high = _high_resolution(cell.teacher)
+    high = text_of(high_resolution(found.search, cell))
     return (high, base, dfd, chosen, difference, share(result.gap_recovered), judgement.verdict)
+
+
+def _papers_pair(search: SearchRecord, cell: Cell, column: Column, backbone: str) -> tuple[float, float] | None:
+    """The paper's base network and DFD, where ours are of its protocol."""
+    known = TABLE_1.get((*column[:2], backbone))
+    return known if known is not None and is_papers_protocol(search.dataset, cell.config) else None
+
+
+def _beside_the_paper(search: SearchRecord) -> str:
+    """What the paper's numbers beside ours are, and what differs."""
+    held_out = search.dataset["validation_images"]
+    trained = search.dataset["train_images"]
+    return (
+        f"In brackets: the paper's number, one run on all training images; ours are trained on {trained:,} of "
+        f"{trained + held_out:,}, as the others are held out to choose by."
+    )
 
 
 def table2(found: Found, name: str = "") -> Table | None:
@@ -179,20 +219,21 @@ class _Row:
 def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[_Row]:
     """The rows of one backbone at one resolution, in the paper's order."""
     backbone, resolution = str(cells[0].config["backbone"]), int(cells[0].config["resolution"])
-    paper = TABLE_2 if is_table_2(str(search.dataset["dataset"]), resolution, backbone) else {}
+    of_paper = is_table_2(str(search.dataset["dataset"]), resolution, backbone)
+    paper = TABLE_2 if of_paper and is_papers_protocol(search.dataset, cells[0].config) else {}
     name = f"{title_of(backbone)} at {resolution}×{resolution}"
     by_frontend = {str(cell.config["frontend"]): cell for cell in cells}
     plain = by_frontend.get("none")
     ordered = {kind: by_frontend[kind] for kind in FRONTENDS if kind in by_frontend}
-    teacher = next((cell.teacher for cell in cells if cell.teacher is not None), None)
-    high = _high_resolution(teacher)
+    high = next((text for cell in cells if (text := text_of(high_resolution(search, cell))) != NOTHING), NOTHING)
     rows = [_Row(f"HR baseline, {title_of(backbone)}", high, None, "", _paper(paper, "high_res"))]
     for kind, cell in ordered.items():
-        base = None if cell.base is None else tested_accuracy(search, cell.base)
+        own, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, plain))
+        base = None if own is None else tested_accuracy(search, own)
         label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
-        beside = (
-            None if cell is plain else compare_points(search, cell.base, None if plain is None else plain.base, None)
-        )
+        beside = None
+        if cell is not plain:
+            beside = replace(compare_points(search, own, bare, {}), fresh=bool(search.confirm.seeds))
         quality = _quality(search, kind, cell.config)
         rows.append(_Row(label, text_of(base), beside, quality, _paper(paper, kind)))
     for kind, cell in ordered.items():
@@ -219,6 +260,9 @@ def _quality(search: SearchRecord, kind: str, config: Mapping[str, Any]) -> str:
 
 CELLS_HEADER = (
     "cell",
+    "seeds",
+    "start",
+    "epochs",
     "base (λ = 0), %",
     "chosen λ",
     "distilled, %",
@@ -239,8 +283,9 @@ def cells_table(found: Found) -> Table | None:
     rows = [
         _cells_row(
             cell.name,
+            (str(cell.config["student_start"]), str(cell.config["epochs"])),
             NOTHING if cell.chosen is None else f"{lambda_of(cell.chosen):.4g}",
-            _high_resolution(cell.teacher),
+            text_of(high_resolution(search, cell)),
             judgement,
         )
         for cell, judgement in zip(cells, judgements, strict=True)
@@ -249,27 +294,65 @@ def cells_table(found: Found) -> Table | None:
         return None
     together = pooled(search, cells)
     if together is not None:
-        rows.append(_cells_row("pooled", NOTHING, NOTHING, judge([together])[0]))
+        rows.append(_cells_row("pooled", (NOTHING, NOTHING), NOTHING, NOTHING, judge([together])[0]))
     title = marked(f"{search.search}: accuracy on test images of each cell's base network and chosen student", search)
     caption = " ".join(filter(None, [found.caption, on_verdicts([judgement.comparison for judgement in judgements])]))
     return Table(f"cells-{search.search}", title, caption, CELLS_HEADER, tuple(rows))
 
 
-def _cells_row(name: str, chosen: str, high_resolution: str, judgement: Judgement) -> tuple[str, ...]:
+def _cells_row(
+    name: str, training: tuple[str, str], chosen: str, high_res: str, judgement: Judgement
+) -> tuple[str, ...]:
     result = judgement.comparison
     seen = None if result.paired is None else result.paired.smallest_seen
     return (
         name,
+        NOTHING if result.difference is None else str(result.difference.seeds),
+        *training,
         text_of(result.base),
         chosen,
         text_of(result.distilled),
         signed(result.difference),
         share(result.gap_recovered),
-        high_resolution,
+        high_res,
         NOTHING if seen is None else f"{100 * seen:.2f}",
         NOTHING if judgement.p_value is None else f"{judgement.p_value:.2g}",
         judgement.verdict,
     )
+
+
+CONTROLS_HEADER = (
+    "cell",
+    "held against",
+    "its accuracy, %",
+    "distilled, %",
+    "difference",
+    "would have seen",
+    "p (Holm)",
+    "verdict",
+)
+
+
+def controls_table(found: Found) -> Table | None:
+    """A row a control and cell: what might have done as well as the distilled student, on the same fresh seeds. None
+    without controls."""
+    compared = [
+        (cell, control, comparison)
+        for cell in found.cells
+        for control, comparison in compare_controls(found.search, cell).items()
+    ]
+    if not compared:
+        return None
+    judgements = judge([comparison for _, _, comparison in compared])
+    rows = []
+    for (cell, control, _), judgement in zip(compared, judgements, strict=True):
+        entries = dict(zip(CELLS_HEADER, _cells_row(cell.name, ("", ""), "", "", judgement), strict=True))
+        entries |= {"held against": CONTROLS[control], "its accuracy, %": entries["base (λ = 0), %"]}
+        rows.append(tuple(entries[name] for name in CONTROLS_HEADER))
+    what = "A control asks whether something simpler than a high-resolution teacher would have done as well."
+    caption = " ".join(filter(None, [found.caption, what, on_verdicts([one for _, _, one in compared])]))
+    title = f"{found.search.search}: the distilled student against controls"
+    return Table(f"controls-{found.search.search}", title, caption, CONTROLS_HEADER, tuple(rows))
 
 
 def frontends_table(found: Found) -> Table | None:
@@ -332,11 +415,6 @@ def share(interval: Interval | None) -> str:
         return NOTHING
     half = "" if interval.half is None else f" ± {100 * interval.half:.0f}"
     return f"{round(interval.mean, 2) + 0.0:.0%}{half}".replace("-", "−")
-
-
-def _high_resolution(teacher: TeacherRecord | None) -> str:
-    """The HR baseline: a teacher's accuracy on high-resolution test images, in per cent."""
-    return NOTHING if teacher is None or teacher.test_accuracy is None else f"{100 * teacher.test_accuracy:.2f}"
 
 
 def _paper(numbers: Mapping[str, float], row: str) -> str:

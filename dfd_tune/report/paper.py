@@ -5,6 +5,9 @@ Zhu, Han, Zhang, Lin, Wang: "Low-resolution visual recognition via deep feature 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 DATASETS = ("cifar10", "svhn")
 """In the order of the paper's columns; each at 8×8 and at 16×16."""
 BACKBONES = ("alexnet", "vgg16", "resnet18")
@@ -43,6 +46,22 @@ TABLE_2: dict[str, float] = {
 def is_table_2(dataset: str, resolution: int, backbone: str) -> bool:
     """Whether this is what the paper's Table 2 was measured on."""
     return (dataset, resolution, backbone) == ("cifar10", 8, "resnet18")
+
+
+PROTOCOL = {"student_start": "scratch", "width": 1.0, "epochs": 100, "batch_size": 128, "teacher_sees": "high_res"}
+"""Settings of the paper's own base networks and students."""
+NEARLY_ALL = 40_000
+"""With fewer training images, a number is of another task."""
+
+
+def is_papers_protocol(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether what was trained so may stand beside the paper's numbers.
+
+    Args:
+        dataset: facts of the dataset.
+        config: settings of a trial.
+    """
+    return dataset["train_images"] >= NEARLY_ALL and all(config.get(name) == value for name, value in PROTOCOL.items())
 
 
 def title_of(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfd_tune.analysis.verdicts import seeds_of_best
+from dfd_tune.analysis.verdicts import headline
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
@@ -46,7 +46,9 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
         metrics["best_lambda"] = best.config["lambda_"]
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
-    over_seeds = seeds_of_best(search, trials)
-    if over_seeds is not None:
-        metrics["mean_test_gain"] = over_seeds.difference.mean
+    found = headline(search, trials)
+    if found is not None:
+        metrics["mean_test_gain"] = found.difference.mean
+        if found.difference.half is not None:
+            metrics["mean_test_gain_half_width"] = found.difference.half
     return metrics

@@ -30,6 +30,7 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
             {
                 "key": trial.key,
                 "status": trial.status,
+                "stage": trial.stage,
                 "config": trial.config,
                 "metrics": trial.metrics,
                 "teacher": trial.teacher,
@@ -39,6 +40,8 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
         ],
         "protocol": search.protocol,
         "tested": search.tested,
+        "confirm": dataclasses.asdict(search.confirm),
+        "confirmation": [dataclasses.asdict(cell) for cell in search.confirmation],
         "frontends": [dataclasses.asdict(frontend) for frontend in search.frontends],
         "importances": search.importances,
         "best": None if best is None else dataclasses.asdict(best),
@@ -46,17 +49,18 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
 
 
 def trials_csv(trials: Sequence[TrialRecord]) -> str:
-    """One line a trial: key, status, every setting, every metric."""
+    """One line a trial: key, status, stage, every setting, every metric."""
     settings = list(dict.fromkeys(name for trial in trials for name in trial.config))
     metrics = list(dict.fromkeys(name for trial in trials for name in trial.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", "status", *settings, *metrics])
+    writer.writerow(["key", "status", "stage", *settings, *metrics])
     for trial in trials:
         writer.writerow(
             [
                 trial.key,
                 trial.status,
+                trial.stage,
                 *(trial.config.get(name, "") for name in settings),
                 *(trial.metrics.get(name, "") for name in metrics),
             ]
@@ -65,9 +69,9 @@ def trials_csv(trials: Sequence[TrialRecord]) -> str:
 
 
 def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the ranking: one row a point, best first, then the trials that did not finish.
+    """Header and rows of the ranking: one row a point of the search, best first, then its trials that did not finish.
 
-    Numbers are means over a point's seeds.
+    Numbers are means over a point's seeds; what was trained anew is not among them.
     """
     explored = [name for name in search.explored if name != "seed"]
     points = ranked(points_of(trials))
@@ -88,7 +92,7 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
             ]
         )
     for trial in trials:
-        if trial.status != "FINISHED":
+        if trial.stage == "search" and trial.status != "FINISHED":
             rest = [""] * (len(header) - 2 - len(explored))
             rows.append(["–", *(_text(trial.config[name]) for name in explored), trial.status, *rest])
     return header, rows

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfd_tune.analysis.points import lambda_of
-from dfd_tune.analysis.verdicts import judge_cells
+from dfd_tune.analysis.verdicts import headline, judge_cells
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, facts_of, missing_of
+from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.figures import confusion, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
 from dfd_tune.report.images import (
@@ -59,6 +60,8 @@ def summary(found: Found) -> list[str]:
     """What came out, in sentences: one a cell, then the best student, and what all of this is of."""
     search = found.search
     lines = [missing] if (missing := missing_of(search, found.trials)) else []
+    first = headline(search, found.trials)
+    lines += [] if first is None else [verdict_of(search, first)]
     by = " (chosen on TEST images)" if search.protocol == "paper" else ""
     for cell, judgement in zip(found.cells, judge_cells(search, found.cells), strict=True):
         result = judgement.comparison
@@ -123,8 +126,8 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     )
     learning = _Drawing(
         learning_curves.TITLE,
-        "Of several seeds the mean, shaded from the worst to the best; solid: distilled, dashed: plain training. "
-        + caption,
+        "Those trained anew, where there are any. Of several seeds the mean, shaded from the worst to the best; solid: "
+        "distilled, dashed: plain training. " + caption,
         lambda: learning_curves.learning_curves(search, trials, folder),
         "no point to compare has finished.",
     )

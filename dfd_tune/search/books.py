@@ -64,7 +64,7 @@ class SearchBooks:
         job = attempt.job
         if isinstance(job.config, TrialConfig):
             if job.kind == "trial":
-                self._ledger.started(job.config, job.key, host=where["host"], device=where["device"])
+                self._ledger.started(job.config, job.key, host=where["host"], device=where["device"], stage=job.stage)
         else:
             self._progress.network_started(job.key, title(job.config), job.config)
 
@@ -87,7 +87,7 @@ class SearchBooks:
         if job.kind == "trial":
             assert isinstance(job.config, TrialConfig)
             result = result_from(what)
-            self._ledger.finished(job.config, result, peak_memory_bytes=what.get("peak_memory_bytes"))
+            self._ledger.finished(job.config, result, peak_memory_bytes=what.get("peak_memory_bytes"), stage=job.stage)
             return result.metrics[METRIC]
         self._progress.network_ended(job.key)
         if job.kind == "test":
@@ -105,9 +105,9 @@ class SearchBooks:
         if job.kind == "trial":
             assert isinstance(job.config, TrialConfig)
             if again:
-                self._ledger.interrupted(job.config, job.key)
+                self._ledger.interrupted(job.config, job.key, stage=job.stage)
             else:
-                self._ledger.failed(job.config, job.key, failure)
+                self._ledger.failed(job.config, job.key, failure, stage=job.stage)
         self._progress.network_ended(job.key)
         if again:
             what = "exception" if failure.fault == "unknown" else "lost"

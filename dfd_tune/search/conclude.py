@@ -1,6 +1,6 @@
-"""The end of a search: the best student chosen on validation, tested once, kept, drawn and registered.
+"""The end of a search: what was chosen trained anew, tested once; the best student kept, drawn and registered.
 
-Not for: training anything.
+Not for: training anything, which is done as jobs, or what is to be trained anew (analysis/confirmation.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch
 
 from dfd_tune.analysis.cells import trials_to_test
 from dfd_tune.analysis.choice import best_trial
+from dfd_tune.analysis.confirmation import anew
 from dfd_tune.analysis.importances import importances
 from dfd_tune.config import TrialConfig
+from dfd_tune.confirm import twin_of
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
@@ -26,6 +28,7 @@ from dfd_tune.record import (
     PREDICTIONS_FILE,
     REPORT_FOLDER,
     BestRecord,
+    Stage,
     TrialRecord,
 )
 from dfd_tune.report.conclusion import conclusion
@@ -33,66 +36,103 @@ from dfd_tune.report.formats import markdown
 from dfd_tune.report.summary import summary_of
 from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
-from dfd_tune.search.jobs import Job, JobId, trial_job
+from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.store import Store, write_text
 from dfd_tune.tracking import Tracker
 
 
-def base_twin(config: TrialConfig) -> TrialConfig:
-    """The trial that differs from `config` in λ alone, which is 0: what distillation is to be measured against."""
-    return dataclasses.replace(config, lambda_=0.0)
-
-
 def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
-    """The jobs that come once all trials have ended: the λ = 0 twin of the best student, then the test images.
+    """The jobs that come once all trials have ended: what is trained anew with what it needs, then the test images.
 
     Students are tested whom the report speaks of; what an earlier launch tested is not asked again. A student whose
     weights are gone is trained again first. Nothing, once all of it is known.
     """
     trials = ledger.in_order()
-    best = best_trial(trials)
+    best = best_trial(ledger.search, trials)
     if best is None:
         return []
-    twin = open_twin(ledger, plan, best)
-    if twin is not None:
-        return [twin]
-    digest = ledger.dataset_digest
-    untested = {record.key for record in ledger.search.teachers if record.test_accuracy is None}
-    jobs = [
-        Job(kind="reference", key=network.key, config=network.config)
-        for network in plan.networks
-        if network.key in untested
-    ]
+    training = _confirming(ledger, plan) or _twin(ledger, plan, best)
+    if training:
+        return training
+    jobs: list[Job] = []
+    for network in (*plan.networks, *plan.later_networks):
+        record = next((found for found in ledger.search.teachers if found.key == network.key), None)
+        if record is not None and record.test_accuracy is None:
+            jobs.append(Job(kind="reference", key=network.key, config=network.config))
+    best = best_trial(ledger.search, ledger.in_order()) or best
     for key, config in _to_test(ledger, trials, best).items():
         retrained = not student_there(ledger.store, key)
         if retrained:
-            jobs.append(trial_job(config, key, digest, weights=True))
+            jobs += _again(config, key, ledger, plan)
         needs: frozenset[JobId] = frozenset({("trial", key)}) if retrained else frozenset()
         jobs.append(Job(kind="test", key=key, config=config, needs=needs))
     kept = _is_kept(ledger.store.path("searches", ledger.search.search, BEST_FOLDER))
     if not jobs and not kept and not student_there(ledger.store, best.key):
-        jobs.append(trial_job(TrialConfig(**best.config), best.key, digest, weights=True))  # it is to be deployed
+        jobs += _again(TrialConfig(**best.config), best.key, ledger, plan)  # it is to be deployed
     return jobs
 
 
-def open_twin(ledger: Ledger, plan: Plan, best: TrialRecord) -> Job | None:
-    """The best student's λ = 0 twin, where the space does not hold it and it was not run yet."""
-    if best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
-        return None
-    config = base_twin(TrialConfig(**best.config))
+def _again(config: TrialConfig, key: str, ledger: Ledger, plan: Plan) -> list[Job]:
+    """A student whose result is there, but not its weights, trained again."""
+    job = trial_job(config, key, ledger.dataset_digest, weights=True)
+    return [*_before([job], ledger, plan), job]
+
+
+def _confirming(ledger: Ledger, plan: Plan) -> list[Job]:
+    """What is to be trained anew and has not ended, with the networks that it needs; recorded once it is known."""
+    found = anew(ledger.search, ledger.in_order())
+    if found.cells != ledger.search.confirmation:
+        ledger.update_search(confirmation=found.cells)
+    stages: list[tuple[Stage, dict[str, TrialConfig]]] = [("control", found.tuning), ("confirm", found.arms)]
+    of_search = {key for key, trial in ledger.trials.items() if trial.stage == "search"} | plan.trials.keys()
+    open_arms = sum("tuned_base" not in cell.arms for cell in found.cells if cell.tuning)
+    later = (found.tuning.keys() | found.arms.keys()) - of_search
+    ledger.watch.planned(plan.num_trials + len(later) + open_arms * plan.request.confirm.seeds)
+    jobs = []
+    for stage, configs in stages:
+        for key, config in configs.items():
+            known = ledger.trials.get(key)
+            if known is None or known.status not in ("FINISHED", "FAILED"):
+                jobs.append(trial_job(config, key, ledger.dataset_digest, stage=stage))
+    return [*_before(jobs, ledger, plan), *jobs]
+
+
+def _before(trials: Sequence[Job], ledger: Ledger, plan: Plan) -> list[Job]:
+    """The networks and front ends that these trials need, and what these need themselves, from the first.
+
+    Networks that are there are named too: a job is done at once where the store has what it is to make.
+    """
+    known = prerequisite_jobs(
+        (*plan.networks, *plan.later_networks), (*plan.frontends, *plan.later_frontends), ledger.dataset_digest
+    )
+    by_id = {job.id: job for job in known}
+    wanted = {needed for job in trials for needed in job.needs}
+    found: set[JobId] = set()
+    while wanted:
+        found |= wanted
+        wanted = {needed for job in wanted for needed in by_id[job].needs} - found
+    return [job for job in known if job.id in found]
+
+
+def _twin(ledger: Ledger, plan: Plan, best: TrialRecord) -> list[Job]:
+    """Where nothing is confirmed, the best student's λ = 0 twin, if the space does not hold it and it was not run."""
+    if plan.request.confirm.seeds or best.config["lambda_"] == 0 or "lambda_" not in plan.request.explore:
+        return []
+    config = twin_of(TrialConfig(**best.config))
     key = config.key(ledger.dataset_digest)
     known = ledger.trials.get(key)
     if known is not None and known.status in ("FINISHED", "FAILED"):
-        return None
-    return trial_job(config, key, ledger.dataset_digest)
+        return []
+    job = trial_job(config, key, ledger.dataset_digest)
+    return [*_before([job], ledger, plan), job]
 
 
 def conclude(ledger: Ledger, plan: Plan) -> None:
     """Choose and keep the best student, and write tables and report."""
     store, folder = ledger.store, ledger.store.path("searches", ledger.search.search)
     trials = ledger.in_order()
-    best = best_trial(trials)
+    best = best_trial(ledger.search, trials)
     if best is not None and best.key in ledger.search.tested:
         before = ledger.search.best
         if before is None or before.key != best.key or not _is_kept(folder / BEST_FOLDER):
@@ -119,7 +159,7 @@ def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -
     """By key, the students that are to be tested and are not yet: those that the report speaks of, and the best with
     its λ = 0 twin."""
     wanted = {trial.key: TrialConfig(**trial.config) for trial in (*trials_to_test(ledger.search, trials), best)}
-    twin = base_twin(TrialConfig(**best.config))
+    twin = twin_of(TrialConfig(**best.config))
     twin_key = twin.key(ledger.dataset_digest)
     known = ledger.trials.get(twin_key)
     if known is not None and known.status == "FINISHED":
@@ -129,7 +169,7 @@ def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -
 
 def _best_record(ledger: Ledger, best: TrialRecord) -> BestRecord:
     config, search = TrialConfig(**best.config), ledger.search
-    twin_key = base_twin(config).key(ledger.dataset_digest)
+    twin_key = twin_of(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
     model = search.best.model if search.best is not None and search.best.key == best.key else None
     return BestRecord(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.plan import PlannedFrontend, PlannedNetwork
+from dfd_tune.record import Stage
 
 Kind = Literal["network", "frontend", "trial", "test", "reference"]
 JobId = tuple[Kind, str]
@@ -35,6 +36,8 @@ class Job:
     """Jobs that must be done before."""
     weights: bool = False
     """Of a trial: whether a result whose weights are gone is not enough."""
+    stage: Stage = "search"
+    """Of a trial: what it is for."""
 
     @property
     def id(self) -> JobId:
@@ -96,13 +99,15 @@ def prerequisite_jobs(
     return jobs
 
 
-def trial_job(config: TrialConfig, key: str, dataset_digest: str, *, weights: bool = False) -> Job:
+def trial_job(
+    config: TrialConfig, key: str, dataset_digest: str, *, weights: bool = False, stage: Stage = "search"
+) -> Job:
     """The training of a student; λ = 0 from scratch, without a front end, needs nothing before it."""
     needs: set[JobId] = {("network", network.key(dataset_digest)) for network in config.pretrained()}
     frontend = config.low_res.frontend
     if frontend is not None:
         needs.add(("frontend", frontend.key(dataset_digest)))
-    return Job(kind="trial", key=key, config=config, needs=frozenset(needs), weights=weights)
+    return Job(kind="trial", key=key, config=config, needs=frozenset(needs), weights=weights, stage=stage)
 
 
 def _needs_of_network(network: PlannedNetwork, dataset_digest: str) -> frozenset[JobId]:

@@ -159,7 +159,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
             search = _continued(known, search)
         progress = Progress(
             screen,
-            plan.num_trials,
+            plan.num_trials + plan.num_anew,
             list(request.explore),
             price_of=partial(_price, options) if ray.on_cluster else None,
         )
@@ -193,9 +193,7 @@ def _carry_out(
     if not points.left() and not later:
         say("All trials of this search are finished already.")
         return
-    prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest)
-    if all(job.kind != "trial" for job in later) and later:
-        prerequisites = []
+    prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest) if points.left() else []
     say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
@@ -213,7 +211,7 @@ def _carry_out(
             lambda: follow_up(ledger, plan),
             options.max_failures,
         )
-        books = SearchBooks(ledger, agenda, [job.key for job in prerequisites], cluster, progress, say, time.monotonic)
+        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, say, time.monotonic)
         context = SearchContext(
             store_root=str(ledger.store.root),
             search=ledger.search.search,
@@ -229,7 +227,13 @@ def _carry_out(
             run(agenda, cluster, context, books)
         if agenda.stopping:
             raise KeyboardInterrupt
-        _raise_what_broke(agenda, prerequisites)
+        _raise_what_broke(agenda, plan, ledger.dataset_digest)
+
+
+def _order(plan: Plan) -> list[str]:
+    """Keys of the networks and front ends, as they come in the search's record."""
+    networks, frontends = (*plan.networks, *plan.later_networks), (*plan.frontends, *plan.later_frontends)
+    return [network.key for network in networks] + [frontend.key for frontend in frontends]
 
 
 def _price(options: LaunchOptions, seconds: float) -> str:
@@ -268,14 +272,17 @@ def _resources_in_words(resources: Resources, precision: str) -> str:
     return f"Trials train on {resources.device} in {precision}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
 
 
-def _raise_what_broke(agenda: Agenda, prerequisites: Sequence[Job]) -> None:
+def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
     """End with what kept jobs from being done that others, or the conclusion, wait for.
 
     Raises:
         UserError: a network's training diverged, so that its recipe must be changed, or the machine kept failing.
         RuntimeError: anything else, with the traceback from where it was raised.
     """
-    jobs = {job.id: job for job in prerequisites}
+    known = prerequisite_jobs(
+        (*plan.networks, *plan.later_networks), (*plan.frontends, *plan.later_frontends), dataset_digest
+    )
+    jobs = {job.id: job for job in known}
     problems = []
     for broken, failure in agenda.broken.items():
         job = jobs.get(broken)
@@ -369,6 +376,7 @@ def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> Sear
         seed=request.seed,
         planned=list(plan.trials),
         protocol=request.protocol,
+        confirm=request.confirm,
         request=request_as_json(request),
         options=asdict(replace(options, mlflow_uri=address)) | {"mlflow_password": tracker.has_password},
         home=tracker.home,
@@ -398,6 +406,8 @@ def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
     after = {"space": asked.space, "sampler": asked.sampler, "seed": asked.seed, **asked.settings}
     before["dataset"], after["dataset"] = known.dataset["dataset"], asked.dataset["dataset"]
     before["protocol"], after["protocol"] = known.protocol, asked.protocol
+    before |= {f"confirm: {name}": value for name, value in asdict(known.confirm).items()}
+    after |= {f"confirm: {name}": value for name, value in asdict(asked.confirm).items()}
     before["images"], after["images"] = known.dataset["digest"], asked.dataset["digest"]
     for name in dict.fromkeys([*known.explored, *asked.explored]):
         before[name], after[name] = (record.explored.get(name, record.settings.get(name)) for record in (known, asked))

@@ -15,6 +15,7 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import TrialResult, teacher_key
 from dfd_tune.record import (
     SearchRecord,
+    Stage,
     TestRecord,
     TrialRecord,
     TrialStatus,
@@ -35,6 +36,9 @@ class Watcher(Protocol):
 
     def changed(self, ledger: Ledger, trial: TrialRecord) -> None:
         """A trial's record has changed."""
+
+    def planned(self, total: int) -> None:
+        """So many trials there are to be in all, as is known by now."""
 
 
 @dataclasses.dataclass
@@ -95,8 +99,8 @@ class Ledger:
         """The trials of that status, in the order they were first seen; goes through all of them."""
         return [trial for trial in self.trials.values() if trial.status == status]
 
-    def started(self, config: TrialConfig, key: str, *, host: str, device: str) -> None:
-        """An attempt at a trial has begun."""
+    def started(self, config: TrialConfig, key: str, *, host: str, device: str, stage: Stage = "search") -> None:
+        """An attempt at a trial has begun; `stage` says what for, of one that is begun for the first time."""
         before = self.trials.get(key)
         self._attempts[key] = _Attempt(self._clock(), config.workers)
         self._put(
@@ -104,6 +108,7 @@ class Ledger:
                 key=key,
                 status="RUNNING",
                 config=dict(vars(config)),
+                stage=stage if before is None else before.stage,
                 teacher=teacher_key(config, self.dataset_digest),
                 history=[] if before is None else before.history,
                 metrics=_lasting(before),
@@ -125,7 +130,14 @@ class Ledger:
         before = [entry for entry in trial.history if entry["epoch"] < epoch["epoch"]]
         self._put(dataclasses.replace(trial, history=[*before, epoch]), keep=False)
 
-    def finished(self, config: TrialConfig, result: TrialResult, *, peak_memory_bytes: float | None = None) -> None:
+    def finished(
+        self,
+        config: TrialConfig,
+        result: TrialResult,
+        *,
+        peak_memory_bytes: float | None = None,
+        stage: Stage = "search",
+    ) -> None:
         """A trial has a result.
 
         It is recorded as this search's trial: the search that trained it may have called what cannot matter (the
@@ -136,6 +148,7 @@ class Ledger:
             key=result.key,
             status="FINISHED",
             config=dict(vars(config)),
+            stage=stage if before is None else before.stage,
             teacher=result.teacher,
             metrics=result.metrics | self._cost(result.key, peak_memory_bytes),
             history=result.history,
@@ -147,11 +160,11 @@ class Ledger:
         )
         self._put(record)
 
-    def failed(self, config: TrialConfig, key: str, failure: Failure) -> None:
+    def failed(self, config: TrialConfig, key: str, failure: Failure, *, stage: Stage = "search") -> None:
         """A trial ended without a result and is not tried again in this launch."""
         self._put(
             dataclasses.replace(
-                self._known(config, key),
+                self._known(config, key, stage),
                 status="FAILED",
                 error=failure.error or failure.cause,
                 cause=failure.cause,
@@ -161,9 +174,9 @@ class Ledger:
             )
         )
 
-    def interrupted(self, config: TrialConfig, key: str) -> None:
+    def interrupted(self, config: TrialConfig, key: str, *, stage: Stage = "search") -> None:
         """An attempt was lost, and another will follow."""
-        record = self._known(config, key)
+        record = self._known(config, key, stage)
         self._put(
             dataclasses.replace(record, status="PENDING", metrics=_lasting(self.trials.get(key)) | self._cost(key))
         )
@@ -197,12 +210,13 @@ class Ledger:
         self.search = dataclasses.replace(self.search, **changes)
         save_search(self.store, self.search)
 
-    def _known(self, config: TrialConfig, key: str) -> TrialRecord:
+    def _known(self, config: TrialConfig, key: str, stage: Stage) -> TrialRecord:
         """The trial's record; a new one for a trial whose process ended before it could say anything."""
         return self.trials.get(key) or TrialRecord(
             key=key,
             status="PENDING",
             config=dict(vars(config)),
+            stage=stage,
             teacher=teacher_key(config, self.dataset_digest),
             attempts=1,
         )

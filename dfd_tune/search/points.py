@@ -190,7 +190,11 @@ def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecor
     if plan.trials:
         done = (key for key, record in records.items() if record.status in ("FINISHED", "FAILED"))
         return GridPoints(plan, done)
-    sampled = [record for record in records.values() if in_space(record.config, plan.request.explore)]
+    sampled = [
+        record
+        for record in records.values()
+        if record.stage == "search" and in_space(record.config, plan.request.explore)
+    ]
     return SampledPoints(plan, dataset_digest, sampled)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig
-from dfd_tune.record import TrialRecord, describe_point
+from dfd_tune.record import TrialRecord, name_of
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.screen import Row, Screen
 
@@ -55,7 +55,7 @@ class Progress:
                 self._began = self.clock()
             self._begun.add(trial.key)
             last = trial.history[-1] if trial.history else {}
-            row = Row(describe_point(trial.config, self.explored), trial.config["epochs"], last)
+            row = Row(name_of(ledger.search, trial, self.explored), trial.config["epochs"], last)
             self._show(trial.key, row, ledger)
             return
         if trial.status in ENDED and trial.key in self._begun:
@@ -68,6 +68,10 @@ class Progress:
         if trial.status == "FINISHED" and self._ran and self._price_of is not None:
             self._estimate(trial, ledger, self._price_of)
             self._price_of = None
+
+    def planned(self, total: int) -> None:
+        """So many trials there are to be in all, as is known by now."""
+        self.total = total
 
     def network_started(self, key: str, title: str, config: PretrainedConfig | FrontendConfig) -> None:
         """The training of a network that trials need has begun."""
@@ -101,7 +105,7 @@ class Progress:
             )
 
     def _line(self, trial: TrialRecord, ledger: Ledger) -> str:
-        name = describe_point(trial.config, self.explored)
+        name = name_of(ledger.search, trial, self.explored)
         head = f"[{_ended(ledger):>{len(str(self.total))}}/{self.total}] {name}: "
         if trial.status == "FINISHED":
             took = trial.metrics["seconds"]
@@ -115,7 +119,7 @@ class Progress:
         if failed:
             parts.append(f"{failed} failed")
         if ledger.best is not None:
-            name = describe_point(ledger.best.config, self.explored)
+            name = name_of(ledger.search, ledger.best, self.explored)
             parts.append(f"best {ledger.best.metrics['val_accuracy']:.1%} ({name})")
         if rate:
             parts.append(f"{rate:,.0f} images/s")

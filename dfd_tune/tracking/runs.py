@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfd_tune.digest import DIGITS
-from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.record import SearchRecord, TrialRecord, arm_of
 from dfd_tune.tracking.dataset import dataset_input
 from dfd_tune.tracking.experiments import SEARCH_TAG
 from dfd_tune.tracking.view import METRIC
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 KEY_TAG = "dfd.trial_key"
 KIND_TAG = "dfd.kind"
+STAGE_TAG, ARM_TAG = "dfd.stage", "dfd.arm"
+"""What a trial is for; of one that is trained anew, which of the confirmation's arms it belongs to."""
 ERROR_TAG = "dfd.error"
 STATE_TAG = "dfd.state"
 """Of a run whose search ended without a word."""
@@ -303,7 +305,8 @@ def _dataset_settings(search: SearchRecord) -> dict[str, Any]:
 
 def _run_name(trial: TrialRecord) -> str:
     config = trial.config
-    return f"{config['backbone']} λ={config['lambda_']:g} seed={config['seed']} {trial.key[:6]}"
+    stage = "" if trial.stage == "search" else f"{trial.stage}: "
+    return f"{stage}{config['backbone']} λ={config['lambda_']:g} seed={config['seed']} {trial.key[:6]}"
 
 
 _OUR_TAGS = ("dfd.", "mlflow.source.name")
@@ -326,7 +329,13 @@ def _trial_tags(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
         "dfd.backbone": str(trial.config["backbone"]),
         "dfd.attempts": str(trial.attempts),
     }
-    known_later = {"dfd.teacher_key": trial.teacher, "dfd.host": trial.host, "dfd.device": trial.device}
+    tags[STAGE_TAG] = trial.stage
+    known_later: dict[str, str | None] = {
+        "dfd.teacher_key": trial.teacher,
+        "dfd.host": trial.host,
+        "dfd.device": trial.device,
+        ARM_TAG: None if trial.stage == "search" else arm_of(search, trial.key),
+    }
     if trial.status == "INTERRUPTED" and trial.ended is not None:
         known_later[STATE_TAG] = interrupted_state(trial.ended)
     return tags | {name: value for name, value in known_later.items() if value is not None}

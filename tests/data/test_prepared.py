@@ -146,6 +146,10 @@ def test_subsets_are_fixed_stratified_and_as_large_as_asked(data, store, tmp_pat
     [
         ({"train_images": 201}, "train_images is 201, but must be .* at most 200,"),
         ({"train_images": 29}, "train_images is 29, but must be at least 30 "),
+        ({"train_images": 101, "train_offset": 100}, "train_images is 101, .* at most 100, as train_offset .* 100 "),
+        ({"train_offset": 171}, "train_offset is 171, which leaves 29 .* at most 170"),
+        ({"train_offset": 999}, "train_offset is 999, which leaves 0 of the 200 "),
+        ({"train_offset": -1}, "train_offset is -1, but must be a whole number at least 0"),
         ({"test_images": 51}, "test_images is 51, but must be .* at most 50,"),
         ({"test_images": 9}, "test_images is 9, but must be at least 10 "),
         ({"image_size": 65}, "image_size is 65, but must be a whole number at least 8 and at most 64"),
@@ -175,6 +179,31 @@ def test_a_small_class_stays_large_enough_in_a_subset(tmp_path, store, said):
     dataset = prepare_dataset(config(data, train_images=20), store, said.append)
     assert sum(np.bincount(split.labels)[1] for split in (dataset.train, dataset.validation)) == 3
     assert set(dataset.train.labels) == set(dataset.validation.labels) == {0, 1}
+
+
+def test_after_an_offset_there_are_other_images_of_which_the_digest_tells(data, store, said):
+    def images_of(**settings: int) -> tuple[str, set[bytes]]:
+        dataset = prepare_dataset(config(data, **settings), store, said.append)
+        splits = (dataset.train, dataset.validation)
+        return dataset.digest, {image.tobytes() for split in splits for image in split.images}
+
+    first, seen = images_of(train_images=60)
+    next_, unseen = images_of(train_images=60, train_offset=60)
+    rest, others = images_of(train_offset=60)
+    assert len(seen) == len(unseen) == 60
+    assert len(others) == 140
+    assert seen.isdisjoint(others)
+    assert unseen < others
+    assert len({first, next_, rest}) == 3
+    assert images_of(train_images=60, train_offset=0) == (first, seen)
+
+
+def test_a_class_that_an_offset_leaves_too_small_is_named(tmp_path, store, said):
+    labels = np.where(np.arange(200) < 5, 1, 0)
+    data = write_parquet(tmp_path / "data" / "train.parquet", IMAGES, labels)
+    with pytest.raises(UserError, match=r"train_offset 20 leaves there are classes with fewer: '1' \(1\)"):
+        prepare_dataset(config(data, train_offset=20), store, said.append)
+    assert entries(store) == []
 
 
 def test_unsuitable_data_is_refused(tmp_path, store, said):

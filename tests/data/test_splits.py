@@ -36,6 +36,15 @@ def test_small_classes_keep_the_least_that_is_asked_for():
     assert counts.tolist() == [7, 3, 2]  # class 2 has no more than two
 
 
+@pytest.mark.parametrize(("offset", "count"), [(0, 100), (3, 4), (100, 300), (333, 667), (1000, 0)])
+def test_a_subset_after_an_offset_has_none_of_the_first_and_is_stratified_too(offset, count):
+    passed = stratified_subset(UNEVEN, offset, seed=1)
+    chosen = stratified_subset(UNEVEN, count, seed=1, offset=offset)
+    assert len(np.union1d(passed, chosen)) == offset + count
+    exact = count * np.bincount(UNEVEN) / len(UNEVEN)
+    assert (abs(np.bincount(UNEVEN[chosen], minlength=4) - exact) < 2).all()
+
+
 def test_a_subset_is_a_function_of_its_arguments():
     labels = UNEVEN.copy()
     np.random.seed(1)

@@ -61,13 +61,14 @@ def test_results_agree_with_mlflow_run_by_run(results, runs):
     for trial in results["trials"]:
         run = by_key[trial["key"]]
         assert run.info.status == "FINISHED"
-        of_images = ("dataset", "image_size", "train_images", "test_images", "validation_fraction")
+        of_images = ("dataset", "image_size", "train_images", "train_offset", "test_images", "validation_fraction")
         assert run.data.params == {
             name: str(value)
             for name, value in (
                 trial["config"]
                 | dict.fromkeys(of_images)
-                | {"dataset": "digits", "train_images": 100, "test_images": 60, "validation_fraction": 0.2}
+                | {"dataset": "digits", "train_images": 100, "train_offset": 0, "test_images": 60}
+                | {"validation_fraction": 0.2}
             ).items()
         }
         for name in ("val_accuracy", "loss", "cross_entropy", "distillation", "train_accuracy", "val_loss"):

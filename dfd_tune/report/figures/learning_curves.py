@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dfd_tune.analysis.cells import Cell, cells_of
+from dfd_tune.analysis.comparisons import pair_of
 from dfd_tune.analysis.points import Point, lambda_of
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.report.captions import chosen_by, facts_of
@@ -32,7 +33,7 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
     Returns:
         The PNG and SVG files written; none if neither base network nor chosen student of any cell has a history.
     """
-    cells = [cell for cell in cells_of(search, trials) if any(_histories(point) for point in (cell.base, cell.chosen))]
+    cells = [cell for cell in cells_of(search, trials) if any(map(_histories, _shown(search, cell)))]
     shown = cells[:MOST_PANELS]
     if not shown:
         return []
@@ -44,7 +45,7 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
     figure = Figure(figsize=(1.2 + 3.1 * columns, 0.9 + 2.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
     for number, (axes, cell) in enumerate(zip(panels, shown, strict=False)):
-        _draw(axes, cell)
+        _draw(axes, search, cell)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         if number + columns >= len(shown):  # no panel stands below
             axes.tick_params(labelbottom=True)
@@ -61,14 +62,21 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
     return save(figure, folder, "learning_curves", search.search)
 
 
-def _draw(axes: Axes, cell: Cell) -> None:
-    for point, colour, style in ((cell.base, COLOURS[6], "--"), (cell.chosen, COLOURS[0], "-")):
+def _shown(search: SearchRecord, cell: Cell) -> tuple[Point | None, Point | None]:
+    """Plain and distilled students: those that were trained anew or, where there are none yet, those to choose by."""
+    student, plain = pair_of(search, cell)
+    return plain or cell.base, student or cell.chosen
+
+
+def _draw(axes: Axes, search: SearchRecord, cell: Cell) -> None:
+    base, chosen = _shown(search, cell)
+    for point, colour, style in ((base, COLOURS[6], "--"), (chosen, COLOURS[0], "-")):
         histories = _histories(point)
         if point is None or not histories:
             continue
         by_epoch = list(zip(*histories, strict=False))
         epochs = range(1, len(by_epoch) + 1)
-        label = "λ = 0" if point is cell.base else f"λ = {lambda_of(point):.4g}"
+        label = "λ = 0" if point is base else f"λ = {lambda_of(point):.4g}"
         marker = "." if len(epochs) <= FEW_EPOCHS else ""
         means = [statistics.fmean(values) for values in by_epoch]
         axes.plot(epochs, means, linestyle=style, marker=marker, color=colour, label=label)
