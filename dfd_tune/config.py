@@ -131,6 +131,12 @@ class TrialConfig:
         default="high_res",
     )
     student_start: StudentStart = setting("initial weights: random, of the base network, or of the teacher")
+    start_rate_factor: float = setting(
+        "of a student that starts from trained weights: its peak learning rate is so many times learning_rate",
+        above=0,
+        high=1,
+        default=0.1,
+    )
     workers: int = setting(
         "processes, one device each, that share a trial's batches; batch norm is per worker",
         low=1,
@@ -270,11 +276,12 @@ class TrialConfig:
 
     @property
     def recipe(self) -> Recipe:
-        """How the student is optimised."""
+        """How the student is optimised; from trained weights, at a rate of its own, lest it climb away from them."""
+        factor = 1.0 if self.student_start == "scratch" else self.start_rate_factor
         return Recipe(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=factor * self.learning_rate,
             schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -303,6 +310,8 @@ class TrialConfig:
             yield from _idle_of_method(self.method)
             if self.teacher_backbones == (self.backbone,):
                 yield "teachers"
+        if self.student_start == "scratch":
+            yield "start_rate_factor"
         srgan_looks_at_teacher = self.frontend == "srgan" and self.frontend_content == "teacher"
         if self.frontend == "none":
             yield from (name for name in kinds_of(TrialConfig) if name.startswith("frontend"))

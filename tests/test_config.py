@@ -46,6 +46,7 @@ OTHER = {
     "teachers": "alexnet+vgg16",
     "teacher_sees": "low_res",
     "student_start": "base",
+    "start_rate_factor": 0.5,
     "workers": 2,
     "precision": "bf16",
     "teacher_epochs": 7,
@@ -66,6 +67,7 @@ OTHER = {
 """For every setting a value that the digits' recipe does not have."""
 
 CAMERA = ["resolution", "downsample", "blur", "noise", "jpeg_quality"]
+START_OWN = ["start_rate_factor"]
 FRONTEND_OWN = [name for name in OTHER if name.startswith("frontend_")]
 METHOD_OWN = ["method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees"]
 TEACHERS_OWN = [name for name in OTHER if name.startswith("teacher_") and name not in METHOD_OWN]
@@ -97,12 +99,12 @@ def test_every_setting_is_tried_here():
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
     config = digits_trial(lambda_=2, method=method)
-    idle = {*FRONTEND_OWN, "reduction", "temperature", "hint_layer"} - looks_at
+    idle = {*FRONTEND_OWN, *START_OWN, "reduction", "temperature", "hint_layer"} - looks_at
     assert changed(config) == set(OTHER) - idle - ({"method"} if method == "rdl" else set())
 
 
 def test_plain_training_has_one_key_whatever_would_be_distilled():
-    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {*METHOD_OWN, *TEACHERS_OWN, *FRONTEND_OWN}
+    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {*METHOD_OWN, *TEACHERS_OWN, *START_OWN, *FRONTEND_OWN}
 
 
 @pytest.mark.parametrize("start", ["teacher", "base"])
@@ -115,7 +117,7 @@ def test_plain_training_from_a_network_depends_on_how_that_was_trained(start):
 @pytest.mark.parametrize("frontend", ["vdsr", "espcn", "srgan"])
 def test_a_trial_behind_a_front_end_depends_on_how_that_was_trained(frontend):
     config = digits_trial(lambda_=0, frontend=frontend, frontend_content="vgg19")
-    idle = {*METHOD_OWN, *TEACHERS_OWN} | ({"frontend"} if frontend == "vdsr" else set())
+    idle = {*METHOD_OWN, *TEACHERS_OWN, *START_OWN} | ({"frontend"} if frontend == "vdsr" else set())
     assert changed(config) == set(OTHER) - idle - ({"frontend_content"} if frontend != "srgan" else set())
 
 
@@ -162,6 +164,13 @@ def test_networks_before_a_trial_are_each_named_once():
     assert list(config.pretrained()) == [config.base()]
     config = digits_trial(lambda_=2, student_start="teacher", teacher_sees="low_res")
     assert list(config.pretrained()) == [config.base(), config.teacher()]
+
+
+@pytest.mark.parametrize(("start", "rate"), [("scratch", 0.2), ("base", 0.05), ("teacher", 0.05)])
+def test_a_student_that_starts_from_trained_weights_has_its_own_peak_rate(start, rate):
+    config = digits_trial(student_start=start, learning_rate=0.2, start_rate_factor=0.25, teacher_learning_rate=0.3)
+    assert config.recipe.learning_rate == pytest.approx(rate)
+    assert {network.recipe.learning_rate for network in config.pretrained()} == {0.3}
 
 
 def test_a_front_end_depends_on_the_camera_and_its_own_recipe_alone():

@@ -127,6 +127,7 @@ CHANGES = {
     "teachers": "vgg16",
     "teacher_sees": "low_res",
     "student_start": "teacher",
+    "start_rate_factor": 0.5,
     "workers": 2,
     "precision": "bf16",
     "teacher_epochs": 2,
