@@ -52,14 +52,14 @@ class Kind:
 
 ALONE = Kind(
     "alone",
-    "explore:\n  lambda_: [0, 1, 2]\nsettings:\n  backbone: alexnet\n",
+    "confirm: {seeds: 1}\nexplore:\n  lambda_: [0, 1, 2]\nsettings:\n  backbone: alexnet\n",
     (),
-    trials=3,
+    trials=5,  # two of them to confirm
     victims=("teacher", "trial", "driver", "raylet", "concluding"),
 )
 GROUP = Kind(
     "group",
-    "explore:\n  batch_size: [20]\nsettings:\n  backbone: alexnet\n  lambda_: 0\n",
+    "confirm: {seeds: 0}\nexplore:\n  batch_size: [20]\nsettings:\n  backbone: alexnet\n  lambda_: 0\n",
     ("--workers-per-trial", "2"),
     trials=1,
     victims=("worker",),
@@ -107,7 +107,18 @@ class Soak:
             space = self._home / f"{kind.name}.yaml"
             space.write_text(kind.space)
             settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-            arguments = ("launch", "--space", space, "--name", search.name, "--store", search.store, *settings)
+            arguments = (
+                "launch",
+                "--dataset",
+                "digits",
+                "--space",
+                space,
+                "--name",
+                search.name,
+                "--store",
+                search.store,
+                *settings,
+            )
             arguments += ("--checkpoint-seconds", CHECKPOINT_SECONDS, "--max-failures", 100, *kind.options)
         return Running(*arguments, home=self._home, **self._nodes.environment)
 

@@ -135,7 +135,7 @@ def make_plan(
         num_trials = len(trials)
         share = 1.0
     else:
-        configs = list(_representatives(request))
+        configs = list(representatives(request))
         assert request.trials is not None
         num_trials = request.trials
         share = num_trials / len(configs)
@@ -199,6 +199,16 @@ def _trials_anew(request: Request, cell: _CellAnew) -> Iterator[TrialConfig]:
     seeds = fresh_seeds(request.confirm.seeds, request.seed, seen)
     for config in cell.arms:
         yield from (with_seed(config, seed, request.confirm.replicate) for seed in seeds)
+
+
+def trials_anew(plan: Plan) -> Iterator[TrialConfig]:
+    """What stands for each trial that confirms, as `Plan.confirming` counts them, with its seed."""
+    request = plan.request
+    for config, count in plan.confirming:
+        if count == request.confirm.seeds:
+            yield from _trials_anew(request, _CellAnew((config,), ()))
+        else:
+            yield config
 
 
 def _counted_anew(cells: Sequence[_CellAnew], seeds: int) -> tuple[tuple[TrialConfig, int], ...]:
@@ -266,7 +276,7 @@ def _frontends(trials: Sequence[tuple[TrialConfig, float]], dataset: Dataset) ->
     )
 
 
-def _representatives(request: Request) -> Iterator[TrialConfig]:
+def representatives(request: Request) -> Iterator[TrialConfig]:
     """One trial for each combination of the listed values; a range is stood for by its upper end.
 
     No network before the search depends on a range (see `_misfits`), so these need all the networks there are.

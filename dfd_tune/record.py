@@ -204,6 +204,8 @@ class SearchRecord:
     best: BestRecord | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     """What the search's processes get, decided when it was first planned: device, cpus, gpus, network_cpus."""
+    forecast: dict[str, Any] = field(default_factory=dict)
+    """What the last launch that had something to run was forecast to cost, and what it did (forecast.py)."""
     request: dict[str, Any] = field(default_factory=dict)
     """The request as it was first launched (settings.request_as_json), for `resume`."""
     options: dict[str, Any] = field(default_factory=dict)

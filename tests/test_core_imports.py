@@ -27,7 +27,7 @@ FLOORS = (
     ("models",),
     ("distill",),
     ("space", "settings", "record"),
-    ("plan", "predict", "tracking", "liveness"),
+    ("plan", "predict", "forecast", "tracking", "liveness"),
     ("analysis",),
     ("report",),
     ("search",),

@@ -311,6 +311,19 @@ def launch_there(
         _show_ending(ending, store, store_path, options.name)
 
 
+def dry_run_there(target: Target, request: Request, options: LaunchOptions, store_path: str) -> None:
+    """Say what a launch on a cluster would run and cost."""
+    from rich.console import Console
+
+    from dfd_tune.cluster.launch import dry_run_there as run
+    from dfd_tune.cluster.launch import submission_of
+    from dfd_tune.search.screen import Terminal
+    from dfd_tune.store import open_store
+
+    submission = submission_of(target, request, options, os.environ, follow=True, down_after=False)
+    run(submission, open_store(store_path), Terminal(Console()))
+
+
 def _say_how_to_come_back(target: Target, name: str, store_path: str) -> None:
     click.echo(f"\nThe search '{name}' runs on, on the {target}. To come back:")
     commands = {

@@ -15,6 +15,7 @@ import click
 
 from dfd_tune.cli.cluster import (
     cluster_options,
+    dry_run_there,
     launch_there,
     launch_there_options,
     refuse_without_cluster,
@@ -126,6 +127,7 @@ RETRY_OPTION = click.option(
 )
 @RETRY_OPTION
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost; run nothing.")
 @cluster_options
 @launch_there_options
 def launch(
@@ -136,6 +138,7 @@ def launch(
     name: str | None,
     store_path: str,
     show_config: bool,
+    dry_run: bool,
     bank_gb: float,
     seed: int,
     workers: int,
@@ -177,9 +180,15 @@ def launch(
     options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
     if cluster_file is not None or address is not None:
         target = target_for(search, store_path, cluster_file, address, cluster_store)
+        if dry_run:
+            dry_run_there(target, request, options, store_path)
+            return
         launch_there(target, request, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
         return
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
+    if dry_run:
+        _dry_run(request, store, options)
+        return
     again = [*sys.argv[1:], *([] if name else ["--name", search])]
     _carry_out(request, store, options, store_path, again=shlex.join(_without_passwords(again)))
 
@@ -251,6 +260,14 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
     show_outcome(outcome, store_path, store.path("searches", options.name))
     if outcome.failed:
         sys.exit(1)
+
+
+def _dry_run(request: Request, store: Store, options: LaunchOptions) -> None:
+    """Say what a launch would run and cost."""
+    from dfd_tune.search.dry_run import dry_run
+
+    with Signals() as signals:
+        dry_run(request, store, options, click.echo, signals)
 
 
 def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:

@@ -26,8 +26,10 @@ from dfd_tune.cluster.up import down, is_up, up
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import VGG19_FILE, vgg19_at_hand
 from dfd_tune.errors import UserError, raise_all
+from dfd_tune.forecast import in_words
 from dfd_tune.plan import Plan, describe, make_plan
-from dfd_tune.search.launch import LaunchOptions
+from dfd_tune.search.estimate import Site, estimate
+from dfd_tune.search.launch import LaunchOptions, resources_for
 from dfd_tune.search.screen import Screen, show
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.store import Store
@@ -152,6 +154,26 @@ def launch_there(
             until_submitted.pop_all()
             shown = frozenset(() if plan is None else describe(plan))
             return _followed(out, submission, job, store, screen, log, shown)
+
+
+def dry_run_there(submission: Submission, store: Store, screen: Screen) -> None:
+    """Say what would be run there, and what it would cost as far as earlier trials in this store tell; nothing is
+    asked of the cluster.
+
+    Raises:
+        UserError: it can't be carried out as it stands.
+    """
+    plan, _, _ = _planned(submission, store, screen)
+    for line in _cluster_in_words(submission):
+        screen.line(line)
+    if plan is None:
+        screen.line("What it costs can't be told without the images.")
+        return
+    screen.line("No step can be timed from here, nor how many trials run at once; earlier trials alone tell.")
+    device: Device = "cuda" if submission.options.device == "cuda" else "cpu"
+    site = Site(resources_for(plan, device, {}, submission.options, ()), nodes=None, host=None)
+    for line in in_words(estimate(plan, store, {}, site, screen.line)):
+        screen.line(line)
 
 
 def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan | None, str | None, list[str]]:

@@ -111,8 +111,8 @@ def ensure_frontend(
     def train() -> tuple[FrontEnd, kept.Facts]:
         with seeded(config.seed):
             network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=config.seed)
-            loss = _content_loss(store, config, dataset, content, process.device)
-            history = _train(network.to(process.device), config, low[0], high[0], loss, process, checkpoints)
+            loss = content_loss(store, config, dataset, content, process.device)
+            history = train_frontend(network.to(process.device), config, low[0], high[0], loss, process, checkpoints)
         network.cpu().eval()
         return network, {
             "content": _content_name(config),
@@ -142,7 +142,7 @@ def _frozen(config: FrontendConfig, dataset: Dataset, weights: kept.Weights, fac
     return TrainedFrontend(key, config, network, **{name: facts[name] for name in names})
 
 
-def _train(
+def train_frontend(
     network: FrontEnd,
     config: FrontendConfig,
     low: np.ndarray,
@@ -151,7 +151,20 @@ def _train(
     process: Process,
     checkpoints: Checkpoints | None,
 ) -> list[dict[str, float]]:
-    """Train in place by Adam, whose rate falls along a cosine; returns each epoch's losses."""
+    """Train in place by Adam, whose rate falls along a cosine; returns each epoch's losses.
+
+    Args:
+        network: on the process's device.
+        config: how it is trained.
+        low: what it sees, uint8 (N, C, r, r).
+        high: what it is to give, uint8 (N, C, 2r, 2r).
+        content: SRGAN's content loss, for the second half of the epochs; None for the others.
+        process: a single process.
+        checkpoints: of this training; None keeps none.
+
+    Raises:
+        DivergedError: a loss was not finite.
+    """
     device = process.device
     inputs, targets = (torch.tensor(images).to(device) for images in (low, high))
     steps = math.ceil(len(inputs) / config.batch_size)
@@ -239,7 +252,7 @@ def _content_name(config: FrontendConfig) -> str | None:
     return config.content
 
 
-def _content_loss(
+def content_loss(
     store: Store, config: FrontendConfig, dataset: Dataset, teacher: Network | None, device: torch.device
 ) -> Loss | None:
     """SRGAN's content loss, the squared error of features (Ledig et al. 2017, Eq. 5); None for the others."""

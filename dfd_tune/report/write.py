@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dfd_tune.analysis.points import lambda_of
 from dfd_tune.analysis.verdicts import headline, judge_cells
+from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, facts_of, missing_of
@@ -75,7 +76,8 @@ def summary(found: Found) -> list[str]:
         )
     if search.best is not None:
         lines.append(f"The best student: {best_of(search, search.best)}.")
-    return [*lines, chosen_by(search), f"{facts_of(search, found.trials)}."]
+    cost = against_outcome(search.forecast)
+    return [*lines, chosen_by(search), f"{facts_of(search, found.trials)}.", *([] if cost is None else [f"{cost}."])]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class SearchBooks:
         self._waited: str | None = None
         self._stop_at: float | None = None
         self._agenda = agenda
+        self.network_seconds: list[float] = []
+        """How long each network or front end took that was made now."""
 
     def started(self, attempt: Attempt, where: Mapping[str, Any]) -> None:
         """An attempt runs."""
@@ -169,6 +171,8 @@ class SearchBooks:
             known.values(), key=lambda found: self._order.index(found.key) if found.key in self._order else -1
         )
         self._ledger.update_search(**{name: ordered})
+        if what["trained"] or what["filled"]:
+            self.network_seconds.append(what["seconds"])
         self._say(_line(config, record, what))
 
     def _name(self, attempt: Attempt) -> str:

@@ -10,11 +10,11 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
+from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import running
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
@@ -31,10 +32,11 @@ from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
-from dfd_tune.search.capacity import Cluster, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
+from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
 from dfd_tune.search.context import SearchContext, scratch_folder
-from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
+from dfd_tune.search.estimate import Measured, site_of
+from dfd_tune.search.jobs import prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
@@ -149,13 +151,13 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
         address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
         resolve_address(store, address)
         dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
-        device = known.resources["device"] if known is not None and known.resources else _device(options.device, ray)
+        device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
         tracker = open_tracker(store, address)
-        search = _search_record(plan, options, tracker)
+        search = search_record(plan, options, tracker)
         if known is not None:
-            _refuse_changes(known, search)
+            refuse_changes(known, search)
             search = _continued(known, search)
         progress = Progress(
             screen,
@@ -198,11 +200,13 @@ def _carry_out(
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with _closing_books(ledger, ray.signals):
-        resources = _resources(plan, device, ledger, options, prerequisites)
+        nodes = ray_nodes()
+        resources = resources_for(plan, device, ledger.search.resources, options, nodes)
         workers = plan.request.settings["workers"]
-        refuse_what_never_fits(resources, workers, ray_nodes(), may_grow=ray.may_grow())
+        refuse_what_never_fits(resources, workers, nodes, may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
         say(_resources_in_words(resources, plan.request.settings["precision"]))
+        measured = Measured(plan, ledger, site_of(resources, nodes, on_cluster=ray.on_cluster), say)
         cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.on_cluster else None)
         agenda = Agenda(
             prerequisites,
@@ -225,6 +229,7 @@ def _carry_out(
 
         with progress.screen:
             run(agenda, cluster, context, books)
+        measured.ended(books.network_seconds)
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)
@@ -244,22 +249,30 @@ def _price(options: LaunchOptions, seconds: float) -> str:
     return f"{price} on the {nodes} node(s) there now{at}"
 
 
-def _resources(
-    plan: Plan, device: Device, ledger: Ledger, options: LaunchOptions, prerequisites: Sequence[Job]
+def resources_for(
+    plan: Plan, device: Device, frozen: Mapping[str, Any], options: LaunchOptions, nodes: Sequence[Node]
 ) -> Resources:
     """What the search was given when it was first planned or, now, what suits the machines.
 
     A trial gets one CPU unless asked otherwise: two trials of one thread get more done than one of two. Networks that
     come before the trials get the CPUs that nobody else could use meanwhile.
+
+    Args:
+        plan: of the search.
+        device: cpu or cuda.
+        frozen: what it was given then; empty if it was not planned before.
+        options: of the launch.
+        nodes: the machines.
     """
     gpus = 0.0 if device == "cpu" else 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
-    if ledger.search.resources:
-        return replace(Resources(**ledger.search.resources), gpus=gpus)
-    cpus, nodes = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker, ray_nodes()
-    at_once = sum(not job.needs for job in prerequisites) + sum(
-        not trial_job(config, key, ledger.dataset_digest).needs for key, config in plan.trials.items()
-    )
-    spare = int(sum(node.cpus for node in nodes) / max(1, at_once))
+    if frozen:
+        return replace(Resources(**frozen), gpus=gpus)
+    cpus, digest = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker, plan.dataset.digest
+    jobs = [
+        *prerequisite_jobs(plan.networks, plan.frontends, digest),
+        *(trial_job(config, key, digest) for key, config in plan.trials.items()),
+    ]
+    spare = int(sum(node.cpus for node in nodes) / max(1, sum(not job.needs for job in jobs)))
     largest = int(max((node.cpus for node in nodes), default=1.0))
     return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
@@ -315,6 +328,8 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     say(plain(*ranking(ledger.search, trials)))
     for line in conclusion(ledger.search, trials):
         say(line)
+    if (cost := against_outcome(ledger.search.forecast)) is not None:
+        say(cost)
     causes = Counter(trial.cause or "" for trial in ledger.with_status("FAILED"))
     return Outcome(ledger.search, dict(causes), model, tracker.address, complaints)
 
@@ -345,7 +360,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
     return known
 
 
-def _device(asked: str, ray: RayRuntime) -> Device:
+def device_for(asked: str, ray: RayRuntime) -> Device:
     """Where trials train: as asked or, with `auto`, on GPUs if the nodes have any.
 
     Raises:
@@ -362,8 +377,10 @@ def _device(asked: str, ray: RayRuntime) -> Device:
     return "cuda" if asked == "cuda" else "cpu"
 
 
-def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> SearchRecord:
-    request, address = plan.request, tracker.recorded_address
+def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -> SearchRecord:
+    """The record of a search as it is planned; without a tracker, one that is compared and not kept."""
+    request = plan.request
+    address: str | None = None if tracker is None else tracker.recorded_address
     return SearchRecord(
         search=options.name,
         space=request.space.name,
@@ -378,8 +395,9 @@ def _search_record(plan: Plan, options: LaunchOptions, tracker: Tracker) -> Sear
         protocol=request.protocol,
         confirm=request.confirm,
         request=request_as_json(request),
-        options=asdict(replace(options, mlflow_uri=address)) | {"mlflow_password": tracker.has_password},
-        home=tracker.home,
+        options=asdict(replace(options, mlflow_uri=address))
+        | {"mlflow_password": tracker is not None and tracker.has_password},
+        home=None if tracker is None else tracker.home,
         mlflow=address,
     )
 
@@ -396,7 +414,7 @@ def _continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
     )
 
 
-def _refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
+def refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
     """A search is what its name says: a changed space, setting or dataset needs a name of its own.
 
     Only the number of sampled trials may change.

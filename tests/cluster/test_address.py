@@ -20,6 +20,7 @@ from tests.search.clusters import local_cluster
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TOKEN, PASSWORD = "0f1e2d3c4b5a6978" * 4, "hunter2-for-mlflow"
 SPACE = """
+confirm: {seeds: 0}
 explore: {lambda_: [0, 1]}
 settings: {backbone: alexnet, width: 0.25, train_images: 200, test_images: 100, epochs: 1500, teacher_epochs: 2}
 """
@@ -59,7 +60,20 @@ class User:
     def launch(self, *more: object) -> tuple[object, ...]:
         space = self.home / "space.yaml"
         space.write_text(SPACE)
-        return ("launch", "--space", space, "--name", "far", "--device", "cpu", "--yes", *self.where, *more)
+        return (
+            "launch",
+            "--dataset",
+            "digits",
+            "--space",
+            space,
+            "--name",
+            "far",
+            "--device",
+            "cpu",
+            "--yes",
+            *self.where,
+            *more,
+        )
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ pytestmark = [
 ]
 TOKEN = "fedcba9876543210" * 4
 SETTINGS = "settings: {backbone: alexnet, width: 0.25, train_images: 300, test_images: 100, teacher_epochs: 20"
-SHORT = f"explore: {{lambda_: [0, 1], seed: [0, 1, 2, 3]}}\n{SETTINGS}, epochs: 60}}\n"
+SHORT = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 1], seed: [0, 1, 2, 3]}}\n{SETTINGS}, epochs: 60}}\n"
 """Four trials of λ = 0 and a teacher at the start: whatever the number of nodes, each of them gets one CPU."""
-LONG = f"explore: {{lambda_: [0, 0.5, 1, 2], seed: [0, 1, 2, 3, 4, 5]}}\n{SETTINGS}, epochs: 150}}\n"
-GROUP = f"explore: {{lambda_: [0, 1]}}\n{SETTINGS}, epochs: 6}}\n"
+LONG = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 0.5, 1, 2], seed: [0, 1, 2, 3, 4, 5]}}\n{SETTINGS}, epochs: 150}}\n"
+GROUP = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 1]}}\n{SETTINGS}, epochs: 6}}\n"
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Laptop:
         """The words of a launch, but for where it runs."""
         file = self.folder / f"{hashlib.sha256(space.encode()).hexdigest()[:8]}.yaml"
         file.write_text(space)
-        return ("launch", "--space", file, "--name", name, "--checkpoint-seconds", 1, *more)
+        return ("launch", "--dataset", "digits", "--space", file, "--name", name, "--checkpoint-seconds", 1, *more)
 
     def on_cluster(self, file: Path | None = None, store: Path | None = None) -> tuple[object, ...]:
         """The words that have it run on the cluster."""

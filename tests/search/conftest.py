@@ -13,6 +13,7 @@ from mlflow.entities import Run
 TINY = ("--set", "train_images=100", "--set", "test_images=60", "--set", "width=0.125", "--set", "epochs=2")
 SPACE = """
 description: two backbones, plain and distilled
+confirm: {seeds: 0}
 explore:
   backbone: [resnet18, alexnet]
   lambda_: [0, 2]
@@ -54,7 +55,18 @@ def search(run_process, store_path, tmp_path_factory) -> Search:
     """A search as a user runs it: a process of its own, which starts and stops a Ray of its own."""
     space = tmp_path_factory.mktemp("spaces") / "tiny.yaml"
     space.write_text(SPACE)
-    arguments = ("launch", "--space", str(space), "--name", "tiny", "--store", str(store_path), *TINY)
+    arguments = (
+        "launch",
+        "--dataset",
+        "digits",
+        "--space",
+        str(space),
+        "--name",
+        "tiny",
+        "--store",
+        str(store_path),
+        *TINY,
+    )
     done = run_process(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == "", "a launch that goes well has nothing to complain of, nor have Ray and MLflow"
@@ -66,7 +78,7 @@ def launch(run_cli, ray_variables, store_path):
     """Run `dfd-tune launch ARGUMENTS...` on the Ray and in the store of all tests and few images."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return run_cli("launch", "--store", store_path, *TINY, *arguments, **ray_variables)
+        return run_cli("launch", "--dataset", "digits", "--store", store_path, *TINY, *arguments, **ray_variables)
 
     return run
 

@@ -40,7 +40,7 @@ def run(words, environment):
 
 def arguments(space, name, store, *more):
     sets = [word for assignment in TINY for word in ("--set", assignment)]
-    return ("launch", "--space", space, "--name", name, "--store", store, *sets, *more)
+    return ("launch", "--dataset", "digits", "--space", space, "--name", name, "--store", store, *sets, *more)
 
 
 def write_space(tmp_path, text):
@@ -65,7 +65,7 @@ def wait_until(true, process):
 
 def test_a_node_that_joins_gets_work_and_one_that_leaves_is_not_waited_for(environment_of, tmp_path):
     store = tmp_path / "store"
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1, 2]\nsettings: {epochs: 1500}\n")
+    space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1, 2]\nsettings: {epochs: 1500}\n")
     with local_cluster(1) as cluster:
         process = start(
             arguments(space, "grows", store, "--checkpoint-seconds", "0.5"), environment_of(cluster.address)
@@ -92,7 +92,7 @@ def test_a_node_that_joins_gets_work_and_one_that_leaves_is_not_waited_for(envir
 
 def test_an_autoscaler_makes_the_node_that_a_trial_needs(environment_of, tmp_path):
     store = tmp_path / "store"
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1]\nsettings: {epochs: 2}\n")
+    space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1]\nsettings: {epochs: 2}\n")
     large = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
     with local_cluster(1, worker_types={"large": large}) as cluster:
         done = run(arguments(space, "scales", store, "--cpus-per-worker", "2"), environment_of(cluster.address))
@@ -102,7 +102,7 @@ def test_an_autoscaler_makes_the_node_that_a_trial_needs(environment_of, tmp_pat
 
 
 def test_a_trial_is_held_against_the_largest_node(environment_of, tmp_path):
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1]\n")
+    space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1]\n")
     with local_cluster(2) as cluster:
         for _ in range(2):
             cluster.add_node(2)
@@ -118,7 +118,7 @@ def test_a_cluster_that_wants_a_token_says_so(environment_of, tmp_path, monkeypa
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1]\n")
+    space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1]\n")
     with local_cluster(1, environment={"RAY_AUTH_MODE": "token"}) as cluster:
         monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
         done = run(arguments(space, "token", tmp_path / "store"), environment_of(cluster.address))
@@ -133,7 +133,7 @@ def test_a_cluster_that_wants_a_token_says_so(environment_of, tmp_path, monkeypa
     [("ray://127.0.0.1:10001", "Ray Client"), ("127.0.0.1:1", "no Ray cluster answers there")],
 )
 def test_an_address_that_is_none_says_why(environment_of, tmp_path, address, words):
-    space = write_space(tmp_path, "explore:\n  seed: [0, 1]\n")
+    space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1]\n")
     done = run(arguments(space, "nowhere", tmp_path / "store"), environment_of(address))
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.splitlines()

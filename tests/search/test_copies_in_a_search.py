@@ -80,7 +80,7 @@ def test_a_search_that_reads_from_copies_finds_what_one_without_finds(trials_of,
 
 def test_workers_of_a_group_read_from_copies(trials_of, tmp_path):
     space = tmp_path / "group.yaml"
-    space.write_text("explore:\n  lambda_: [0]\nsettings: {backbone: alexnet, batch_size: 25}\n")
+    space.write_text("confirm: {seeds: 0}\nexplore:\n  lambda_: [0]\nsettings: {backbone: alexnet, batch_size: 25}\n")
     (trial,) = trials_of(space, workers=2).values()
     assert trial["status"] == "FINISHED"
     assert {entry.partition("/")[0] for entry in copied(tmp_path)} == {"datasets", "low_res"}

@@ -37,10 +37,10 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(
     start_cli, run_cli, results_of, store_path, tmp_path, signal_number
 ):
     space = tmp_path / "long.yaml"
-    space.write_text("explore:\n  epochs: [1, 2000, 2001, 2002]\n")
+    space.write_text("confirm: {seeds: 0}\nexplore:\n  epochs: [1, 2000, 2001, 2002]\n")
     name = f"stopped-{signal_number.name}"
     tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
-    process = start_cli("launch", "--space", space, "--name", name, "--store", store_path, *tiny)
+    process = start_cli("launch", "--dataset", "digits", "--space", space, "--name", name, "--store", store_path, *tiny)
     try:
         wait_until_running(store_path / "searches" / name / "trials", process)
         family = psutil.Process(process.pid).children(recursive=True)

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(1500)
 """Many starts of Ray in one test; a bound against hanging, on a machine that has other work."""
 SPACE = """
 description: plain and distilled
+confirm: {seeds: 0}
 explore:
   lambda_: [0, 1, 2]
 settings:
@@ -64,7 +65,7 @@ def _starting(home: Path) -> Iterator[Callable[..., Running]]:
 
 def launch_of(search: Search, home: Path, *more: object) -> tuple[object, ...]:
     space = ("--space", home / "space.yaml")
-    return ("launch", *space, "--name", search.name, "--store", search.store, *LONG, *more)
+    return ("launch", "--dataset", "digits", *space, "--name", search.name, "--store", search.store, *LONG, *more)
 
 
 def database(search: Search) -> str:
@@ -188,11 +189,24 @@ def test_after_a_kill_of_the_driver_nothing_says_that_the_search_runs(killed):
 @pytest.mark.slow
 def test_a_killed_worker_of_a_group(home, start):
     group = (*TINY, "--set", f"epochs={EPOCHS}", "--set", "lambda_=0", "--workers-per-trial", "2")
-    (home / "one.yaml").write_text("explore:\n  batch_size: [20]\nsettings:\n  backbone: alexnet\n")
+    (home / "one.yaml").write_text(
+        "confirm: {seeds: 0}\nexplore:\n  batch_size: [20]\nsettings:\n  backbone: alexnet\n"
+    )
     searches = []
     for store in ("group", "killed-group"):
         search = Search(home / store, "group")
-        running = start("launch", "--space", home / "one.yaml", "--name", "group", "--store", search.store, *group)
+        running = start(
+            "launch",
+            "--dataset",
+            "digits",
+            "--space",
+            home / "one.yaml",
+            "--name",
+            "group",
+            "--store",
+            search.store,
+            *group,
+        )
         if store == "killed-group":
             trial = running.until(lambda: in_its_midst(search, "trials"), "group in training")  # noqa: B023
             tune, *workers = search.log(trial).processes
@@ -210,14 +224,27 @@ def test_a_killed_worker_of_a_group(home, start):
 @pytest.mark.slow
 def test_a_killed_raylet_of_two(home, start):
     epochs = 800  # a worker of a node that is gone goes on for seconds: its trial must not end in them
-    (home / "two.yaml").write_text("explore:\n  batch_size: [20, 25]\nsettings:\n  backbone: alexnet\n")
+    (home / "two.yaml").write_text(
+        "confirm: {seeds: 0}\nexplore:\n  batch_size: [20, 25]\nsettings:\n  backbone: alexnet\n"
+    )
     long = (*TINY, "--set", f"epochs={epochs}", "--set", "lambda_=0")
     meant, search = Search(home / "long", "two"), Search(home / "raylet", "two")
     with RayNodes() as nodes:
         nodes.add()
 
         def launch(where: Search) -> Running:
-            arguments = ("launch", "--space", home / "two.yaml", "--name", "two", "--store", where.store, *long)
+            arguments = (
+                "launch",
+                "--dataset",
+                "digits",
+                "--space",
+                home / "two.yaml",
+                "--name",
+                "two",
+                "--store",
+                where.store,
+                *long,
+            )
             return start(*arguments, **nodes.environment)
 
         done(launch(meant))

@@ -166,7 +166,8 @@ def test_two_workers_train_as_one(launch, results, search, tmp_path):
     """Without batch norm, two workers on halves of each batch must follow the losses of the search's one."""
     space = tmp_path / "workers.yaml"
     space.write_text(
-        "explore:\n  reduction: [mean]\nsettings: {backbone: alexnet, batch_norm: false, lambda_: 2, batch_size: 25}\n"
+        "confirm: {seeds: 0}\nexplore: {reduction: [mean]}\n"
+        "settings: {backbone: alexnet, batch_norm: false, lambda_: 2, batch_size: 25}\n"
     )
     done = launch("--space", space, "--name", "workers", "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ from PIL import Image
 SPACE = """
 description: front ends and methods
 protocol: paper
+confirm: {seeds: 0}
 explore:
   frontend: [none, espcn, srgan]
   method: [dfd, fitnets]

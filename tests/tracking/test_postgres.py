@@ -148,7 +148,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
 
 
-SPACE = "explore:\n  lambda_: [0, 2]\nsettings: {width: 0.125, epochs: 2, batch_size: 25}\n"
+SPACE = "confirm: {seeds: 0}\nexplore:\n  lambda_: [0, 2]\nsettings: {width: 0.125, epochs: 2, batch_size: 25}\n"
 FEW = ("--set", "train_images=100", "--set", "test_images=60")
 
 
@@ -157,7 +157,18 @@ def test_a_search_is_recorded_there_and_no_password_is_told(
 ) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     root = tmp_path / "store"
-    launch = ("launch", "--space", tmp_path / "small.yaml", "--name", "team", "--store", root, *FEW)
+    launch = (
+        "launch",
+        "--dataset",
+        "digits",
+        "--space",
+        tmp_path / "small.yaml",
+        "--name",
+        "team",
+        "--store",
+        root,
+        *FEW,
+    )
     done = run_process(*launch, "--mlflow-uri", team_server)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     store = open_store(root)
@@ -188,7 +199,7 @@ def _texts_below(folder: Path) -> Iterator[str]:
 
 def test_without_the_account_it_is_one_sentence(team_server: str, run_process, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
-    launch = ("launch", "--space", tmp_path / "small.yaml", "--store", tmp_path / "store", *FEW)
+    launch = ("launch", "--dataset", "digits", "--space", tmp_path / "small.yaml", "--store", tmp_path / "store", *FEW)
     done = run_process(*launch, "--mlflow-uri", team_server)
     assert done.returncode == 2
     assert "401" in done.stderr

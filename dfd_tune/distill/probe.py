@@ -1,0 +1,347 @@
+"""How fast a training runs on this machine: a few of its steps, timed, with as many beside it as there will be.
+
+The loops are those that trials and front ends are trained by; teachers are untrained networks, which cost the same.
+Nothing is kept. Not for: what a whole search costs (forecast.py), nor for who asks (search/estimate.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dfd_tune.config import FrontendConfig, PretrainedConfig, Recipe, TrialConfig
+from dfd_tune.data.degradation import resize
+from dfd_tune.data.pairs import EvaluationImages, TrainingImages
+from dfd_tune.data.prepared import Dataset, open_dataset
+from dfd_tune.data.views import ViewSpace
+from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity
+from dfd_tune.distill.frontends import content_loss, train_frontend
+from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
+from dfd_tune.distill.networks import network_for
+from dfd_tune.distill.process import EpochMetrics
+from dfd_tune.distill.training import train_network
+from dfd_tune.models import Network
+from dfd_tune.models.super_resolution import build_frontend
+from dfd_tune.store import Store
+
+ROUNDS = 3
+MOST_BATCHES = 16
+"""Of an epoch of the probe."""
+EVALUATED_AT_ONCE = 500
+"""Images, as `EvaluationImages.batches` has them."""
+START_SECONDS = 120.0
+"""So long the processes wait for each other."""
+HARMLESS = 1e-6
+"""Learning rate and λ under which nothing that is not trained diverges."""
+
+Look = Literal["bank", "live", "maps"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the speed of a training depends on, beside images, machine and device."""
+
+    backbone: str
+    width: float
+    batch_size: int
+    precision: str
+    workers: int
+    threads: int
+    """Of torch, in each worker."""
+    method: str = ""
+    """What is distilled; empty for plain training."""
+    looks: tuple[tuple[str, Look], ...] = ()
+    """Each teacher's backbone, and how it is looked at."""
+    example: TrialConfig | PretrainedConfig | None = field(default=None, compare=False, repr=False)
+    """One of its trainings."""
+
+
+@dataclass(frozen=True)
+class FrontendKind:
+    """Likewise of a front end's training."""
+
+    kind: str
+    size: float
+    resolution: int
+    batch_size: int
+    content: str
+    threads: int
+    example: FrontendConfig | None = field(default=None, compare=False, repr=False)
+
+
+def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_digest: str, threads: int) -> Kind:
+    """The kind of a student's training.
+
+    Args:
+        config: of the trial.
+        banks: by teacher key, those that there are.
+        dataset_digest: part of every key.
+        threads: of each worker.
+    """
+
+    def look(guide: PretrainedConfig) -> Look:
+        if config.method == "fitnets":
+            return "maps"
+        return "bank" if guide.key(dataset_digest) in banks else "live"
+
+    return Kind(
+        backbone=config.backbone,
+        width=config.width,
+        batch_size=config.batch_size,
+        precision=config.recipe.precision,
+        workers=config.workers,
+        threads=threads,
+        method=config.method if config.distills else "",
+        looks=tuple((guide.network.backbone, look(guide)) for guide in config.guides()),
+        example=config,
+    )
+
+
+def kind_of_network(config: PretrainedConfig, threads: int) -> Kind:
+    """The kind of a teacher's or base network's training: that of a plain student on one worker."""
+    network, recipe = config.network, config.recipe
+    return Kind(
+        network.backbone, network.width, recipe.batch_size, recipe.precision, workers=1, threads=threads, example=config
+    )
+
+
+def kind_of_frontend(config: FrontendConfig, threads: int) -> FrontendKind:
+    """The kind of a front end's training."""
+    content = config.content
+    looked_at = f"{content.network}" if isinstance(content, PretrainedConfig) else content or ""
+    return FrontendKind(
+        config.kind, config.size, config.camera.resolution, config.batch_size, looked_at, threads, example=config
+    )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a training takes for an image."""
+
+    training: float
+    """Seconds per training image and epoch, all workers of a trial together."""
+    evaluation: float
+    """Seconds per image that is only looked at."""
+
+
+def probe(
+    store: Store,
+    dataset: Dataset,
+    kinds: Sequence[tuple[Kind | FrontendKind, int]],
+    device: str,
+    seconds: float,
+) -> list[Timing]:
+    """Time each of `kinds`, in processes of their own.
+
+    Args:
+        store: where VGG-19's weights may be.
+        dataset: prepared; its high-resolution images are trained on, which cost what low-resolution ones do.
+        kinds: each with the number of workers that run at once.
+        device: cpu or cuda.
+        seconds: for each kind.
+    """
+    most = max((at_once for _, at_once in kinds), default=0)
+    if not most:
+        return []
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(most, timeout=START_SECONDS)
+    with ProcessPoolExecutor(most, mp_context=context, initializer=_begin, initargs=(barrier,)) as processes:
+        asked = [
+            processes.submit(_measure_all, number, store.root, dataset.folder, list(kinds), device, seconds)
+            for number in range(most)
+        ]
+        try:
+            found = [future.result() for future in asked]
+        except BaseException:
+            barrier.abort()  # none waits for one that is gone
+            raise
+    timings = [list(chain(*of_kind)) for of_kind in zip(*found, strict=True)]
+    return [Timing(mean(one.training for one in of), mean(one.evaluation for one in of)) for of in timings]
+
+
+_meet: list[Barrier] = []
+"""Of a process of the probe: where it waits for the others."""
+
+
+def _begin(barrier: Barrier) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the asking process's, which ends this one
+    _meet.append(barrier)
+
+
+def _measure_all(
+    number: int,
+    root: Path,
+    folder: Path,
+    kinds: Sequence[tuple[Kind | FrontendKind, int]],
+    device: str,
+    seconds: float,
+) -> list[list[Timing]]:
+    """One process's part: the kinds of which more than `number` run at once, each as often as there are rounds."""
+    found: list[list[Timing]] = [[] for _ in kinds]
+    try:
+        store, dataset = Store(root), open_dataset(folder)
+        # In turns, so that what else the machine does meanwhile falls upon all kinds alike.
+        for _ in range(ROUNDS):
+            for place, (kind, at_once) in enumerate(kinds):
+                torch.set_num_threads(kind.threads)
+                _meet[0].wait()
+                if number < at_once:
+                    found[place].append(measure(kind, store, dataset, torch.device(device), seconds / ROUNDS))
+    except BaseException:
+        _meet[0].abort()
+        raise
+    return found
+
+
+def measure(kind: Kind | FrontendKind, store: Store, dataset: Dataset, device: torch.device, seconds: float) -> Timing:
+    """Time one kind in this process, for about so many seconds after a step that warms it up."""
+    if isinstance(kind, FrontendKind):
+        return _measure_frontend(kind, store, dataset, device, seconds)
+    share = math.ceil(kind.batch_size / kind.workers)
+    first = _timed(kind, share, dataset, device, seconds=0.0)
+    found = first
+    if share * first.training < seconds:
+        batches = int(min(MOST_BATCHES, max(1.0, seconds / 4 / (share * first.training))))
+        found = _timed(kind, batches * share, dataset, device, seconds)
+    return Timing(found.training / kind.workers, found.evaluation)
+
+
+class _TimeIsUpError(Exception):
+    """Ends the training of a probe."""
+
+
+class _Stopwatch:
+    """A process (process.py) that ends the training at an epoch's end once time is up, with two behind it at least."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, device: torch.device, seconds: float):
+        self.device = device
+        self.epochs: list[tuple[float, float]] = []
+        """When each ended, in seconds, and its training images per second."""
+        self._seconds = seconds
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Note the time."""
+        self.epochs.append((time.perf_counter(), metrics["images_per_second"]))
+        if len(self.epochs) > 1 and self.epochs[-1][0] - self.epochs[0][0] >= self._seconds:
+            raise _TimeIsUpError
+
+    def resumed(self, history: list[EpochMetrics]) -> None:
+        """Never: nothing is resumed."""
+
+
+def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, seconds: float) -> Timing:
+    """Train on `count` images, epoch after epoch; the first, which warms up, does not count."""
+    config = kind.example
+    assert config is not None
+    low, labels = dataset.train.images[:count], dataset.train.labels[:count]
+    space = ViewSpace(config.crop_padding, config.flip)
+    images = TrainingImages(
+        space.pad(torch.tensor(low)).to(device), torch.tensor(labels).to(device), space, 0, dataset.mean, dataset.std
+    )
+    held_out = dataset.validation
+    validation = EvaluationImages(
+        torch.tensor(held_out.images[:EVALUATED_AT_ONCE]).to(device),
+        torch.tensor(held_out.labels[:EVALUATED_AT_ONCE]).to(device),
+        dataset.mean,
+        dataset.std,
+    )
+    student = network_for(dataset, config.network, 0).to(device)
+    watch = _Stopwatch(device, seconds)
+    with contextlib.suppress(_TimeIsUpError):
+        train_network(
+            student,
+            images,
+            validation,
+            recipe=_harmless(config.recipe, math.ceil(kind.batch_size / kind.workers)),
+            process=watch,
+            distillation=_distillation(kind, student, images, dataset),
+        )
+    took = [ended - before for (before, _), (ended, _) in zip(watch.epochs, watch.epochs[1:], strict=False)]
+    training = mean(1 / speed for _, speed in watch.epochs[1:])
+    evaluation = max(0.0, mean(took) - training * len(images)) / len(validation.labels)
+    return Timing(training, evaluation)
+
+
+def _harmless(recipe: Recipe, batch_size: int) -> Recipe:
+    return replace(
+        recipe, epochs=10_000, batch_size=batch_size, learning_rate=HARMLESS, schedule="constant", weight_decay=0.0
+    )
+
+
+def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset: Dataset) -> Distillation | None:
+    config = kind.example
+    if not kind.looks or not isinstance(config, TrialConfig):
+        return None
+    device = images.padded.device
+    teachers, targets = [], []
+    for guide, (_, look) in zip(config.guides(), kind.looks, strict=True):
+        teacher = network_for(dataset, guide.network, 1).eval().requires_grad_(False)
+        teacher.to(device).to(memory_format=torch.channels_last)
+        teachers.append(teacher)
+        targets.append(_target(config, look, LiveFeatures(teacher, images, guide.recipe.precision)))
+    return Distillation(
+        lambda_=HARMLESS,
+        compare=loss_of(config),
+        targets=tuple(targets),
+        output=COMPARED[config.method],
+        layer=config.hint_layer,
+        adapters=adapters_for(config, student, teachers),
+    )
+
+
+def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource:
+    if look == "maps":
+        return LiveMaps(live, config.hint_layer)
+    features: TargetSource = live
+    if look == "bank":
+        identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
+        # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
+        empty = np.broadcast_to(np.zeros(identity.feature_dim, np.float16), identity.shape)
+        features = BankedFeatures(identity, empty, live.images)
+    return LogitTargets(features, live.teacher) if COMPARED[config.method] == "logits" else features
+
+
+def _measure_frontend(
+    kind: FrontendKind, store: Store, dataset: Dataset, device: torch.device, seconds: float
+) -> Timing:
+    """Two epochs on one batch, to warm up, then on as many as there is time for; of SRGAN, one with its adversary."""
+    config = kind.example
+    assert config is not None
+    config = replace(config, epochs=2, learning_rate=HARMLESS)
+    content = None
+    if isinstance(config.content, PretrainedConfig):
+        content = network_for(dataset, config.content.network, 1).eval().requires_grad_(False)
+    loss = content_loss(store, config, dataset, content, device)
+
+    def timed(count: int) -> float:
+        images = torch.tensor(dataset.train.images[:count])
+        low, high = (
+            resize(images, side, config.camera.downsample).numpy()
+            for side in (config.camera.resolution, config.resolution)
+        )
+        network = build_frontend(config.kind, channels=dataset.channels, size=config.size, seed=0).to(device)
+        process = _Stopwatch(device, math.inf)
+        began = time.perf_counter()
+        train_frontend(network, config, low, high, loss, process, None)
+        return (time.perf_counter() - began) / config.epochs / len(images)
+
+    timed(config.batch_size)
+    an_image = timed(config.batch_size)
+    batches = int(min(MOST_BATCHES, max(1.0, seconds / 2 / (config.batch_size * an_image))))
+    return Timing(timed(batches * config.batch_size), 0.0)

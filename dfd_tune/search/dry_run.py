@@ -1,0 +1,62 @@
+"""A launch that is only planned: what would be run, what of it the store has, and what it would cost.
+
+Nothing is written but prepared images. Not for: launching (launch.py), or the estimate itself (estimate.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.forecast import Forecast, in_words
+from dfd_tune.machine import usable_cores
+from dfd_tune.plan import describe, make_plan
+from dfd_tune.record import find_search, load_trials
+from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
+from dfd_tune.search.estimate import estimate, site_of
+from dfd_tune.search.launch import LaunchOptions, Say, device_for, refuse_changes, resources_for, search_record
+from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.settings import Request
+from dfd_tune.signals import Signals
+from dfd_tune.store import Store
+
+
+def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, signals: Signals) -> Forecast:
+    """Say what a launch with these arguments would do and cost. A cluster that RAY_ADDRESS names is only looked at.
+
+    Raises:
+        UserError: the launch would be refused.
+    """
+    with tempfile.TemporaryDirectory() as folder, RayRuntime(Path(folder) / "ray.log", signals) as ray:
+        known = find_search(store, options.name)
+        dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+        frozen = {} if known is None else known.resources
+        device = frozen["device"] if frozen else device_for(options.device, ray)
+        weights = vgg19_at_hand(store) is not None
+        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
+        if known is not None:
+            refuse_changes(known, search_record(plan, options, None))
+        if ray.on_cluster:
+            ray.start()
+        nodes = ray_nodes() if ray.on_cluster else [this_machine()]
+        resources = resources_for(plan, device, frozen, options, nodes)
+        refuse_what_never_fits(resources, request.settings["workers"], nodes, may_grow=ray.may_grow())
+        trials = {} if known is None else {trial.key: trial for trial in load_trials(store, known)}
+        for line in describe(plan):
+            say(line)
+        if ray.on_cluster:
+            say("Trials run on a cluster, so that no step can be timed from here: earlier trials alone tell.")
+        found = estimate(plan, store, trials, site_of(resources, nodes, on_cluster=ray.on_cluster), say)
+    for line in in_words(found):
+        say(line)
+    return found
+
+
+def this_machine() -> Node:
+    """The node that Ray would make of this machine."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Node("", "", float(usable_cores()), float(gpus), float("inf"))

@@ -1,0 +1,251 @@
+"""What a plan costs on the machines at hand: what the store has already, and how fast trainings like these ran.
+
+Speeds come from the store's earlier trials or, on this machine, from a probe of seconds. Not for: the arithmetic
+(forecast.py), nor for what is done with it (launch.py, dry_run.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from dfd_tune.config import TrialConfig
+from dfd_tune.distill.probe import FrontendKind, Kind, kind_of_trial, probe
+from dfd_tune.errors import UserError, cause_of
+from dfd_tune.forecast import Forecast, Pool, Speed, Work, forecast, in_words
+from dfd_tune.plan import Plan, make_plan
+from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials, search_names
+from dfd_tune.search.capacity import TRIAL_MEMORY_BYTES, Node, Resources
+from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.works import bytes_of_cameras, works_of
+from dfd_tune.settings import request_from_json
+from dfd_tune.store import Store
+
+PROBE_SECONDS = 8.0
+"""For all kinds of training together, process starts apart."""
+MOST_SECONDS_A_KIND, FEWEST_SECONDS_A_KIND = 2.0, 0.4
+MOST_PROCESSES = 16
+"""Of a probe; more beside them slow each other no further than memory's bandwidth, which these fill."""
+MOST_EARLIER_SEARCHES = 30
+"""The newest ones are looked through."""
+WORTH_A_PROBE = 200_000
+"""Images times epochs; a launch of less is over before it has paid for a probe."""
+EARLIER, PROBED = "earlier trials", "a probe"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where trials run."""
+
+    resources: Resources
+    nodes: tuple[Node, ...] | None
+    """None where they are not known yet."""
+    host: str | None
+    """This machine's name, if that is where; None on a cluster, whose earlier trials may have run on other nodes."""
+
+    @property
+    def pool(self) -> Pool | None:
+        """All nodes together, as far as memory lets their CPUs be used."""
+        if self.nodes is None:
+            return None
+        cpus = self.resources.cpus
+        usable = [min(node.cpus, cpus * (node.memory // TRIAL_MEMORY_BYTES)) for node in self.nodes]
+        return Pool(sum(usable), sum(node.gpus for node in self.nodes))
+
+
+def estimate(
+    plan: Plan,
+    store: Store,
+    trials: Mapping[str, TrialRecord],
+    site: Site,
+    say: Callable[[str], None],
+    *,
+    worth: int = 0,
+) -> Forecast:
+    """What is left of `plan` costs.
+
+    Args:
+        plan: the search.
+        store: of the search; nothing is written into it.
+        trials: the search's own, by key, as far as it was carried out before.
+        site: where it runs.
+        say: takes a line while a probe runs.
+        worth: images times epochs from which on a probe is made for what no earlier trial tells.
+    """
+    works = works_of(plan, store, trials, site.resources)
+    wanted = {work.kind: None for work in works if work.count}
+    speeds = earlier_speeds(plan, store, site, wanted)
+    missing = [kind for kind in wanted if kind not in speeds]
+    size = sum(work.count * work.epochs * work.images for work in works)
+    if missing and site.host is not None and size >= worth:
+        say("Timing a few steps of each kind of training.")
+        try:
+            speeds |= _probed(plan, store, site, works, missing)
+        except (RuntimeError, OSError) as error:  # as where a process is killed, or a GPU's memory is taken
+            say(f"That failed ({cause_of(error)}); earlier trials alone tell.")
+    speeds |= _alike_but_for_threads(speeds, [kind for kind in wanted if kind not in speeds], site.resources)
+    workers = plan.request.settings["workers"]
+    return forecast(
+        works,
+        speeds,
+        device=site.resources.device,
+        pool=site.pool,
+        trial=(workers, site.resources.cpus, site.resources.gpus),
+        disk_bytes=bytes_of_cameras(plan, store),
+    )
+
+
+def site_of(resources: Resources, nodes: Sequence[Node], *, on_cluster: bool) -> Site:
+    """The nodes of a Ray that this process is connected to, or is about to start."""
+    return Site(resources, tuple(nodes), None if on_cluster else socket.gethostname())
+
+
+class Measured:
+    """What a launch costs, held against what it was forecast to: made before its jobs run, told when they have ended.
+
+    Args:
+        plan: of the search.
+        ledger: takes both down in the search's record.
+        site: where it runs.
+        say: takes lines for a person.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        site: Site,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._ledger, self._site, self._clock = ledger, site, clock
+        self._forecast = estimate(plan, ledger.store, ledger.trials, site, say, worth=WORTH_A_PROBE)
+        if self._forecast.jobs:
+            ledger.update_search(forecast=self._forecast.to_json())
+        if self._forecast.wall_seconds:
+            say(in_words(self._forecast)[-1])
+        self._began, self._hours_before, self._ended_before = clock(), self._trial_hours(), self._trials_ended()
+
+    def ended(self, network_seconds: Sequence[float]) -> None:
+        """All jobs have ended.
+
+        Args:
+            network_seconds: how long each network or front end took that was made now.
+        """
+        if not self._forecast.jobs:
+            return  # a conclusion alone, whose cost nobody asks for
+        resources = self._site.resources
+        cuda = resources.device == "cuda"
+        trial, network = (resources.gpus,) * 2 if cuda else (resources.cpus, resources.network_cpus)
+        hours = trial * (self._trial_hours() - self._hours_before) + network * sum(network_seconds) / 3600
+        outcome = {
+            "jobs": self._trials_ended() - self._ended_before + len(network_seconds),
+            "wall_seconds": self._clock() - self._began,
+            "device_hours": hours,
+        }
+        self._ledger.update_search(forecast=dataclasses.replace(self._forecast, outcome=outcome).to_json())
+
+    def _trial_hours(self) -> float:
+        return sum(trial.metrics.get("device_hours", 0.0) for trial in self._ledger.trials.values())
+
+    def _trials_ended(self) -> int:
+        return self._ledger.counts["FINISHED"] + self._ledger.counts["FAILED"]
+
+
+def earlier_speeds(plan: Plan, store: Store, site: Site, kinds: Iterable[Hashable]) -> dict[Hashable, Speed]:
+    """What earlier trials tell of `kinds`: those of as many images of that side, and on such a machine; the newest
+    search that has any of a kind speaks for it."""
+    found: dict[Hashable, Speed] = {}
+    wanted = set(kinds)
+    for name in reversed(search_names(store)[-MOST_EARLIER_SEARCHES:]):
+        if wanted <= found.keys():
+            break
+        search = find_search(store, name)
+        if search is None or not _is_alike(plan, search, site.resources):
+            continue
+        timed: dict[Kind, list[Speed]] = {}
+        for kind, trial in _trials_by_kind(plan, store, search):
+            if kind in wanted and kind not in found and site.host in (None, trial.host):
+                timed.setdefault(kind, []).append(_speed_of(trial, search))
+        for kind, speeds in timed.items():
+            found[kind] = Speed(
+                mean(speed.training for speed in speeds), mean(speed.evaluation for speed in speeds), EARLIER
+            )
+    return found
+
+
+def _is_alike(plan: Plan, search: SearchRecord, resources: Resources) -> bool:
+    ours, theirs = plan.dataset_facts(), search.dataset
+    names = ("train_images", "validation_images", "image_size", "channels")
+    return search.resources.get("device") == resources.device and all(ours[name] == theirs[name] for name in names)
+
+
+def _trials_by_kind(plan: Plan, store: Store, search: SearchRecord) -> Iterator[tuple[Kind, TrialRecord]]:
+    """The search's own trials that have finished. Which teachers had a bank follows from its plan, worked out anew."""
+    try:
+        planned = make_plan(
+            request_from_json(search.request, search=search.search),
+            plan.dataset,
+            bank_budget=search.options["bank_budget"],
+            vgg19_at_hand=True,
+            device="cuda" if search.resources["device"] == "cuda" else "cpu",
+        )
+        threads = Resources(**search.resources).threads("trial")
+        for trial in load_trials(store, search):
+            if trial.status == "FINISHED" and trial.host is not None and trial.history:
+                config = TrialConfig(**trial.config)
+                yield kind_of_trial(config, planned.banks, plan.dataset.digest, threads), trial
+    except (KeyError, TypeError, UserError):  # of another version of this package
+        return
+
+
+def _speed_of(trial: TrialRecord, search: SearchRecord) -> Speed:
+    """What a trial's record tells: an epoch's training is timed by itself, and what is left is evaluation."""
+    training = mean(1 / epoch["images_per_second"] for epoch in trial.history)
+    an_epoch = trial.metrics["seconds"] / len(trial.history)
+    rest = max(0.0, an_epoch - training * search.dataset["train_images"])
+    return Speed(training, rest / search.dataset["validation_images"], EARLIER)
+
+
+def _alike_but_for_threads(
+    speeds: Mapping[Hashable, Speed], kinds: Iterable[Hashable], resources: Resources
+) -> dict[Hashable, Speed]:
+    """For networks with more threads than a trial has, where nothing else is known: they take no longer than so."""
+    found: dict[Hashable, Speed] = {}
+    for kind in kinds:
+        if isinstance(kind, Kind) and kind.threads > resources.threads("trial"):
+            speed = speeds.get(dataclasses.replace(kind, threads=resources.threads("trial")))
+            if speed is not None:
+                found[kind] = speed
+    return found
+
+
+def _probed(
+    plan: Plan, store: Store, site: Site, works: Sequence[Work], kinds: Sequence[Hashable]
+) -> dict[Hashable, Speed]:
+    resources, asked = site.resources, []
+    for kind in kinds:
+        alike = [work for work in works if work.kind == kind]
+        beside = max(_beside_each_other(site, work.cpus, resources.gpus) for work in alike)
+        jobs = sum(work.count * work.workers for work in works)
+        assert isinstance(kind, Kind | FrontendKind)
+        asked.append((kind, max(1, min(beside, jobs, MOST_PROCESSES))))
+    seconds = min(MOST_SECONDS_A_KIND, max(FEWEST_SECONDS_A_KIND, PROBE_SECONDS / len(asked)))
+    timings = probe(store, plan.dataset, asked, resources.device, seconds)
+    return {
+        kind: Speed(timing.training, timing.evaluation, PROBED)
+        for (kind, _), timing in zip(asked, timings, strict=True)
+    }
+
+
+def _beside_each_other(site: Site, cpus: float, gpus: float) -> int:
+    """How many workers slow each other: on CPUs all, on GPUs those that share one."""
+    if gpus:
+        return max(1, int(1 / gpus))
+    assert site.pool is not None
+    return site.pool.at_once(cpus, 0.0)

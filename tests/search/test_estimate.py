@@ -1,0 +1,182 @@
+"""What a plan costs: what the store has of it already, and what earlier searches tell of its speed."""
+
+import dataclasses
+
+import pytest
+
+from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.process import SingleProcess
+from dfd_tune.distill.student import save_result, train_student
+from dfd_tune.distill.workbench import Workbench
+from dfd_tune.plan import make_plan
+from dfd_tune.record import TrialRecord, save_search, save_trial
+from dfd_tune.search.capacity import Node, Resources
+from dfd_tune.search.estimate import EARLIER, Site, earlier_speeds, estimate
+from dfd_tune.search.launch import LaunchOptions, search_record
+from dfd_tune.search.works import works_of
+from dfd_tune.store import open_store
+from tests.samples import request_for
+
+RESOURCES = Resources("cpu", 1.0, 0.0, 1.0)
+HERE = Site(RESOURCES, (Node("", "", 2.0, 0.0, float("inf")),), "here")
+SMALL = ("train_images=100", "test_images=60", "width=0.125", "epochs=10", "backbone=[resnet18]", "lambda_=[0, 1, 2]")
+OPTIONS = LaunchOptions(name="new")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return open_store(tmp_path_factory.mktemp("estimate"))
+
+
+def plan_of(store, *assignments, space="lambda_grid", **options):
+    request = request_for(space, *SMALL, *assignments, **options)
+    dataset = prepare_dataset(request.dataset, store, lambda line: None)
+    return make_plan(request, dataset, bank_budget=OPTIONS.bank_budget)
+
+
+def counts(plan, store, trials=None):
+    works = works_of(plan, store, trials or {}, RESOURCES)
+    return {work.what: (work.count, work.reused) for work in works if work.stage == "search"}
+
+
+def record(key, config, seconds=20.0, rate=100.0, **changes):
+    history = [{"epoch": float(epoch + 1), "images_per_second": rate} for epoch in range(config.epochs)]
+    made = TrialRecord(
+        key=key,
+        status="FINISHED",
+        config=vars(config),
+        metrics={"seconds": seconds},
+        history=history,
+        host="here",
+        device="cpu",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def recorded(store, plan, name, *, device="cpu", cpus=1.0, **changes):
+    """A search of that plan as it leaves its records, its plain trial alone finished."""
+    search = search_record(plan, OPTIONS, None)
+    resources = dataclasses.asdict(dataclasses.replace(RESOURCES, device=device, cpus=cpus))
+    save_search(store, dataclasses.replace(search, search=name, resources=resources))
+    key, config = next(item for item in plan.trials.items() if not item[1].distills)
+    save_trial(store, name, record(key, config, **changes))
+
+
+def plain_kind(plan, store):
+    return next(work.kind for work in works_of(plan, store, {}, RESOURCES) if work.what.startswith("trials"))
+
+
+def test_what_the_store_has_is_reused(tmp_path):
+    store = open_store(tmp_path)
+    plan = plan_of(store, "epochs=1", "teacher_epochs=1")
+    assert counts(plan, store) == {
+        "teacher resnet18": (1, 0),
+        "trials resnet18, plain, 1 epochs": (1, 0),
+        "trials resnet18, distilled, 1 epochs": (2, 0),
+    }
+    bench = Workbench(store, plan.dataset.folder.name, plan.banks, SingleProcess().device)
+    (network,) = plan.networks
+    assert network.bank is not None
+    bench.prepare(network.config, SingleProcess())
+    config = list(plan.trials.values())[1]
+    student, result = train_student(config, bench, SingleProcess())
+    save_result(student, result, config, bench)
+    assert counts(plan, store) == {
+        "teacher resnet18": (0, 1),
+        "trials resnet18, plain, 1 epochs": (1, 0),
+        "trials resnet18, distilled, 1 epochs": (1, 1),
+    }
+    store.discard("banks")
+    (filling, *_) = works_of(plan, store, {}, RESOURCES)
+    assert (filling.count, filling.epochs, filling.bytes_each) == (1, 0, network.bank_bytes)
+
+
+def test_trials_of_a_sampled_space_add_up_whatever_they_stand_for(store):
+    plan = plan_of(store, "backbone=[resnet18, vgg16, alexnet]", "lambda_=[1, 2]", space="tpe_all", trials=10)
+    own = [work for work in works_of(plan, store, {}, RESOURCES) if work.what.startswith("trials")]
+    assert sum(work.count for work in own) == 10
+    done = {
+        key: record(key, config)
+        for key, config in zip(
+            "abc", [plan_of(store).request.trial({"lambda_": 1, "backbone": "vgg16"})] * 3, strict=True
+        )
+    }
+    left = [work for work in works_of(plan, store, done, RESOURCES) if work.what.startswith("trials")]
+    assert sum(work.count for work in left) == 7
+
+
+def test_confirmations_are_counted_with_the_networks_that_they_alone_need(store):
+    plan = plan_of(store)
+    assert plan.confirming
+    works = [work for work in works_of(plan, store, {}, RESOURCES) if work.stage == "confirm"]
+    trials = [work for work in works if work.what.startswith("trained anew")]
+    assert sum(work.count for work in trials) == plan.num_anew
+    assert all(work.looked_at == len(plan.dataset.test.labels) for work in trials)
+    config, _ = plan.confirming[0]
+    ended = {"x": record("x", config, stage="confirm"), "y": record("y", config, stage="confirm", status="FAILED")}
+    left = [work for work in works_of(plan, store, ended, RESOURCES) if work.what.startswith("trained anew")]
+    assert sum(work.count for work in left) == plan.num_anew - 2
+
+
+def test_an_earlier_trial_tells_how_fast_training_and_evaluation_are(tmp_path):
+    store = open_store(tmp_path)
+    plan = plan_of(store)
+    kind = plain_kind(plan, store)
+    recorded(store, plan, "before", seconds=20.0, rate=100.0)
+    (speed,) = earlier_speeds(plan, store, HERE, [kind]).values()
+    train, validation = len(plan.dataset.train.labels), len(plan.dataset.validation.labels)
+    # An epoch of 2 s, of which training takes a hundredth a image.
+    assert speed.training == pytest.approx(0.01)
+    assert speed.evaluation == pytest.approx((2.0 - 0.01 * train) / validation)
+    # Half the epochs cost half as much; and the teacher is trained like a plain student.
+    shorter = plan_of(store, "epochs=5", "teacher_epochs=7")
+    found = estimate(shorter, store, {}, Site(RESOURCES, HERE.nodes, None), lambda line: None)
+    seconds = {part.what: part.seconds for part in found.parts}
+    assert seconds["trials resnet18, plain, 5 epochs"] == pytest.approx(5 * 2.0, abs=1.5)
+    assert found.parts[1].source == EARLIER
+    assert seconds["trials resnet18, distilled, 5 epochs"] is None
+    assert found.wall_seconds is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"host": "elsewhere"}, {"status": "FAILED"}, {"host": None}, {"device": "cuda"}, {"cpus": 2.0}, {"history": []}],
+    ids=str,
+)
+def test_trials_that_are_not_alike_tell_nothing(tmp_path, changes):
+    store = open_store(tmp_path)
+    plan = plan_of(store)
+    recorded(store, plan, "before", **changes)
+    assert earlier_speeds(plan, store, HERE, [plain_kind(plan, store)]) == {}
+
+
+@pytest.mark.parametrize("other", ["train_images=200", "batch_size=32", "width=0.25"])
+def test_other_images_or_settings_tell_nothing(tmp_path, other):
+    store = open_store(tmp_path)
+    recorded(store, plan_of(store), "before")
+    plan = plan_of(store, other)
+    assert earlier_speeds(plan, store, HERE, [plain_kind(plan, store)]) == {}
+
+
+def test_the_newest_search_speaks_and_one_that_cannot_be_read_is_passed_over(tmp_path):
+    store = open_store(tmp_path)
+    plan = plan_of(store)
+    recorded(store, plan, "first", rate=100.0)
+    recorded(store, plan, "second", rate=50.0)
+    recorded(store, plan, "foreign", rate=25.0)
+    search = search_record(plan, OPTIONS, None)
+    save_search(store, dataclasses.replace(search, search="foreign", request={"of": "another version"}))
+    kind = plain_kind(plan, store)
+    assert earlier_speeds(plan, store, HERE, [kind])[kind].training == pytest.approx(1 / 50)
+
+
+def test_a_small_search_is_not_probed_for(store):
+    lines = []
+    found = estimate(plan_of(store), store, {}, HERE, lines.append, worth=10**9)
+    assert lines == []
+    assert all(part.seconds is None for part in found.parts)
+
+
+def test_memory_bounds_how_many_run_at_once():
+    node = Node("", "", 64.0, 0.0, 6_000_000_000.0)  # room for four processes
+    assert Site(RESOURCES, (node, node), "here").pool.at_once(1.0, 0.0) == 8
