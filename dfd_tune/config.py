@@ -135,7 +135,7 @@ class TrialConfig:
         "of a student that starts from trained weights: its peak learning rate is so many times learning_rate",
         above=0,
         high=1,
-        default=0.1,
+        default=0.3,
     )
     workers: int = setting(
         "processes, one device each, that share a trial's batches; batch norm is per worker",
