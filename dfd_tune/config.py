@@ -105,7 +105,8 @@ class TrialConfig:
     # The network.
     backbone: Backbone = setting("architecture of teacher and student")
     width: float = setting("multiplier on the number of channels", above=0, high=4)
-    dropout: float = setting("dropout before the fully connected layers", low=0, high=0.9)
+    dropout: float = setting("dropout before the classifier; resnet18 has none", low=0, high=0.9)
+    batch_norm: bool = setting("batch norm after each convolution, of teacher and student", default=True)
     # How the student is trained.
     epochs: int = setting("passes over the training images", low=1, high=10_000)
     batch_size: int = setting("images per step, over all workers of a trial", low=2, high=65_536)
@@ -130,6 +131,12 @@ class TrialConfig:
         default="high_res",
     )
     student_start: StudentStart = setting("initial weights: random, of the base network, or of the teacher")
+    start_rate_factor: float = setting(
+        "of a student that starts from trained weights: its peak learning rate is so many times learning_rate",
+        above=0,
+        high=1,
+        default=0.3,
+    )
     workers: int = setting(
         "processes, one device each, that share a trial's batches; batch norm is per worker",
         low=1,
@@ -221,7 +228,7 @@ class TrialConfig:
             crop_padding=self.crop_padding,
             flip=self.flip,
             augment_seed=self.augment_seed,
-            network=NetworkConfig(backbone, self.width, self.teacher_dropout),
+            network=NetworkConfig(backbone, self.width, self.teacher_dropout, self.batch_norm),
             recipe=Recipe(
                 epochs=self.teacher_epochs,
                 batch_size=self.teacher_batch_size,
@@ -265,15 +272,16 @@ class TrialConfig:
     @property
     def network(self) -> NetworkConfig:
         """The student's architecture."""
-        return NetworkConfig(self.backbone, self.width, self.dropout)
+        return NetworkConfig(self.backbone, self.width, self.dropout, self.batch_norm)
 
     @property
     def recipe(self) -> Recipe:
-        """How the student is optimised."""
+        """How the student is optimised; from trained weights, at a rate of its own, lest it climb away from them."""
+        factor = 1.0 if self.student_start == "scratch" else self.start_rate_factor
         return Recipe(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=factor * self.learning_rate,
             schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -302,6 +310,8 @@ class TrialConfig:
             yield from _idle_of_method(self.method)
             if self.teacher_backbones == (self.backbone,):
                 yield "teachers"
+        if self.student_start == "scratch":
+            yield "start_rate_factor"
         srgan_looks_at_teacher = self.frontend == "srgan" and self.frontend_content == "teacher"
         if self.frontend == "none":
             yield from (name for name in kinds_of(TrialConfig) if name.startswith("frontend"))
@@ -397,6 +407,7 @@ class NetworkConfig:
     backbone: Backbone
     width: float
     dropout: float
+    batch_norm: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ OTHER = {
     "backbone": "vgg16",
     "width": 0.5,
     "dropout": 0.1,
+    "batch_norm": False,
     "epochs": 7,
     "batch_size": 32,
     "learning_rate": 0.01,
@@ -45,6 +46,7 @@ OTHER = {
     "teachers": "alexnet+vgg16",
     "teacher_sees": "low_res",
     "student_start": "base",
+    "start_rate_factor": 0.5,
     "workers": 2,
     "precision": "bf16",
     "teacher_epochs": 7,
@@ -65,6 +67,7 @@ OTHER = {
 """For every setting a value that the digits' recipe does not have."""
 
 CAMERA = ["resolution", "downsample", "blur", "noise", "jpeg_quality"]
+START_OWN = ["start_rate_factor"]
 FRONTEND_OWN = [name for name in OTHER if name.startswith("frontend_")]
 METHOD_OWN = ["method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees"]
 TEACHERS_OWN = [name for name in OTHER if name.startswith("teacher_") and name not in METHOD_OWN]
@@ -96,12 +99,12 @@ def test_every_setting_is_tried_here():
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
     config = digits_trial(lambda_=2, method=method)
-    idle = {*FRONTEND_OWN, "reduction", "temperature", "hint_layer"} - looks_at
+    idle = {*FRONTEND_OWN, *START_OWN, "reduction", "temperature", "hint_layer"} - looks_at
     assert changed(config) == set(OTHER) - idle - ({"method"} if method == "rdl" else set())
 
 
 def test_plain_training_has_one_key_whatever_would_be_distilled():
-    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {*METHOD_OWN, *TEACHERS_OWN, *FRONTEND_OWN}
+    assert changed(digits_trial(lambda_=0)) == set(OTHER) - {*METHOD_OWN, *TEACHERS_OWN, *START_OWN, *FRONTEND_OWN}
 
 
 @pytest.mark.parametrize("start", ["teacher", "base"])
@@ -114,7 +117,7 @@ def test_plain_training_from_a_network_depends_on_how_that_was_trained(start):
 @pytest.mark.parametrize("frontend", ["vdsr", "espcn", "srgan"])
 def test_a_trial_behind_a_front_end_depends_on_how_that_was_trained(frontend):
     config = digits_trial(lambda_=0, frontend=frontend, frontend_content="vgg19")
-    idle = {*METHOD_OWN, *TEACHERS_OWN} | ({"frontend"} if frontend == "vdsr" else set())
+    idle = {*METHOD_OWN, *TEACHERS_OWN, *START_OWN} | ({"frontend"} if frontend == "vdsr" else set())
     assert changed(config) == set(OTHER) - idle - ({"frontend_content"} if frontend != "srgan" else set())
 
 
@@ -163,6 +166,13 @@ def test_networks_before_a_trial_are_each_named_once():
     assert list(config.pretrained()) == [config.base(), config.teacher()]
 
 
+@pytest.mark.parametrize(("start", "rate"), [("scratch", 0.2), ("base", 0.05), ("teacher", 0.05)])
+def test_a_student_that_starts_from_trained_weights_has_its_own_peak_rate(start, rate):
+    config = digits_trial(student_start=start, learning_rate=0.2, start_rate_factor=0.25, teacher_learning_rate=0.3)
+    assert config.recipe.learning_rate == pytest.approx(rate)
+    assert {network.recipe.learning_rate for network in config.pretrained()} == {0.3}
+
+
 def test_a_front_end_depends_on_the_camera_and_its_own_recipe_alone():
     config = digits_trial(lambda_=2, frontend="vdsr")
     found = {
@@ -182,13 +192,13 @@ def test_a_key_depends_on_the_dataset():
 def test_keys_do_not_change_between_versions():
     # Results are found under these keys. Where training changes its meaning, raise TRAINING_SEMANTICS.
     config = digits_trial(lambda_=2)
-    assert config.key("d") == "662eb721215c2978"
-    assert config.teacher().key("d") == "d4f6d0d253a13f6f"
-    assert config.base().key("d") == "e2a58e1a136ff37a"
+    assert config.key("d") == "2dd11bf9dfbc098f"
+    assert config.teacher().key("d") == "57158b8a77d22788"
+    assert config.base().key("d") == "f3fb79e7a8a9b635"
     assert config.camera.key("d") == "9073b5bca5795ae0"
     rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"})
-    assert rich.key("d") == "a2eb05738380f7aa"
-    assert rich.low_res.frontend.key("d") == "6ebb73accdd72d99"
+    assert rich.key("d") == "72175ea57e11f43f"
+    assert rich.low_res.frontend.key("d") == "444ca1425c43f86e"
 
 
 def test_whole_and_decimal_numbers_are_one_trial():
@@ -286,7 +296,16 @@ def test_the_teachers_recipe_follows_the_students_unless_given():
 
 def test_what_the_search_varies_leaves_the_teacher_alone():
     config = digits_trial()
-    of_the_teacher = {"crop_padding", "flip", "augment_seed", "backbone", "width", "precision", *TEACHERS_OWN}
+    of_the_teacher = {
+        "crop_padding",
+        "flip",
+        "augment_seed",
+        "backbone",
+        "width",
+        "batch_norm",
+        "precision",
+        *TEACHERS_OWN,
+    }
     assert {
         name
         for name, value in OTHER.items()

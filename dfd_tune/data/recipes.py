@@ -71,7 +71,7 @@ PAPER: Settings = MappingProxyType(
         "dropout": 0.5,
         "epochs": 100,
         "batch_size": 128,
-        # The paper gives neither the rate nor its schedule; this peak suits AlexNet, which has no batch norm, too.
+        # The paper gives neither the rate nor its schedule.
         "learning_rate": 0.05,
         "lambda_": 1.0,
         "student_start": "teacher",  # on reduced CIFAR-10 worth more than any λ: docs/results.md

@@ -20,6 +20,7 @@ def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:
         config.backbone,
         width=config.width,
         dropout=config.dropout,
+        batch_norm=config.batch_norm,
         channels=dataset.channels,
         image_size=dataset.image_size,
         num_classes=len(dataset.classes),

@@ -208,6 +208,7 @@ def _card(config: TrialConfig, dataset: Dataset, result: TrialResult) -> ModelCa
         backbone=config.backbone,
         width=config.width,
         dropout=config.dropout,
+        batch_norm=config.batch_norm,
         channels=dataset.channels,
         image_size=dataset.image_size,
         classes=dataset.classes,

@@ -25,7 +25,7 @@ BACKBONES: Mapping[str, Callable[..., Network]] = {"alexnet": alexnet, "vgg16": 
 
 
 HINT_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "alexnet": tuple(ALEXNET_LAYERS),
+    "alexnet": ALEXNET_LAYERS,
     "vgg16": VGG16_LAYERS,
     "resnet18": tuple(RESNET18_LAYERS),
 }
@@ -44,6 +44,7 @@ def build_network(
     *,
     width: float,
     dropout: float,
+    batch_norm: bool = True,
     channels: int,
     image_size: int,
     num_classes: int,
@@ -55,6 +56,7 @@ def build_network(
         backbone: a name in `BACKBONES`.
         width: multiplier on the number of channels.
         dropout: probability of dropping a unit, in 0..1; ResNet-18 has no dropout and ignores it.
+        batch_norm: whether batch norm follows each convolution; without it, convolutions have biases.
         channels: 1 or 3.
         image_size: side of the input in pixels, 8 to 64.
         num_classes: number of logits.
@@ -69,7 +71,12 @@ def build_network(
     # Constructors draw weights too, which `initialise` then replaces; the fork keeps that from the caller.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         network = BACKBONES[backbone](
-            width=width, dropout=dropout, channels=channels, image_size=image_size, num_classes=num_classes
+            width=width,
+            dropout=dropout,
+            batch_norm=batch_norm,
+            channels=channels,
+            image_size=image_size,
+            num_classes=num_classes,
         )
         initialise(network, torch.Generator().manual_seed(seed))
     return network

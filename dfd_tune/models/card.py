@@ -19,6 +19,7 @@ _RULES: Mapping[str, Config] = {
     "backbone": TrialConfig,
     "width": TrialConfig,
     "dropout": TrialConfig,
+    "batch_norm": TrialConfig,
     "image_size": DatasetConfig,
     "resolution": TrialConfig,
     "downsample": TrialConfig,
@@ -38,6 +39,7 @@ class ModelCard:
     backbone: str
     width: float
     dropout: float
+    batch_norm: bool
     channels: int
     """1 (grey) or 3 (RGB)."""
     image_size: int

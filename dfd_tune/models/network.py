@@ -1,7 +1,7 @@
 """What every backbone is: a network in two parts, so that distillation can look between them.
 
-Also the pieces that the backbones share: scaled channel counts, global average pooling, initial weights. Not
-for: which backbones there are (models/build.py), nor for how they are trained.
+Also the pieces that the backbones share: scaled channel counts, convolutions with batch norm, global average pooling,
+initial weights. Not for: which backbones there are (models/build.py), nor for how they are trained.
 """
 
 from __future__ import annotations
@@ -83,6 +83,15 @@ def scaled(channels: int, width: float) -> int:
     return max(8, round(channels * width))
 
 
+def convolution(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, batch_norm: bool
+) -> tuple[nn.Conv2d, nn.Module]:
+    """A convolution, padded so that stride 1 keeps the side, and what normalises its maps: batch norm, or nothing."""
+    # No bias before batch norm, which has one.
+    weights = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=not batch_norm)
+    return weights, nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
+
+
 def initialise(network: Network, generator: torch.Generator) -> None:
     """Draw all weights anew, from `generator` alone, in the order of the modules.
 
@@ -90,7 +99,7 @@ def initialise(network: Network, generator: torch.Generator) -> None:
     https://arxiv.org/abs/1502.01852): normal with variance 2 / fan-in, or 1 / fan-in for the classifier,
     where no ReLU follows. Biases are zero; batch norm starts as the identity.
     """
-    # By inputs, not outputs: without batch norm, AlexNet's growing channel counts would shrink the signal.
+    # By inputs, not outputs: without batch norm, growing channel counts would shrink the signal.
     for part, gain in ((network.features, 2.0), (network.classifier, 1.0)):
         for module in part.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from dfd_tune.models.network import GlobalAveragePool, Network, scaled
+from dfd_tune.models.network import GlobalAveragePool, Network, convolution, scaled
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -19,7 +19,9 @@ LAYERS = tuple(f"block{number}" for number in range(1, len(BLOCKS) + 1))
 MIDDLE = "block3"
 
 
-def vgg16(*, width: float, dropout: float, channels: int, image_size: int, num_classes: int) -> Network:
+def vgg16(
+    *, width: float, dropout: float, batch_norm: bool, channels: int, image_size: int, num_classes: int
+) -> Network:
     """VGG-16 whose features are the averaged last maps: (N, 512 x width).
 
     A max-pool ends each of the five blocks for images of 32 pixels and more. For smaller ones the maps
@@ -32,7 +34,7 @@ def vgg16(*, width: float, dropout: float, channels: int, image_size: int, num_c
     inputs = channels
     for index, block in enumerate(BLOCKS):
         for count in block:
-            layers += _convolution(inputs, scaled(count, width))
+            layers += [*convolution(inputs, scaled(count, width), 3, batch_norm=batch_norm), nn.ReLU()]
             inputs = scaled(count, width)
         depths[LAYERS[index]] = len(layers)
         if index >= len(BLOCKS) - pools:
@@ -40,12 +42,3 @@ def vgg16(*, width: float, dropout: float, channels: int, image_size: int, num_c
     features = nn.Sequential(*layers, GlobalAveragePool())
     classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, num_classes))
     return Network(features, classifier, inputs, layers=depths, middle=MIDDLE)
-
-
-def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    # No bias: the batch norm that follows has one.
-    return (
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )

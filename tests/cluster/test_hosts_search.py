@@ -25,7 +25,8 @@ TOKEN = "fedcba9876543210" * 4
 SETTINGS = "settings: {backbone: alexnet, width: 0.25, train_images: 300, test_images: 100, teacher_epochs: 20"
 SHORT = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 1], seed: [0, 1, 2, 3]}}\n{SETTINGS}, epochs: 60}}\n"
 """Four trials of λ = 0 and a teacher at the start: whatever the number of nodes, each of them gets one CPU."""
-LONG = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 0.5, 1, 2], seed: [0, 1, 2, 3, 4, 5]}}\n{SETTINGS}, epochs: 150}}\n"
+MANY = "explore: {lambda_: [0, 0.5, 1, 2], seed: [0, 1, 2, 3, 4, 5]}"
+LONG = f"confirm: {{seeds: 0}}\n{MANY}\n{SETTINGS}, epochs: 150}}\n"
 GROUP = f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [0, 1]}}\n{SETTINGS}, epochs: 6}}\n"
 
 

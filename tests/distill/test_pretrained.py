@@ -100,8 +100,8 @@ def test_the_arrays_share_nothing_with_the_network(store):
     model = network()
     arrays = arrays_of(model)
     load_weights(model, arrays)
-    arrays["classifier.weight"].fill(0)
-    assert model.classifier.weight.any()
+    arrays["classifier.1.weight"].fill(0)
+    assert model.classifier[1].weight.any()
 
 
 def test_weights_survive_in_every_memory_format():
@@ -114,14 +114,14 @@ def test_weights_survive_in_every_memory_format():
 
 def a_weight_changed(folder):
     weights = load_file(folder / WEIGHTS_FILE)
-    weights["classifier.weight"][0, 0] += 0.25
+    weights["classifier.1.weight"][0, 0] += 0.25
     save_file(weights, folder / WEIGHTS_FILE)
 
 
 def a_weight_missing(folder):
     """With a digest that is right of what is left."""
     weights = load_file(folder / WEIGHTS_FILE)
-    del weights["classifier.weight"]
+    del weights["classifier.1.weight"]
     save_file(weights, folder / WEIGHTS_FILE)
     facts = json.loads((folder / FACTS_FILE).read_text())
     (folder / FACTS_FILE).write_text(json.dumps(facts | {"weights_digest": digest_arrays(weights)}))

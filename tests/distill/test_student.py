@@ -75,6 +75,15 @@ def test_a_student_that_starts_from_its_teacher_does_not_change_it(bench, config
     assert all(np.array_equal(teacher.weights[name], array) for name, array in arrays.items())
 
 
+def test_a_student_that_starts_from_trained_weights_is_trained_at_its_own_rate(bench):
+    settings = {"lambda_": 0.0, "start_rate_factor": 0.25, "epochs": 1}
+    rates = {
+        start: run(trial(student_start=start, **settings), bench)[1].history[-1]["learning_rate"]
+        for start in ("scratch", "teacher")
+    }
+    assert rates == pytest.approx({"scratch": 0.02, "teacher": 0.005})
+
+
 def test_a_start_that_is_not_in_the_store_is_named(bench):
     with pytest.raises(FileNotFoundError, match=r"base \w+ is not in the store"):
         initial_student(trial(student_start="base"), bench)
@@ -113,6 +122,7 @@ CHANGES = {
     "backbone": "vgg16",
     "width": 0.25,
     "dropout": 0.1,
+    "batch_norm": True,
     "epochs": 3,
     "batch_size": 8,
     "learning_rate": 0.03,
@@ -141,8 +151,9 @@ WITHOUT_A_TEACHER = {name for name in CHANGES if name.startswith("teacher_")} | 
 OF_ANOTHER_TRIAL = {name for name in settings_of(TrialConfig) if name.startswith("frontend_")} | {
     "temperature",
     "hint_layer",
+    "start_rate_factor",
 }
-"""What dfd without a front end never looks at: tests/test_config.py."""
+"""What dfd from scratch without a front end never looks at: tests/test_config.py."""
 
 
 def test_every_setting_is_tried_below():

@@ -232,7 +232,7 @@ def test_every_epoch_sees_every_image_once_in_its_view_with_its_teacher_features
 
     def source(epoch, indices):
         seen.append((epoch, indices.tolist()))
-        return torch.zeros(len(indices), 128)
+        return torch.zeros(len(indices), 32)
 
     train(network(), distillation=dfd(1.0, "mean", source))
     assert seen == [(epoch, part.tolist()) for epoch in range(2) for part in batches(40, 16, 0, epoch)]
@@ -330,7 +330,7 @@ def test_a_loss_that_is_not_finite_ends_the_training():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_distillation_that_is_not_finite_ends_the_training(value):
-    distillation = dfd(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 128), value))
+    distillation = dfd(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 32), value))
     with pytest.raises(DivergedError, match="epoch 1"):
         train(network(), distillation=distillation)
 

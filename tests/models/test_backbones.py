@@ -19,9 +19,17 @@ SIZES = (8, 9, 16, 28, 32, 33, 64)
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
 
-def network(backbone: str, *, width: float = 0.125, dropout: float = 0.0, channels: int = 3, **other: int) -> Network:
+def network(
+    backbone: str,
+    *,
+    width: float = 0.125,
+    dropout: float = 0.0,
+    batch_norm: bool = True,
+    channels: int = 3,
+    **other: int,
+) -> Network:
     settings = {"image_size": 8, "num_classes": 10, "seed": 0} | other
-    return build_network(backbone, width=width, dropout=dropout, channels=channels, **settings)
+    return build_network(backbone, width=width, dropout=dropout, batch_norm=batch_norm, channels=channels, **settings)
 
 
 def size_of(model: nn.Module) -> int:
@@ -37,10 +45,9 @@ def dense(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 
 
-def alexnet_size(channels: int, stem: int, middle: int, wide: int, deep: int, hidden: int) -> int:
-    pairs = [(channels, stem), (stem, middle), (middle, wide), (wide, deep), (deep, deep)]
-    convolutions = sum(conv(a, b) + b for a, b in pairs)
-    return convolutions + dense(2 * 2 * deep, hidden) + dense(hidden, hidden) + dense(hidden, 10)
+def alexnet_size(channels: int, stem: int, second: int, wide: int, deep: int) -> int:
+    pairs = [(channels, stem, 11), (stem, second, 5), (second, wide, 3), (wide, deep, 3), (deep, deep, 3)]
+    return sum(conv(a, b, side) + 2 * b for a, b, side in pairs) + dense(deep, 10)
 
 
 def vgg16_size(channels: int, counts: list[int]) -> int:
@@ -61,10 +68,10 @@ def resnet18_size(channels: int, a: int, b: int, c: int, d: int) -> int:
 VGG_FULL = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
 VGG_QUARTER = [16] * 2 + [32] * 2 + [64] * 3 + [128] * 6
 COUNTED = {
-    ("alexnet", 1.0, 3): (alexnet_size(3, 64, 192, 384, 256, 1024), 1024),
-    ("alexnet", 0.25, 3): (alexnet_size(3, 16, 48, 96, 64, 256), 256),
-    ("alexnet", 1.0, 1): (alexnet_size(1, 64, 192, 384, 256, 1024), 1024),
-    ("alexnet", 0.25, 1): (alexnet_size(1, 16, 48, 96, 64, 256), 256),
+    ("alexnet", 1.0, 3): (alexnet_size(3, 64, 192, 384, 256), 256),
+    ("alexnet", 0.25, 3): (alexnet_size(3, 16, 48, 96, 64), 64),
+    ("alexnet", 1.0, 1): (alexnet_size(1, 64, 192, 384, 256), 256),
+    ("alexnet", 0.25, 1): (alexnet_size(1, 16, 48, 96, 64), 64),
     ("vgg16", 1.0, 3): (vgg16_size(3, VGG_FULL), 512),
     ("vgg16", 0.25, 3): (vgg16_size(3, VGG_QUARTER), 128),
     ("vgg16", 1.0, 1): (vgg16_size(1, VGG_FULL), 512),
@@ -89,7 +96,33 @@ def test_full_width_networks_have_the_published_sizes() -> None:
     # 5,130, among them 4,224 biases of convolutions, which batch norm makes useless: left out.
     assert size_of(network("resnet18", width=1, image_size=32)) == 11_173_962
     assert size_of(network("vgg16", width=1, image_size=32)) == 14_723_136 + 5_130 - 4_224
-    assert size_of(network("alexnet", width=1, image_size=32)) == 4_361_034
+    # The AlexNet for CIFAR that many codebases share has 2,472,266, without batch norm, which adds two for a channel
+    # and takes a bias.
+    assert size_of(network("alexnet", width=1, image_size=32, batch_norm=False)) == 2_472_266
+    assert size_of(network("alexnet", width=1, image_size=32)) == 2_472_266 + 64 + 192 + 384 + 256 + 256
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_without_batch_norm_every_convolution_has_a_bias_in_its_place(backbone: str) -> None:
+    normed, plain = (network(backbone, batch_norm=batch_norm) for batch_norm in (True, False))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    norms = [module for module in normed.modules() if isinstance(module, nn.BatchNorm2d)]
+    convolutions = [module for module in normed.modules() if isinstance(module, nn.Conv2d)]
+    assert [norm.num_features for norm in norms] == [module.out_channels for module in convolutions]
+    assert all(module.bias is None for module in convolutions)
+    biases = [module.bias for module in plain.modules() if isinstance(module, nn.Conv2d)]
+    assert all(bias is not None and not bias.any() for bias in biases)
+    assert size_of(normed) - size_of(plain) == sum(norm.num_features for norm in norms)
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_without_batch_norm_an_image_is_seen_alike_whoever_is_in_its_batch(backbone: str) -> None:
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for batch_norm in (True, False):
+        model = network(backbone, batch_norm=batch_norm)  # in training mode
+        with torch.no_grad():
+            whole, part = model(images)[:3], model(images[:3])
+        assert torch.allclose(whole, part, atol=1e-5) is not batch_norm
 
 
 def test_documented_numbers_are_true() -> None:
@@ -137,14 +170,15 @@ def test_weights_come_from_the_seed_alone(backbone: str) -> None:
     other = network(backbone, seed=4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = [name for name in first if name.endswith("weight") and first[name].ndim > 1]
-    assert len(drawn) >= 8
+    assert len(drawn) >= 6
     assert not any(torch.equal(first[name], other[name]) for name in drawn)
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("size", [8, 33])
 @pytest.mark.parametrize("backbone", NAMES)
-def test_gradients_reach_every_parameter(backbone: str, size: int) -> None:
-    model = network(backbone, image_size=size)
+def test_gradients_reach_every_parameter(backbone: str, size: int, batch_norm: bool) -> None:
+    model = network(backbone, image_size=size, batch_norm=batch_norm)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(16, 3, size, size, generator=generator)
     F.cross_entropy(model(images), torch.arange(16) % 10).backward()
@@ -152,13 +186,14 @@ def test_gradients_reach_every_parameter(backbone: str, size: int) -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("backbone", NAMES)
-def test_signals_keep_their_size_through_the_layers(backbone: str) -> None:
+def test_signals_keep_their_size_through_the_layers(backbone: str, batch_norm: bool) -> None:
     # Initial weights that shrink or blow up signals make deep networks without batch norm fail to train.
-    model = network(backbone, width=0.5)
+    model = network(backbone, width=0.5, batch_norm=batch_norm)
     images = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert 0.2 < model(images).std() < 5
+        assert 0.1 < model(images).std() < 5
 
 
 @pytest.mark.parametrize("backbone", NAMES)
@@ -174,17 +209,35 @@ def test_biases_start_at_zero_and_batch_norm_as_the_identity(backbone: str) -> N
 def test_dropout_is_where_it_is_documented(backbone: str) -> None:
     model = network(backbone, dropout=0.3)
     places = [name.split(".")[0] for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.3]
-    assert places == {"alexnet": ["features"] * 2, "vgg16": ["classifier"], "resnet18": []}[backbone]
+    assert places == {"alexnet": ["classifier"], "vgg16": ["classifier"], "resnet18": []}[backbone]
+
+
+def test_alexnet_of_32_pixels_is_the_widespread_one() -> None:
+    layers = [layer for layer in network("alexnet", width=1, image_size=32).features if not list(layer.children())]
+    convolutions = [
+        (layer.out_channels, layer.kernel_size[0], layer.stride[0], layer.padding[0])
+        for layer in layers
+        if isinstance(layer, nn.Conv2d)
+    ]
+    assert convolutions == [(64, 11, 4, 5), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)]
+    kinds = "".join(
+        {"Conv2d": "c", "BatchNorm2d": "n", "ReLU": "r", "MaxPool2d": "p"}.get(type(x).__name__, "") for x in layers
+    )
+    assert kinds == "cnrp" + "cnrp" + "cnr" * 2 + "cnrp"
 
 
 @pytest.mark.parametrize("size", range(8, 65))
-def test_alexnet_ends_in_an_adaptive_max_pool(size: int) -> None:
-    model = network("alexnet", width=0.01, image_size=size)
-    assert isinstance(model.features, nn.Sequential)
-    flatten = next(i for i, layer in enumerate(model.features) if isinstance(layer, nn.Flatten))
+def test_alexnets_stem_leaves_its_pools_as_much_of_images_of_any_side(size: int) -> None:
+    model = network("alexnet", width=0.01, image_size=size).eval()
     with torch.no_grad():
-        maps = model.features[: flatten - 1](torch.randn(1, 3, size, size))
-    assert torch.equal(model.features[flatten - 1](maps), F.adaptive_max_pool2d(maps, 2))
+        first = model.maps(torch.randn(1, 3, size, size), "conv1")
+        last = model.features[:-1](torch.randn(1, 3, size, size))
+    assert 8 <= first.shape[-1] <= 16
+    assert first.shape[-1] == 8 or size not in (8, 16, 24, 32)
+    assert last.shape[-1] == (1 if size <= 60 else 2)
+    stem = model.features[0]
+    assert isinstance(stem, nn.Conv2d)
+    assert stem.kernel_size[0] == 3 + 2 * stem.stride[0]  # so that windows overlap alike
 
 
 @pytest.mark.parametrize(("size", "pools"), [(8, 3), (15, 3), (16, 4), (31, 4), (32, 5), (64, 5)])
@@ -202,8 +255,8 @@ def test_unknown_backbones_and_impossible_inputs_are_refused_together() -> None:
     assert len(caught.value.problems) == 2
 
 
-# Channels at width 1/8, and sides for images of 8 pixels: AlexNet halves after conv1 and conv2; VGG-16 pools after its
-# third block and those behind it; ResNet-18 halves at the entrance of stages 2 to 4.
+# Channels at width 1/8, and sides for images of 8 pixels: AlexNet's stem has stride 1, and it halves after conv1 and
+# conv2; VGG-16 pools after its third block and those behind it; ResNet-18 halves at the entrance of stages 2 to 4.
 MAPS = {
     ("alexnet", "conv1"): (8, 8),
     ("alexnet", "conv2"): (24, 4),

@@ -17,7 +17,7 @@ confirm: {seeds: 0}
 explore:
   backbone: [resnet18, alexnet]
   lambda_: [0, 2]
-settings: {batch_size: 25, reduction: mean}
+settings: {batch_size: 25, reduction: mean, batch_norm: false}
 """
 
 

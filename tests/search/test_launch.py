@@ -163,10 +163,11 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
 
 
 def test_two_workers_train_as_one(launch, results, search, tmp_path):
-    """AlexNet has no batch norm, so two workers on halves of each batch must follow the losses of the search's one."""
+    """Without batch norm, two workers on halves of each batch must follow the losses of the search's one."""
     space = tmp_path / "workers.yaml"
     space.write_text(
-        "confirm: {seeds: 0}\nexplore: {reduction: [mean]}\nsettings: {backbone: alexnet, lambda_: 2, batch_size: 25}\n"
+        "confirm: {seeds: 0}\nexplore: {reduction: [mean]}\n"
+        "settings: {backbone: alexnet, batch_norm: false, lambda_: 2, batch_size: 25}\n"
     )
     done = launch("--space", space, "--name", "workers", "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
     assert done.returncode == 0, done.stdout + done.stderr

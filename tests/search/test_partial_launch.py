@@ -9,7 +9,8 @@ from tests.search.conftest import runs_of, trial_runs
 def test_a_crash_is_failed_and_the_rest_goes_on(launch, results_of, store_path, tmp_path):
     space = tmp_path / "wild.yaml"
     space.write_text(
-        "confirm: {seeds: 0}\nexplore: {learning_rate: [100, 0.05]}\nsettings: {backbone: alexnet, lambda_: 0, seed: 1}\n"
+        "confirm: {seeds: 0}\nexplore: {learning_rate: [100, 0.05]}\n"
+        "settings: {backbone: alexnet, batch_norm: false, lambda_: 0, seed: 1}\n"
     )
     done = launch("--space", space, "--name", "wild")
     assert done.returncode == 1, done.stdout + done.stderr

@@ -63,6 +63,7 @@ CARD = ModelCard(
     backbone="resnet18",
     width=0.125,
     dropout=0.0,
+    batch_norm=True,
     channels=3,
     image_size=32,
     classes=("ring", "bar", "cross"),
