@@ -137,9 +137,12 @@ def _best(search: SearchRecord, best: BestRecord) -> str:
 
 
 def _nothing(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
-    if any(trial.status == "FINISHED" for trial in trials):
+    ended = {trial.status for trial in trials}
+    if "FINISHED" not in ended:
+        return "No trial has finished, so there is no best student."
+    if "FAILED" in ended:
         return (
-            "Nothing is chosen: no point has all of its planned trials finished. `dfd-tune resume "
+            "Nothing is chosen yet: no point has all of its planned trials finished. `dfd-tune resume "
             f"{search.search} --retry-failed` runs those again that FAILED."
         )
-    return "No trial has finished, so there is no best student."
+    return "Nothing is chosen yet: that is done, and tested, when all trials of a point have finished."

@@ -201,3 +201,8 @@ def test_that_no_point_has_all_of_its_seeds_is_said_with_what_to_do():
     ]
     (line,) = conclusion(make_search(request, {}), trials)
     assert "dfd-tune resume made_up-digits --retry-failed" in line
+
+
+def test_before_its_end_a_search_that_has_results_is_not_said_to_have_none(trials):
+    (line,) = conclusion(make_search(REQUEST, {}), trials)
+    assert "No trial has finished" not in line
