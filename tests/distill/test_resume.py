@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import CPU, bits, fresh_store, network, trial, without_times
+from tiny import DEVICE, bits, fresh_store, network, trial, without_times
 from two_processes import KilledAfter, KilledError, Rank, group, train_and_resume
 
 from dfd_tune.config import Recipe
@@ -49,7 +49,7 @@ def workbench(store: Store, seconds: float | None = 0.0, said: list[str] | None 
     def checkpoints(key):
         return Checkpoints(store, key, every_seconds=seconds, say=say)
 
-    return Workbench(store, "tiny", {}, CPU, checkpoints=None if seconds is None else checkpoints)
+    return Workbench(store, "tiny", {}, DEVICE, checkpoints=None if seconds is None else checkpoints)
 
 
 @contextlib.contextmanager

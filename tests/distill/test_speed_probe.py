@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import CPU, trial, workbench
+from tiny import DEVICE, trial, workbench
 
 from dfd_tune.data.arrow import DamagedFileError
 from dfd_tune.distill.probe import (
@@ -64,7 +64,7 @@ def test_every_kind_of_training_can_be_timed(store, config):
     dataset = workbench(store).dataset
     banks = {guide.key(DIGEST) for guide in config.guides()}
     for banked in (kind(config), kind(config, banks)):
-        timing = measure(banked, store, dataset, CPU, seconds=0.01)
+        timing = measure(banked, store, dataset, DEVICE, seconds=0.01)
         assert timing.training > 0
         assert timing.evaluation >= 0
 
@@ -72,7 +72,7 @@ def test_every_kind_of_training_can_be_timed(store, config):
 @pytest.mark.parametrize("front", ["vdsr", "espcn", "srgan"])
 def test_every_front_end_can_be_timed(store, front):
     config = trial(frontend=front, frontend_content="teacher", frontend_size=0.1).low_res.frontend
-    assert measure(kind_of_frontend(config, 1), store, workbench(store).dataset, CPU, seconds=0.01).training > 0
+    assert measure(kind_of_frontend(config, 1), store, workbench(store).dataset, DEVICE, seconds=0.01).training > 0
 
 
 def test_a_probe_leaves_no_trace_in_the_store_nor_in_this_process(store):

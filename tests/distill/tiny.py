@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from dfd_tune.store import Store, open_store, write_json, write_manifest
 
 SIDE, CLASSES = 8, ("high", "middle", "low")
 COUNTS = {"train": 40, "validation": 9, "test": 30}
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("DFD_TUNE_TEST_DEVICE", "cpu"))
+"""On which the tests of this folder train."""
+if DEVICE.type != "cpu":
+    # A process that is told nothing else is there as well.
+    SingleProcess.__init__.__defaults__ = (DEVICE, *SingleProcess.__init__.__defaults__[1:])
 
 
 def banded_images(count: int, seed: int, noise: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +104,7 @@ def trial(**settings: Any) -> TrialConfig:
 
 
 def workbench(store: Store, banks: dict[str, BankPlan] | None = None) -> Workbench:
-    return Workbench(store, "tiny", banks or {}, CPU)
+    return Workbench(store, "tiny", banks or {}, DEVICE)
 
 
 def prepared(store: Store, *configs: TrialConfig, banks: dict[str, BankPlan] | None = None) -> Workbench:
@@ -136,4 +141,4 @@ def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def bits(model: torch.nn.Module) -> dict[str, bytes]:
     """Every weight and buffer, to be compared bit by bit."""
-    return {name: tensor.detach().contiguous().numpy().tobytes() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().contiguous().numpy().tobytes() for name, tensor in model.state_dict().items()}

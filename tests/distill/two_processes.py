@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from tiny import CPU, bits, network, trial, without_times, workbench
+from tiny import DEVICE, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Method, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
@@ -57,7 +57,7 @@ class Rank:
 
     rank: int
     world_size: int = 2
-    device: torch.device = CPU
+    device: torch.device = DEVICE
     reported: list[dict[str, float]] = field(default_factory=list)
 
     restored: list[dict[str, float]] = field(default_factory=list)
