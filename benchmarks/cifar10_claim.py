@@ -27,7 +27,7 @@ EPOCHS = 60
 TEACHER_EPOCHS = 60
 LAMBDAS = (0.2, 0.5, 1.0, 2.0, 5.0)
 PLAIN = {"lambda_": 0.0}
-FROM_TEACHER = {"student_start": "teacher"}
+FROM_TEACHER = {"student_start": "teacher", "start_rate_factor": 1.0}
 
 PLAN = Plan(
     dataset={
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("dfd-tune-store"), help="for images, teachers, checkpoints")
     parser.add_argument("--results", type=Path, default=Path("docs/cifar10_claim"), help="a file for each training")
     parser.add_argument("--processes", type=int, default=2, help="that train side by side, of one thread each")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="that they train on")
     parser.add_argument("--report", action="store_true", help="print the tables; train nothing")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -175,6 +176,7 @@ def _work(given: argparse.Namespace) -> None:
             open_store(given.store),
             given.data,
             _say,
+            device=torch.device(given.device),
             stop_asked=lambda: given.child and os.getppid() != parent,
         )
     except StoppedError:

@@ -38,6 +38,7 @@ from dfd_tune.store import Store, read_json, write_json
 
 Say = Callable[[str], None]
 
+CPU = torch.device("cpu")
 CHECKPOINT_SECONDS = 60.0
 POLL_SECONDS = 5.0
 """Between two looks for work, while other processes train what this one waits for."""
@@ -95,6 +96,7 @@ def work(
     data: str | None,
     say: Say,
     *,
+    device: torch.device = CPU,
     stop_asked: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     poll_seconds: float = POLL_SECONDS,
@@ -107,6 +109,7 @@ def work(
         store: for images, teachers and checkpoints.
         data: the folder of the dataset's source.
         say: takes a line for each training that begins or ends.
+        device: where networks are trained, in float32 throughout.
         stop_asked: whether to stop at the end of the epoch.
         checkpoint_seconds: between two checkpoints.
         poll_seconds: between two looks for work.
@@ -114,7 +117,9 @@ def work(
     Raises:
         StoppedError: it was asked to stop.
     """
-    bench = _bench(plan, store, data, say, stop_asked, checkpoint_seconds)
+    # Otherwise a GPU's convolutions round to 10 bits what is called float32.
+    torch.backends.cudnn.allow_tf32 = False
+    bench = _bench(plan, store, data, say, device, stop_asked, checkpoint_seconds)
     locks = folder / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     (locks / ".gitignore").write_text("*\n")
@@ -143,7 +148,7 @@ def _done_by_us(
         if file.exists():
             return False
         say(f"{training.name}: begun")
-        record = _record(training, plan, load_results(plan, folder), bench, Watched(stop_asked=stop_asked))
+        record = _record(training, plan, load_results(plan, folder), bench, Watched(stop_asked=stop_asked, device=bench.device))
         write_json(file, record)
         say(f"{training.name}: {_outcome(record)}")
         return True
@@ -165,7 +170,7 @@ def _record(
         "settings": settings,
         "config": dataclasses.asdict(config),
         "dataset": {"digest": bench.dataset.digest, "settings": dict(plan.dataset)},
-        "machine": _machine(),
+        "machine": _machine(bench.device),
     }
     if training.stage == "teacher":
         return record | _teacher(config.guides()[0], bench, process)
@@ -211,23 +216,30 @@ def _right_on_test_images(student: Network, config: TrialConfig, bench: Workbenc
     """bool (N,), whether a student is right on each low-resolution test image."""
     student.eval()
     images = bench.test_images(config.low_res)
-    return np.concatenate([(student(inputs).argmax(1) == labels).numpy() for inputs, labels in images.batches()])
+    return np.concatenate([(student(inputs).argmax(1) == labels).cpu().numpy() for inputs, labels in images.batches()])
 
 
 def _bench(
-    plan: Plan, store: Store, data: str | None, say: Say, stop_asked: Callable[[], bool], checkpoint_seconds: float
+    plan: Plan,
+    store: Store,
+    data: str | None,
+    say: Say,
+    device: torch.device,
+    stop_asked: Callable[[], bool],
+    checkpoint_seconds: float,
 ) -> Workbench:
     dataset = prepare_dataset(DatasetConfig(**plan.dataset, data=data), store, say)
 
     def checkpoints(key: str) -> Checkpoints:
         return Checkpoints(store, key, every_seconds=checkpoint_seconds, stop_asked=stop_asked)
 
-    return Workbench(store, dataset.folder.name, {}, torch.device("cpu"), checkpoints=checkpoints)
+    return Workbench(store, dataset.folder.name, {}, device, checkpoints=checkpoints)
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: torch.device) -> dict[str, Any]:
     """What may make weights differ from those of another machine; not its name."""
     return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processor": _processor(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),

@@ -1,8 +1,8 @@
 """What the core does on a GPU: does it agree with the CPU, how fast is a trial, and what do its students reach.
 
-    uv run python -m benchmarks.gpu agree --data FOLDER     # 200 steps on a CPU, and on the GPU in both precisions, twice
-    uv run python -m benchmarks.gpu speed --data FOLDER     # images/s, against two plain scripts, and where time goes
-    uv run python -m benchmarks.gpu students --data FOLDER  # teacher, plain and distilled students, validation and test
+    python -m benchmarks.gpu agree --data FOLDER     # 200 steps on a CPU, and on the GPU in both precisions, twice
+    python -m benchmarks.gpu speed --data FOLDER     # images/s, against two plain scripts, and where time goes
+    python -m benchmarks.gpu students --data FOLDER  # teacher, plain and distilled students, validation and test
 
 CIFAR-10 seen at 8×8, ResNet-18, one process, without Ray. Each prints lines of JSON. Not for: packing trials on a GPU,
 or what a search adds around its trials.
@@ -175,7 +175,7 @@ def strong_script(bench: Workbench) -> float:
     student, teacher = _networks(bench)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
     started = 0.0
-    for epoch in range(2):
+    for _ in range(2):
         torch.cuda.synchronize()
         started = time.perf_counter()
         for batch in torch.randperm(len(labels), device=CUDA).split(128):
