@@ -26,6 +26,7 @@ FLOORS = (
     ("data",),
     ("models",),
     ("distill",),
+    ("confirm",),
     ("space", "settings", "record"),
     ("plan", "predict", "forecast", "tracking", "liveness"),
     ("analysis",),
@@ -37,10 +38,11 @@ FLOORS = (
 """From the ground up: what stands on a floor may import its own floor and those below."""
 
 VOCABULARY = {
-    "space": {"config", "errors", "rules", "yaml_file"},
-    "settings": {"config", "errors", "rules", "space", "data", "data.sources"},
-    "record": {"errors", "store"},
-    "analysis": {"analysis", "config", "record", "space"},
+    "confirm": {"config", "errors", "rules"},
+    "space": {"config", "confirm", "errors", "rules", "yaml_file"},
+    "settings": {"config", "confirm", "errors", "rules", "space", "data", "data.sources"},
+    "record": {"confirm", "errors", "store"},
+    "analysis": {"analysis", "config", "confirm", "record", "space"},
 }
 """What the words of a search and the rules by which its results are read are made of: none of how anything is trained,
 sent or drawn."""
