@@ -268,7 +268,7 @@ def _confirm(space: SearchSpace, given: Mapping[str, Any], protocol: Protocol, p
     """The space's confirmation with what a launch says otherwise; nothing under the protocol `paper`."""
     asked = {name: value for name, value in given.items() if value is not None}
     if protocol == "paper":
-        if asked:
+        if asked and asked != {"seeds": 0}:
             problems.append(f"{CONFIRM_OPTIONS[next(iter(asked))]}: the protocol paper confirms nothing; leave it out.")
         return NOTHING_ANEW
     if isinstance(asked.get("controls"), str):

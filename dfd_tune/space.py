@@ -285,7 +285,7 @@ def _space_from(file: YamlFile) -> SearchSpace:
     for key, problem in wrong:
         say(problem, key)
     if protocol == "paper":
-        if content.get("confirm") is not None or content.get("controls"):
+        if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
     raise_all(problems)

@@ -136,6 +136,7 @@ def test_the_papers_protocol_confirms_nothing():
     assert request.space.confirm.seeds > 0
     assert request.confirm == Confirm(seeds=0)
     assert request_as_json(request)["confirm"]["seeds"] == 0
+    assert request_for("lambda_grid", protocol="paper", confirm={"seeds": 0}).confirm == Confirm(seeds=0)
     with pytest.raises(UserError, match="--replicate: the protocol paper confirms nothing"):
         request_for("lambda_grid", protocol="paper", confirm={"seeds": None, "replicate": "pipeline"})
 
