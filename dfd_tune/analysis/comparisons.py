@@ -69,7 +69,19 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
     if not search.confirm.seeds:
         return found
     if cell.confirmed is None and cell.chosen is not None:
-        return replace(found, state="not confirmed" if search.confirmation else "not tested yet")
+        return replace(found, state=_not_anew(search))
+    return replace(found, fresh=True)
+
+
+def compare_plain(search: SearchRecord, cell: Cell, other: Cell | None) -> Comparison:
+    """What the test images say of a cell's plain training beside another's, as behind a front end and without one:
+    both trained anew, or both as they are."""
+    own, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, other))
+    found = compare_points(search, own, bare, {})
+    if not search.confirm.seeds:
+        return found
+    if any(one is not None and one.confirmed is None for one in (cell, other)):
+        return replace(found, state=_not_anew(search))
     return replace(found, fresh=True)
 
 
@@ -158,6 +170,11 @@ def high_resolution(search: SearchRecord, cell: Cell) -> Interval | None:
     found = {teacher.key: teacher.test_accuracy for teacher in teachers_of(cell).values()}
     known = [accuracy for accuracy in found.values() if accuracy is not None]
     return interval_of(known) if known and len(known) == len(found) else None
+
+
+def _not_anew(search: SearchRecord) -> State:
+    """Why a cell that could be compared has nothing trained anew: others were confirmed, or none are yet."""
+    return "not confirmed" if search.confirmation else "not tested yet"
 
 
 def _common_seeds(points: Sequence[Point | None]) -> list[int]:
