@@ -68,9 +68,8 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
     found = compare_points(search, student, plain, teachers_of(cell))
     if not search.confirm.seeds:
         return found
-    if cell.confirmed is None and cell.chosen is not None:
-        return replace(found, state=_not_anew(search))
-    return replace(found, fresh=True)
+    waits = None if cell.chosen is None else _waits(search, cell)
+    return replace(found, fresh=True) if waits is None else replace(found, state=waits)
 
 
 def compare_plain(search: SearchRecord, cell: Cell, other: Cell | None) -> Comparison:
@@ -80,9 +79,8 @@ def compare_plain(search: SearchRecord, cell: Cell, other: Cell | None) -> Compa
     found = compare_points(search, own, bare, {})
     if not search.confirm.seeds:
         return found
-    if any(one is not None and one.confirmed is None for one in (cell, other)):
-        return replace(found, state=_not_anew(search))
-    return replace(found, fresh=True)
+    waits = _waits(search, *(one for one in (cell, other) if one is not None))
+    return replace(found, fresh=True) if waits is None else replace(found, state=waits)
 
 
 def compare_controls(search: SearchRecord, cell: Cell) -> dict[Control, Comparison]:
@@ -172,9 +170,11 @@ def high_resolution(search: SearchRecord, cell: Cell) -> Interval | None:
     return interval_of(known) if known and len(known) == len(found) else None
 
 
-def _not_anew(search: SearchRecord) -> State:
-    """Why a cell that could be compared has nothing trained anew: others were confirmed, or none are yet."""
-    return "not confirmed" if search.confirmation else "not tested yet"
+def _waits(search: SearchRecord, *cells: Cell) -> State | None:
+    """Why there is nothing to compare of cells that could be: others were confirmed, or nothing is tested yet."""
+    if any(cell.confirmed is None for cell in cells):
+        return "not confirmed" if search.confirmation else "not tested yet"
+    return None if search.tested else "not tested yet"
 
 
 def _common_seeds(points: Sequence[Point | None]) -> list[int]:

@@ -49,7 +49,7 @@ def made_as(explore, dataset, **settings):
 
 
 def concluded(search, trials, accuracy, **confirm):
-    """The search with all of its cells trained anew and only that tested; under `paper` nothing anew, and all tested."""
+    """The search with all of its cells trained anew and only that tested; under `paper` nothing anew, all tested."""
     if search.protocol != "paper":
         search, trials = confirmed(search, trials, cells="all", **confirm)
     search = dataclasses.replace(search, num_trials=sum(trial.stage == "search" for trial in trials))
@@ -346,6 +346,16 @@ def test_table_2_judges_front_ends_and_dfd_together():
     chance = "no significant difference"
     assert verdicts == {"HR": "", "LR": "", "VDSR": "better", "ESPCN": chance, "SRGAN": chance, "DFD": "better"}
     assert "for 4 comparisons" in table.caption
+
+
+def test_while_students_are_trained_anew_the_tables_say_that_they_are_not_tested_yet():
+    whole = table2_search()
+    search = dataclasses.replace(whole.search, tested={}, tests={})
+    found = Found(search, of_search(whole).trials)
+    waits = "not tested yet"
+    verdicts = {row[0].split()[0].strip(","): row[3] for row in table2(found).rows}
+    assert verdicts == {"HR": "", "LR": "", "VDSR": waits, "ESPCN": waits, "SRGAN": waits, "DFD": waits}
+    assert column(cells_table(found), "verdict")["frontend=none"] == waits
 
 
 def test_table_2_of_a_search_that_confirmed_its_best_cell_alone_says_what_is_not_confirmed():
