@@ -68,9 +68,19 @@ def compare(search: SearchRecord, cell: Cell) -> Comparison:
     found = compare_points(search, student, plain, teachers_of(cell))
     if not search.confirm.seeds:
         return found
-    if cell.confirmed is None and cell.chosen is not None:
-        return replace(found, state="not confirmed" if search.confirmation else "not tested yet")
-    return replace(found, fresh=True)
+    waits = None if cell.chosen is None else _waits(search, cell)
+    return replace(found, fresh=True) if waits is None else replace(found, state=waits)
+
+
+def compare_plain(search: SearchRecord, cell: Cell, other: Cell | None) -> Comparison:
+    """What the test images say of a cell's plain training beside another's, as behind a front end and without one:
+    both trained anew, or both as they are."""
+    own, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, other))
+    found = compare_points(search, own, bare, {})
+    if not search.confirm.seeds:
+        return found
+    waits = _waits(search, *(one for one in (cell, other) if one is not None))
+    return replace(found, fresh=True) if waits is None else replace(found, state=waits)
 
 
 def compare_controls(search: SearchRecord, cell: Cell) -> dict[Control, Comparison]:
@@ -158,6 +168,13 @@ def high_resolution(search: SearchRecord, cell: Cell) -> Interval | None:
     found = {teacher.key: teacher.test_accuracy for teacher in teachers_of(cell).values()}
     known = [accuracy for accuracy in found.values() if accuracy is not None]
     return interval_of(known) if known and len(known) == len(found) else None
+
+
+def _waits(search: SearchRecord, *cells: Cell) -> State | None:
+    """Why there is nothing to compare of cells that could be: others were confirmed, or nothing is tested yet."""
+    if any(cell.confirmed is None for cell in cells):
+        return "not confirmed" if search.confirmation else "not tested yet"
+    return None if search.tested else "not tested yet"
 
 
 def _common_seeds(points: Sequence[Point | None]) -> list[int]:

@@ -26,7 +26,9 @@ def facts_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
         f"{facts['dataset']} {sides}: {facts['train_images']:,} training, {facts['validation_images']:,} validation "
         f"and {facts['test_images']:,} test images"
     ]
-    epochs = sorted({trial.config["epochs"] for trial in trials if trial.stage == "search"})
+    # Controls may train for longer; a student that was trained anew, shown alone, for as long as what was chosen.
+    own = [trial for trial in trials if trial.stage == "search"] or trials
+    epochs = sorted({trial.config["epochs"] for trial in own})
     if epochs:
         parts.append(f"{_span(epochs)} epoch{'' if epochs == [1] else 's'}")
     counts = seeds_of(trials)
@@ -34,7 +36,8 @@ def facts_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
         parts.append("chosen with one seed a point" if counts == [1] else f"chosen with {_span(counts)} seeds a point")
     if search.confirm.seeds:
         anew = "teacher, start, views and student" if search.confirm.replicate == "pipeline" else "the student"
-        parts.append(f"confirmed with {search.confirm.seeds} fresh seeds, each making {anew} anew")
+        seeds = "one fresh seed" if search.confirm.seeds == 1 else f"{search.confirm.seeds} fresh seeds, each"
+        parts.append(f"confirmed with {seeds} making {anew} anew")
     return "; ".join(parts)
 
 

@@ -6,7 +6,7 @@ Not for: working the numbers out (analysis/), or writing them down (formats.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dfd_tune.analysis.cells import Cell, cells_of
@@ -14,7 +14,7 @@ from dfd_tune.analysis.comparisons import (
     Comparison,
     compare,
     compare_controls,
-    compare_points,
+    compare_plain,
     high_resolution,
     pair_of,
     pooled,
@@ -228,12 +228,10 @@ def _table2_rows(search: SearchRecord, cells: Sequence[Cell]) -> list[_Row]:
     high = next((text for cell in cells if (text := text_of(high_resolution(search, cell))) != NOTHING), NOTHING)
     rows = [_Row(f"HR baseline, {title_of(backbone)}", high, None, "", _paper(paper, "high_res"))]
     for kind, cell in ordered.items():
-        own, bare = (None if one is None else pair_of(search, one)[1] for one in (cell, plain))
+        own = pair_of(search, cell)[1]
         base = None if own is None else tested_accuracy(search, own)
         label = f"LR baseline, {name}" if kind == "none" else f"{kind.upper()} + {name}"
-        beside = None
-        if cell is not plain:
-            beside = replace(compare_points(search, own, bare, {}), fresh=bool(search.confirm.seeds))
+        beside = None if cell is plain else compare_plain(search, cell, plain)
         quality = _quality(search, kind, cell.config)
         rows.append(_Row(label, text_of(base), beside, quality, _paper(paper, kind)))
     for kind, cell in ordered.items():

@@ -24,6 +24,15 @@ def test_facts_name_dataset_sides_images_epochs_and_seeds():
     assert anew.startswith(f"{facts}; confirmed with 5 fresh seeds")
     assert "teacher" not in anew
     assert "teacher" in facts_of(*confirmed(SEARCH, TRIALS, replicate="pipeline"))
+    assert facts_of(*confirmed(SEARCH, TRIALS, seeds=1)).endswith(
+        "; confirmed with one fresh seed making the student anew"
+    )
+
+
+def test_a_student_that_was_trained_anew_is_shown_alone_with_its_epochs():
+    search, trials = CONFIRMED
+    alone = facts_of(search, [trial for trial in trials if trial.stage == "confirm"][:1])
+    assert "; 20 epochs; confirmed with 5 fresh seeds" in alone
 
 
 def test_longer_controls_do_not_change_the_epochs_that_are_named():

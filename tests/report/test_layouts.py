@@ -5,14 +5,27 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dfd_tune.analysis.cells import trials_to_test
 from dfd_tune.analysis.comparisons import compare, pooled
 from dfd_tune.analysis.points import Interval, half_width
 from dfd_tune.analysis.verdicts import judge
 from dfd_tune.config import Camera
+from dfd_tune.confirm import AWAY, CONTROLS
 from dfd_tune.record import FrontendRecord
 from dfd_tune.report.formats import as_latex
-from dfd_tune.report.layouts import Found, cells_table, frontends_table, signed, table1, table2, tables_of, text_of
+from dfd_tune.report.layouts import (
+    Found,
+    cells_table,
+    controls_table,
+    frontends_table,
+    signed,
+    table1,
+    table2,
+    tables_of,
+    text_of,
+)
 from tests.report.searches import (
+    confirmed,
     grid_trials,
     make_request,
     make_search,
@@ -29,21 +42,45 @@ CAMERA = Camera(8)
 ROWS = ["HR baseline", "base (λ = 0)", "DFD", "chosen λ", "DFD − base", "gap recovered", "verdict"]
 
 
-def table1_search(dataset, resolutions, seeds=(0,), accuracy=None, **changes):
-    """A search as `table1` makes it; unless said otherwise, λ = 2 wins and has two points more than the base."""
-    explore = {"resolution": resolutions, "backbone": BACKBONES, "lambda_": [0, 0.5, 2], "seed": list(seeds)}
+def made_as(explore, dataset, **settings):
+    """A request for a grid with settings that a shipped space has; students start from scratch, as the paper's."""
     request = make_request(explore, dataset=dataset)
+    return dataclasses.replace(request, settings={**request.settings, "student_start": "scratch", **settings})
+
+
+def concluded(search, trials, accuracy, **confirm):
+    """The search with all of its cells trained anew and only that tested; under `paper` nothing anew, all tested."""
+    if search.protocol != "paper":
+        search, trials = confirmed(search, trials, cells="all", **confirm)
+    search = dataclasses.replace(search, num_trials=sum(trial.stage == "search" for trial in trials))
+    return Found(with_tests(search, trials_to_test(search, trials), accuracy), trials)
+
+
+def table1_search(dataset, resolutions, seeds=1, accuracy=None, settings=None, **changes):
+    """A search as `table1` makes it, with so many fresh seeds; unless said otherwise, λ = 2 wins and has two points
+    more than the base."""
+    explore = {"resolution": resolutions, "backbone": BACKBONES, "lambda_": [0, 0.5, 2]}
+    request = made_as(explore, dataset, **(settings or {}))
     trials = grid_trials(request, lambda point: 0.7 + 0.05 * point["lambda_"])
-    search = with_tests(
-        make_search(request, TEACHERS, **changes), trials, accuracy or (lambda point: 0.7 + 0.01 * point["lambda_"])
-    )
-    return Found(search, trials)
+    search = make_search(request, TEACHERS, **changes)
+    return concluded(search, trials, accuracy or (lambda point: 0.7 + 0.01 * point["lambda_"]), seeds=seeds)
+
+
+def of_search(found):
+    """The search as it is once its own trials have ended, before anything is trained anew or tested."""
+    search = dataclasses.replace(found.search, tested={}, tests={}, confirmation=[])
+    return Found(search, [trial for trial in found.trials if trial.stage == "search"])
 
 
 def column(table, title):
     """By row name, a column of a table."""
     place = table.header.index(title)
     return {row[0]: row[place] for row in table.rows}
+
+
+def row_of(table, number):
+    """By column name, a row of a table."""
+    return dict(zip(table.header, table.rows[number], strict=True))
 
 
 # Table 1.
@@ -90,8 +127,8 @@ def test_seeds_give_intervals():
     found = table1_search(
         "cifar10",
         [8, 16],
-        (0, 1, 2),
-        lambda point: accuracy[point["lambda_"]] + 0.01 * point["seed"] * (point["lambda_"] > 0),
+        3,
+        lambda point: accuracy[point["lambda_"]] + 0.01 * (point["seed"] - AWAY) * (point["lambda_"] > 0),
     )
     cells = column(table1([found]), "CIFAR-10 16×16")
     assert cells["VGG-16 base (λ = 0)"] == "70.00 ± 0.00 (88.02)"
@@ -100,11 +137,12 @@ def test_seeds_give_intervals():
     assert cells["VGG-16 verdict"] == "too few seeds for a verdict"
 
 
-def recorded_search(gain=0.15, backbones=BACKBONES, dataset="digits", seeds=range(5), **changes):
-    """A search of λ = 0 and 1 that is recorded image by image, its teachers too."""
-    request = make_request({"backbone": list(backbones), "lambda_": [0, 1], "seed": list(seeds)}, dataset=dataset)
+def recorded_search(gain=0.15, backbones=BACKBONES, dataset="digits", seeds=5, **changes):
+    """A search of λ = 0 and 1 whose confirmation is recorded image by image, and its teachers are."""
+    request = make_request({"backbone": list(backbones), "lambda_": [0, 1]}, dataset=dataset)
     trials = grid_trials(request, lambda point: 0.9)
-    search = with_each_image(make_search(request, TEACHERS, **changes), trials, students(gain))
+    search = make_search(request, TEACHERS, **changes)
+    search, trials = confirmed(search, trials, students(gain), seeds=seeds, cells="all")
     return Found(with_teachers_images(search, np.arange(360) % 20 > 0), trials)
 
 
@@ -121,20 +159,21 @@ def test_verdicts_are_of_all_cells_of_a_table_together():
     alone, among = ([row[-1] for row in cells_table(some).rows] for some in chance)
     assert set(among) == {"no significant difference"}
     together = [text for row in table1(chance).rows for text in row[1:] if row[0].endswith("verdict")]
-    assert together.count("better") <= alone[:-1].count("better")
+    assert alone[:-1].count("better") > together.count("better") > 0
 
 
 def test_the_table_of_cells_ends_with_all_of_them_pooled():
     found = recorded_search()
     table = cells_table(found)
-    *cells, last = table.rows
-    assert (len(cells), last[0], last[2], last[6]) == (3, "pooled", "–", "–")
+    assert [row[0] for row in table.rows] == [*BACKBONES, "pooled"]
+    last = row_of(table, 3)
+    assert {last[name] for name in ("start", "epochs", "chosen λ", "HR baseline, %")} == {"–"}
     together = pooled(found.search, found.cells)
-    assert (last[4], last[-1]) == (signed(together.difference), "better")
-    seen = float(last[table.header.index("would have seen")])
+    assert (last["seeds"], last["difference"], last["verdict"]) == ("5", signed(together.difference), "better")
+    seen = float(last["would have seen"])
     assert seen == pytest.approx(100 * together.paired.smallest_seen, abs=0.005)
-    assert all(seen < float(row[table.header.index("would have seen")]) for row in cells)
-    assert float(last[table.header.index("p (Holm)")]) < 0.05
+    assert all(seen < float(row_of(table, number)["would have seen"]) for number in range(3))
+    assert float(last["p (Holm)"]) < 0.05
     (single,) = cells_table(recorded_search(backbones=["vgg16"])).rows
     assert single[0] == "vgg16"
 
@@ -142,11 +181,11 @@ def test_the_table_of_cells_ends_with_all_of_them_pooled():
 def test_a_gap_recovered_has_its_interval():
     found = recorded_search()
     gap = compare(found.search, found.cells[0]).gap_recovered
-    assert cells_table(found).rows[0][5] == f"{gap.mean:.0%} ± {100 * gap.half:.0f}"
+    assert row_of(cells_table(found), 0)["gap recovered"] == f"{gap.mean:.0%} ± {100 * gap.half:.0f}"
 
 
 def test_where_images_are_not_recorded_the_caption_says_what_intervals_are_of():
-    old = table1_search("cifar10", [8], (0, 1, 2, 3, 4))
+    old = table1_search("cifar10", [8], 5)
     table = cells_table(old)
     assert {row[-1] for row in table.rows} == {"no verdict without each image"}
     assert "over seeds alone: no verdict" in table.caption
@@ -160,7 +199,8 @@ def test_a_dataset_that_the_paper_does_not_have_has_no_number_of_the_papers():
     assert table.header[1:] == ("digits 2×2", "digits 4×4")
     assert "(" not in text.replace("(λ = 0)", "")
     assert "paper" not in table.caption
-    assert "In brackets: the paper's number, one run." in table1([table1_search("cifar10", [8])]).caption
+    beside = "In brackets: the paper's number, one run on all training images; ours are trained on 45,000 of 50,000"
+    assert beside in table1([table1_search("cifar10", [8])]).caption
 
 
 def test_a_resolution_that_the_paper_does_not_have_has_none_either():
@@ -168,6 +208,25 @@ def test_a_resolution_that_the_paper_does_not_have_has_none_either():
     assert column(table, "CIFAR-10 4×4")["VGG-16 base (λ = 0)"] == "70.00"
     assert column(table, "CIFAR-10 8×8")["VGG-16 base (λ = 0)"] == "70.00 (78.41)"
     assert "brackets" not in table1([table1_search("cifar10", [4])]).caption
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [{"student_start": "teacher"}, {"width": 0.5}, {"epochs": 50}, {"batch_size": 64}, {"teacher_sees": "low_res"}],
+    ids=lambda departure: next(iter(departure)),
+)
+def test_beside_training_that_is_not_the_papers_own_stands_none_of_its_numbers(departure):
+    table = table1([table1_search("cifar10", [8], settings=departure)])
+    assert column(table, "CIFAR-10 8×8")["VGG-16 base (λ = 0)"] == "70.00"
+    assert "brackets" not in table.caption
+
+
+def test_nor_beside_training_on_few_of_its_images():
+    whole = table1_search("cifar10", [8])
+    few = dataclasses.replace(whole.search, dataset={**whole.search.dataset, "train_images": 4500})
+    table = table1([Found(few, whole.trials)])
+    assert column(table, "CIFAR-10 8×8")["VGG-16 base (λ = 0)"] == "70.00"
+    assert "brackets" not in table.caption
 
 
 def test_of_two_searches_of_the_same_cell_neither_is_lost():
@@ -197,9 +256,9 @@ def test_table_1_is_of_dfd_without_front_end_whatever_else_was_explored():
 
 
 def test_an_unfinished_search_has_dashes_where_nothing_is_known():
-    found = table1_search("cifar10", [8], tested={})
+    found = of_search(table1_search("cifar10", [8]))
     trials = [trial for trial in found.trials if trial.config["backbone"] != "vgg16"]
-    search = dataclasses.replace(found.search, tested={}, teachers=[])
+    search = dataclasses.replace(found.search, teachers=[])
     table = table1([Found(search, trials), table1_search("svhn", [8])])
     cells = column(table, "CIFAR-10 8×8")
     assert {cells[f"VGG-16 {row}"] for row in ROWS} == {"–"}
@@ -228,11 +287,10 @@ def frontend(kind, psnr, camera=CAMERA):
     )
 
 
-def table2_search(dataset="cifar10", seeds=(0, 1, 2), frontends=("srgan", "none", "espcn", "vdsr"), **changes):
+def table2_search(dataset="cifar10", seeds=3, frontends=("srgan", "none", "espcn", "vdsr"), **changes):
     """A search as `table2` makes it, its front ends not in the paper's order: λ > 0 without front end alone."""
-    request = make_request({"frontend": list(frontends), "lambda_": [0, 2], "seed": list(seeds)}, dataset=dataset)
-    settings = {**request.settings, "frontend_content": "vgg19"}
-    request = dataclasses.replace(request, settings=settings)
+    explore = {"frontend": list(frontends), "lambda_": [0, 2]}
+    request = made_as(explore, dataset, frontend_content="vgg19")
     trials = [
         trial
         for trial in grid_trials(request, lambda point: 0.8)
@@ -241,11 +299,11 @@ def table2_search(dataset="cifar10", seeds=(0, 1, 2), frontends=("srgan", "none"
     plain = {"none": 0.79, "vdsr": 0.80, "espcn": 0.78, "srgan": 0.77}
     records = [frontend(kind, 20 + number) for number, kind in enumerate(frontends) if kind != "none"]
     search = make_search(request, {"resnet18": 0.94}, frontends=records, **changes)
-    # Seeds differ by one point, and no pair by more than another.
-    search = with_tests(
-        search, trials, lambda point: plain[point["frontend"]] + 0.01 * point["lambda_"] + 0.01 * point["seed"]
-    )
-    return Found(search, trials)
+
+    def accuracy(config):  # fresh seeds differ by one point, and no pair by more than another
+        return plain[config["frontend"]] + 0.01 * config["lambda_"] + 0.01 * (config["seed"] % AWAY)
+
+    return concluded(search, trials, accuracy, seeds=seeds)
 
 
 def test_table_2_has_the_papers_rows_in_its_order_with_its_numbers():
@@ -276,17 +334,38 @@ def test_table_2_compares_front_ends_and_dfd_with_the_lr_baseline():
 
 
 def test_table_2_judges_front_ends_and_dfd_together():
-    found = table2_search("digits", seeds=range(5))
+    found = table2_search("digits", seeds=5)
     better = students(0.2)
 
     def right(config):  # behind VDSR plain training is as good as the distilled student
         return better({**config, "lambda_": 1.0 if config["frontend"] == "vdsr" else config["lambda_"]})
 
-    table = table2(Found(with_each_image(found.search, found.trials, right), found.trials))
+    anew = trials_to_test(found.search, found.trials)
+    table = table2(Found(with_each_image(found.search, anew, right), found.trials))
     verdicts = {row[0].split()[0].strip(","): row[3] for row in table.rows}
     chance = "no significant difference"
     assert verdicts == {"HR": "", "LR": "", "VDSR": "better", "ESPCN": chance, "SRGAN": chance, "DFD": "better"}
     assert "for 4 comparisons" in table.caption
+
+
+def test_while_students_are_trained_anew_the_tables_say_that_they_are_not_tested_yet():
+    whole = table2_search()
+    search = dataclasses.replace(whole.search, tested={}, tests={})
+    found = Found(search, of_search(whole).trials)
+    waits = "not tested yet"
+    verdicts = {row[0].split()[0].strip(","): row[3] for row in table2(found).rows}
+    assert verdicts == {"HR": "", "LR": "", "VDSR": waits, "ESPCN": waits, "SRGAN": waits, "DFD": waits}
+    assert column(cells_table(found), "verdict")["frontend=none"] == waits
+
+
+def test_table_2_of_a_search_that_confirmed_its_best_cell_alone_says_what_is_not_confirmed():
+    own = of_search(table2_search())
+    search, trials = confirmed(own.search, own.trials, students(0.2), cells="best")
+    table = table2(Found(search, trials))
+    verdicts = {row[0].split()[0].strip(","): row[3] for row in table.rows}
+    waits = "not confirmed"
+    assert verdicts == {"HR": "", "LR": "", "VDSR": waits, "ESPCN": waits, "SRGAN": waits, "DFD": "better"}
+    assert "The verdict is at 5 %." in table.caption
 
 
 def test_table_2_takes_the_quality_of_its_own_cameras_front_ends():
@@ -306,13 +385,13 @@ def test_table_2_on_other_images_has_no_number_of_the_papers():
 
 
 def test_table_2_of_an_unfinished_search_says_so():
-    whole = table2_search()
+    whole = of_search(table2_search())
     trials = [trial for trial in whole.trials if trial.config["frontend"] in ("vdsr", "espcn")]
-    search = dataclasses.replace(whole.search, tested={}, teachers=[], frontends=[])
+    search = dataclasses.replace(whole.search, teachers=[], frontends=[])
     table = table2(Found(search, trials))
     assert [row[0].split()[0] for row in table.rows] == ["HR", "VDSR", "ESPCN"]
     assert table.rows[1][1:-1] == ("–", "–", "not tested yet", "")
-    assert "Unfinished: 6 of 15 trials have a result." in table.caption
+    assert "Unfinished: 2 of 5 trials have a result." in table.caption
     assert table2(Found(search, [])) is None
 
 
@@ -341,8 +420,41 @@ def test_the_table_of_cells_has_a_row_a_cell():
     found = table1_search("digits", [4])
     table = cells_table(found)
     assert [row[0] for row in table.rows] == [f"resolution=4 {backbone}" for backbone in BACKBONES]
+    assert row_of(table, 0) == {
+        "cell": "resolution=4 resnet18",
+        "seeds": "1",
+        "start": "scratch",
+        "epochs": "20",
+        "base (λ = 0), %": "70.00",
+        "chosen λ": "2",
+        "distilled, %": "72.00",
+        "difference": "+2.00",
+        "gap recovered": "9%",
+        "HR baseline, %": "93.00",
+        "would have seen": "–",
+        "p (Holm)": "–",
+        "verdict": "too few seeds for a verdict",
+    }
+
+
+def test_the_table_of_controls_holds_the_student_against_each_of_them():
+    # On test images students have 72, plain training 70, and for half of 20 epochs again, thus 30, 71 per cent.
+    request = made_as({"lambda_": [0, 2]}, "digits")
+    trials = grid_trials(request, lambda point: 0.7 + 0.05 * point["lambda_"])
+
+    def accuracy(config):
+        return 0.7 + 0.01 * config["lambda_"] + 0.01 * (config["epochs"] == 30)
+
+    found = concluded(make_search(request, TEACHERS), trials, accuracy, seeds=1, controls=("half_longer", "tuned_base"))
+    table = controls_table(found)
     few = "too few seeds for a verdict"
-    assert table.rows[0][1:] == ("70.00", "2", "72.00", "+2.00", "9%", "93.00", "–", "–", few)
+    assert table.header[1:5] == ("held against", "its accuracy, %", "distilled, %", "difference")
+    assert [row[1:] for row in table.rows] == [
+        (CONTROLS["half_longer"], "71.00", "72.00", "+1.00", "–", "–", few),
+        (CONTROLS["tuned_base"], "70.00", "72.00", "+2.00", "–", "–", few),
+    ]
+    assert table.name in [other.name for other in tables_of([found])]
+    assert controls_table(concluded(make_search(request, TEACHERS), trials, accuracy, seeds=1)) is None
 
 
 def test_a_search_that_has_just_begun_has_no_table():
@@ -377,14 +489,14 @@ def test_in_a_shared_table_the_column_says_which_search_chose_on_test_images():
 
 
 def test_every_table_is_ascii_in_latex():
-    for table in tables_of([table2_search(protocol="paper"), table1_search("svhn", [8, 16], (0, 1), search="a_b")]):
+    for table in tables_of([table2_search(protocol="paper"), table1_search("svhn", [8, 16], 2, search="a_b")]):
         assert as_latex(table).isascii(), table.name
 
 
 def test_numbers_are_written_with_their_intervals_and_true_minus_signs():
-    found = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 0.01 * point["lambda_"]))
-    assert found.rows[0][4:6] == ("−2.00", "−9%")
+    worse = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 0.01 * point["lambda_"]))
+    assert (row_of(worse, 0)["difference"], row_of(worse, 0)["gap recovered"]) == ("−2.00", "−9%")
     assert (text_of(None), signed(None)) == ("–", "–")
     assert signed(Interval(-1e-9, None, 1)) == "+0.00"
     almost = cells_table(table1_search("digits", [4], accuracy=lambda point: 0.7 - 1e-9 * point["lambda_"]))
-    assert almost.rows[0][4:6] == ("+0.00", "0%")
+    assert (row_of(almost, 0)["difference"], row_of(almost, 0)["gap recovered"]) == ("+0.00", "0%")

@@ -6,6 +6,9 @@ import io
 import json
 import shutil
 
+from dfd_tune.analysis.choice import best_trial
+from dfd_tune.analysis.verdicts import headline
+from dfd_tune.confirm import CONTROLS, NOTHING_ANEW
 from dfd_tune.record import (
     BEST_FOLDER,
     PREDICTIONS_FILE,
@@ -15,14 +18,15 @@ from dfd_tune.record import (
     save_search,
     save_trial,
 )
+from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.layouts import Found
 from dfd_tune.report.write import summary, write_report
-from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_search
+from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_best, make_search, with_tests
 from tests.report.test_page import Reader, loaded_from_elsewhere
 
 NAME = "real"
 FIGURES = ["lambda_curve", "examples", "learning_curves", "confusion_matrix", "worst_mistakes"]
-TABLES = ["table2", "cells-real", "frontends-real"]
+TABLES = ["table2", "cells-real", "controls-real", "frontends-real"]
 
 
 def report(store, folder, *names):
@@ -35,6 +39,20 @@ def report(store, folder, *names):
 
 def changed(store, **changes):
     save_search(store, dataclasses.replace(load_search(store, NAME), **changes))
+
+
+def peeking(search, trials):
+    """The search as it would be had λ been chosen on test images: nothing trained anew, and all of its own tested."""
+    own = [trial for trial in trials if trial.stage == "search"]
+    search = dataclasses.replace(search, protocol="paper", confirm=NOTHING_ANEW, confirmation=[], tests={})
+    search = with_tests(search, own, lambda config: 0.5 + 0.1 * config["lambda_"])
+    return dataclasses.replace(search, best=make_best(best_trial(search, own))), own
+
+
+def table_of(concluded, name):
+    """A table of the report as rows by their first entry, each by column."""
+    text = concluded.path("searches", NAME, REPORT_FOLDER, f"{name}.csv").read_text()
+    return {row["cell"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
 def left_out(read):
@@ -59,20 +77,30 @@ def test_a_concluded_search_has_every_table_and_figure_and_a_page(concluded):
 
 def test_the_report_agrees_with_the_records(concluded):
     search = load_search(concluded, NAME)
-    table = concluded.path("searches", NAME, REPORT_FOLDER, "cells-real.csv").read_text()
-    rows = {row[0]: row for row in csv.reader(io.StringIO(table))}
+    anew = [trial for trial in load_trials(concluded, search) if trial.stage == "confirm"]
+    assert set(search.tested) == {trial.key for trial in anew}  # nothing else has met the test images
     tested = {
-        tuple(trial.config[name] for name in ("frontend", "lambda_", "seed")): search.tested[trial.key]
-        for trial in load_trials(concluded, search)
+        tuple(trial.config[name] for name in ("frontend", "lambda_", "epochs", "seed")): search.tested[trial.key]
+        for trial in anew
     }
-    base = 50 * (tested["none", 0, 0] + tested["none", 0, 1])
-    distilled = 50 * (tested["none", 2, 0] + tested["none", 2, 1])
-    values = dict(zip(rows["cell"], rows["frontend=none"], strict=True))
+
+    def mean(*arm):
+        return 50 * (tested[(*arm, 1000)] + tested[(*arm, 1001)])
+
+    base, distilled, longer = mean("none", 0, 2), mean("none", 2, 2), mean("none", 0, 3)
+    cells, controls = table_of(concluded, "cells-real"), table_of(concluded, "controls-real")
+    values = cells["frontend=none"]
     assert values["base (λ = 0), %"].startswith(f"{base:.2f} ± ")
     assert values["distilled, %"].startswith(f"{distilled:.2f} ± ")
     assert values["difference"].startswith(f"{distilled - base:+.2f} ± ".replace("-", "−"))
     assert values["HR baseline, %"] == f"{100 * search.teachers[0].test_accuracy:.2f}"
-    assert rows["frontend=espcn"][2:5] == ["–", "–", "–"]
+    values = cells["frontend=espcn"]
+    assert values["base (λ = 0), %"].startswith(f"{mean('espcn', 0, 2):.2f} ± ")
+    assert {values[name] for name in ("chosen λ", "distilled, %", "difference")} == {"–"}
+    values = controls["frontend=none"]
+    assert values["held against"] == CONTROLS["half_longer"]
+    assert values["its accuracy, %"].startswith(f"{longer:.2f} ± ")
+    assert values["difference"].startswith(f"{distilled - longer:+.2f} ± ".replace("-", "−"))
 
 
 def test_made_up_searches_of_other_tests_hold_what_a_real_one_holds(concluded):
@@ -94,25 +122,40 @@ def test_writing_again_changes_nothing(concluded, store, tmp_path):
 def test_the_summary_has_a_sentence_a_compared_cell_and_says_what_chose(concluded):
     search = load_search(concluded, NAME)
     found = Found(search, load_trials(concluded, search))
-    cell, best, chosen, facts = summary(found)
+    first, cell, best, chosen, facts = summary(found)
+    assert first == verdict_of(search, headline(search, found.trials))
+    assert first.startswith("No verdict, as fewer than 5 seeds were trained anew: ")
     assert cell.startswith("frontend=none: ")
     assert "At λ = 2 the distilled student" in cell
     assert best.startswith("The best student: alexnet frontend=")
-    assert chosen == "λ was chosen on validation images."
+    assert chosen == "λ was chosen on validation images; test accuracies are of students trained anew with fresh seeds."
     assert facts == (
-        "digits at 4×4 instead of 8×8 pixels: 80 training, 20 validation and 60 test images; 2 epochs; 2 seeds a point."
+        "digits at 4×4 instead of 8×8 pixels: 80 training, 20 validation and 60 test images; 2 epochs; "
+        "chosen with one seed a point; confirmed with 2 fresh seeds, each making the student anew."
     )
-    peeking = Found(dataclasses.replace(search, protocol="paper"), found.trials)
-    assert "At λ = 2 (chosen on TEST images) the distilled student" in summary(peeking)[0]
-    assert "best on validation images" in summary(peeking)[1]
-    assert "TEST" in summary(peeking)[2]
+
+
+def test_under_the_papers_protocol_the_summary_says_that_lambda_was_chosen_on_test_images(concluded):
+    search = load_search(concluded, NAME)
+    first, cell, best, chosen, facts = summary(Found(*peeking(search, load_trials(concluded, search))))
+    assert first.startswith("No verdict, as λ was chosen on TEST images: 70.0 % against 50.0 % ")
+    assert "At λ = 2 (chosen on TEST images) the distilled student has 70.00 %" in cell
+    assert "best on validation images" in best
+    assert "TEST" in chosen
+    assert facts.endswith("; 2 epochs; chosen with one seed a point.")
 
 
 def test_under_the_papers_protocol_every_part_of_the_page_says_so(store, tmp_path):
-    changed(store, protocol="paper")
+    search = load_search(store, NAME)
+    search, own = peeking(search, load_trials(store, search))
+    save_search(store, search)
+    shutil.rmtree(store.path("searches", NAME, "trials"))
+    shutil.rmtree(store.path("searches", NAME, "tests"))
+    for trial in own:
+        save_trial(store, NAME, trial)
     _, read = report(store, tmp_path)
     assert "Table 2: super-resolution front ends and DFD, λ chosen on TEST images" in read.text
-    captions = [line for line in read.text if line.startswith(("Of several seeds", "TEST accuracy; hollow markers"))]
+    captions = [line for line in read.text if line.startswith(("Those trained anew", "TEST accuracy; hollow markers"))]
     assert len(captions) == 2
     assert all("λ was chosen on TEST images" in caption for caption in captions)
     # The best student is chosen on validation images all the same, and its figures say that.
@@ -148,7 +191,8 @@ def test_several_searches_share_a_page_and_keep_their_figures_apart(store, tmp_p
 
 
 def unfinished(store, keep):
-    """Leave of the search what it had after its first `keep` trials, the next one running."""
+    """Leave of the search what it had after its first `keep` trials, the next one running: what it confirms is known
+    once its own three trials have ended."""
     search = load_search(store, NAME)
     for number, trial in enumerate(load_trials(store, search)):
         if number >= keep:
@@ -156,22 +200,35 @@ def unfinished(store, keep):
         if number == keep:
             save_trial(store, NAME, dataclasses.replace(trial, status="RUNNING", metrics={}, history=[]))
     teachers = [dataclasses.replace(teacher, test_accuracy=None) for teacher in search.teachers]
-    changed(store, tested={}, best=None, teachers=teachers)
+    confirmation = search.confirmation if keep >= search.num_trials else []
+    changed(store, tested={}, best=None, teachers=teachers, confirmation=confirmation)
     shutil.rmtree(store.path("searches", NAME, BEST_FOLDER))
     shutil.rmtree(store.path("searches", NAME, "tests"))
 
 
 def test_an_unfinished_search_reports_what_is_there_and_says_what_is_missing(store, tmp_path):
-    unfinished(store, keep=4)
+    unfinished(store, keep=2)
     files, read = report(store, tmp_path)
     assert {"lambda_curve.png", "learning_curves.png", "examples.png", "cells-real.md", "table2.tex"} <= files
     text = " ".join(read.text)
-    assert "Unfinished: 4 of 6 trials have a result, 1 INTERRUPTED." in text
+    assert "Unfinished: 2 of 3 trials have a result, 1 INTERRUPTED." in text
+    assert "confirming trials" not in text
     assert "there are no test accuracies yet" in text
     assert "not tested yet" in read.text
     titles = ("Confusion matrix of the best student", "The best student's worst mistakes")
     not_yet = "the search has no best student yet; it is chosen when the search is concluded."
     assert left_out(read) == dict.fromkeys(titles, not_yet)
+
+
+def test_a_search_that_is_being_confirmed_says_how_far_that_is(store, tmp_path):
+    unfinished(store, keep=5)
+    _, read = report(store, tmp_path)
+    text = " ".join(read.text)
+    # Student, plain training and a control without front end, plain training behind one: four arms of two seeds.
+    assert "Unfinished: 2 of 8 confirming trials have a result, 1 INTERRUPTED." in text
+    assert "of 3 trials" not in text
+    assert "there are no test accuracies yet" in text
+    assert "not tested yet" in read.text
 
 
 def test_a_search_that_has_just_begun_has_a_report_too(store, tmp_path):
@@ -182,7 +239,7 @@ def test_a_search_that_has_just_begun_has_a_report_too(store, tmp_path):
     reasons = left_out(read)
     assert reasons["Accuracy against λ"] == "fewer than two points have finished."
     assert reasons["Learning curves"] == "no point to compare has finished."
-    assert "Unfinished: 0 of 6 trials have a result, 1 INTERRUPTED." in " ".join(read.text)
+    assert "Unfinished: 0 of 3 trials have a result, 1 INTERRUPTED." in " ".join(read.text)
 
 
 def test_before_any_trial_the_page_is_all_there_is(store, tmp_path):
