@@ -133,6 +133,7 @@ PLAN = Plan(
         Contrast("resnet18", "dfd_from_teacher", "plain_from_teacher"),
     ),
     seeds={"resnet18": tuple(range(1000, 1008)), "vgg16": tuple(range(1000, 1005))},
+    implied={"start_rate_factor": 1.0},  # most files are of a version in which it could not be set
 )
 
 

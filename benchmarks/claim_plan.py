@@ -83,6 +83,8 @@ class Plan:
     seeds: Mapping[str, tuple[int, ...]]
     """By backbone, those of the confirming trainings."""
     selection_seed: int = 0
+    implied: Settings = field(default_factory=dict)
+    """What a training's file that does not name these settings was trained with."""
 
     @property
     def rows(self) -> tuple[Row, ...]:

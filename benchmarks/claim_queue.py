@@ -77,7 +77,8 @@ def load_results(plan: Plan, folder: Path) -> dict[str, dict[str, Any]]:
     for training in trainings:
         if training.name not in results or not all(name in results for name in training.after):
             continue
-        theirs, ours = results[training.name]["settings"], plan.resolved(training, results)
+        theirs = plan.implied | results[training.name]["settings"]
+        ours = plan.implied | plan.resolved(training, results)
         other = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         if results[training.name]["dataset"]["settings"] != dict(plan.dataset):
             other.append("the dataset")
@@ -148,7 +149,9 @@ def _done_by_us(
         if file.exists():
             return False
         say(f"{training.name}: begun")
-        record = _record(training, plan, load_results(plan, folder), bench, Watched(stop_asked=stop_asked, device=bench.device))
+        record = _record(
+            training, plan, load_results(plan, folder), bench, Watched(stop_asked=stop_asked, device=bench.device)
+        )
         write_json(file, record)
         say(f"{training.name}: {_outcome(record)}")
         return True

@@ -83,7 +83,11 @@ def resident_mb() -> float:
 
 
 def request_of(sampler: str, points: int) -> Any:
-    """A request of so many points: λ, the resolution and seeds, or λ and the learning rate from ranges."""
+    """A request of so many points: λ, the resolution and seeds, or λ and the learning rate from ranges.
+
+    Nothing is confirmed, so that as many trials are run.
+    """
+    from dfd_tune.confirm import NOTHING_ANEW
     from dfd_tune.data.sources import SOURCES
     from dfd_tune.settings import resolve
     from dfd_tune.space import Choice, Range, SearchSpace
@@ -94,7 +98,8 @@ def request_of(sampler: str, points: int) -> Any:
         explore["seed"] = Choice(tuple(range(SEEDS)))
     else:
         explore = {"lambda_": Range(0.05, 20.0, log=True), "learning_rate": Range(0.001, 1.0, log=True)}
-    space = SearchSpace("scale", "", sampler, explore, {"epochs": 1}, None if sampler == "grid" else points)  # type: ignore[arg-type]
+    trials = None if sampler == "grid" else points
+    space = SearchSpace("scale", "", sampler, explore, {"epochs": 1}, trials, confirm=NOTHING_ANEW)  # type: ignore[arg-type]
     return resolve(space, dataset="digits", data=None, recipe=SOURCES["digits"].recipe)
 
 
@@ -203,7 +208,7 @@ def search_record(plan: Any) -> Any:
     from dfd_tune.search import launch
 
     options = launch.LaunchOptions(name="scale", bank_budget=0)
-    return launch._search_record(plan, options, SilentTracker())  # type: ignore[arg-type]
+    return launch.search_record(plan, options, SilentTracker())  # type: ignore[arg-type]
 
 
 def plain_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
@@ -240,7 +245,7 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
     from dfd_tune.search.points import points_for
 
     store, request, plan = new_store(folder, sampler, points)
-    digest, trials = plan.dataset.digest, []
+    search, digest, trials = search_record(plan), plan.dataset.digest, []
     source = points_for(plan, digest, {})
     while (point := source.ask()) is not None:
         key, config = point
@@ -251,7 +256,7 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
         save_trial(store, "scale", trials[-1])
         source.tell(key, result["metrics"]["val_accuracy"])
     if sampler != "grid":
-        twin = dataclasses.replace(plan.request.trial(best_trial(trials).config), lambda_=0.0)  # type: ignore[union-attr]
+        twin = dataclasses.replace(plan.request.trial(best_trial(search, trials).config), lambda_=0.0)  # type: ignore[union-attr]
         result = made_up(twin.key(digest), twin, digest)
         shared = {name: result[name] for name in ("key", "config", "teacher", "metrics", "history")}
         trials.append(TrialRecord(**shared, status="FINISHED"))
@@ -262,9 +267,9 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
         for network in plan.networks
     ]
     tested = {trial.key: random.Random(trial.key).random() for trial in trials}
-    search = dataclasses.replace(search_record(plan), teachers=teachers, tested=tested)
+    search = dataclasses.replace(search, teachers=teachers, tested=tested)
     ledger = Ledger(store, search, trials, SilentTracker(), digest, mock.Mock())  # type: ignore[arg-type]
-    best = best_trial(trials)
+    best = best_trial(search, trials)
     assert best is not None
     search = dataclasses.replace(search, best=_best_record(ledger, best))
     save_search(store, search)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
-from dfd_tune.confirm import NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
+from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import coerce, settings_of, share_of_side
@@ -331,9 +331,12 @@ def describe(request: Request) -> list[tuple[str, str, str]]:
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
     for name, value in dataclasses.asdict(request.confirm).items():
-        of_space = value == getattr(request.space.confirm, name)
         text = ", ".join(value) or "none" if isinstance(value, tuple) else _text(value)
-        rows.append((f"confirm: {name}", text, f"space {request.space.name}" if of_space else "command line"))
+        if value != getattr(request.space.confirm, name):
+            origin = "command line"
+        else:
+            origin = "default" if value == getattr(DEFAULT, name) else f"space {request.space.name}"
+        rows.append((f"confirm: {name}", text, origin))
     for name in _dataset_settings():
         value = getattr(request.dataset, name)
         unset = "as they are" if name == "image_size" else "all"

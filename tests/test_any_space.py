@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from dfd_tune.cli.launch import _default_name
 from dfd_tune.config import DatasetConfig, TrialConfig
+from dfd_tune.confirm import CONTROLS
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
-from dfd_tune.plan import Plan, make_plan
+from dfd_tune.plan import Plan, make_plan, trials_anew
 from dfd_tune.plan import describe as describe_plan
 from dfd_tune.rules import kinds_of, settings_of
 from dfd_tune.settings import describe, request_as_json, request_from_json, resolve
@@ -110,6 +111,16 @@ class Slips:
         values = self.draw(st.lists(values_of(name), min_size=self(st.just(1), st.just(0)), max_size=3, unique_by=repr))
         return self(st.just([self(st.just(value)) for value in values]))
 
+    def confirm(self) -> dict[Any, Any]:
+        """Keys of `confirm`, a few of them."""
+        values = {
+            "seeds": st.integers(0, 6),
+            "cells": st.sampled_from(["best", "all"]),
+            "replicate": st.sampled_from(["student", "pipeline"]),
+        }
+        names = self.draw(st.lists(st.sampled_from([*values]), max_size=3, unique=True))
+        return {self(st.just(name), st.text(max_size=8)): self(values[name]) for name in names}
+
 
 @st.composite
 def spaces(draw) -> dict[Any, Any]:
@@ -135,6 +146,12 @@ def spaces(draw) -> dict[Any, Any]:
         name = draw(st.sampled_from(list(explore)))
         values = explore[name] if isinstance(explore[name], list) and explore[name] else [0]
         content["only"] = slips(st.just([{name: slips(st.sampled_from(values))}]))
+    if draw(st.booleans()):
+        content["confirm"] = slips(st.just(slips.confirm()))
+    if draw(st.booleans()):
+        content["controls"] = slips(
+            st.just([slips(st.sampled_from([*CONTROLS])) for _ in range(draw(st.integers(0, 3)))])
+        )
     if draw(st.booleans()):
         content["protocol"] = slips(st.sampled_from(["paper", "validation"]))
         content["description"] = slips(st.text(max_size=5))
@@ -202,6 +219,7 @@ def check(plan: Plan) -> None:
     assert repr(request_from_json(frozen, search="s")) == repr(plan.request)
     json.dumps(frozen, ensure_ascii=False).encode()  # a file takes it
     assert plan.num_trials >= 1
+    assert len(list(trials_anew(plan))) == plan.num_anew
     assert all(dataclasses.asdict(config) for config in plan.trials.values())
 
 
@@ -217,6 +235,16 @@ def planned_text(tmp_path_factory):
     return plan_text
 
 
+CONFIRMS = [
+    {"seeds": 0},
+    {"seeds": 1, "cells": "all", "controls": "tuned_base, longer"},
+    {"seeds": 0, "controls": "longer"},
+    {"replicate": "pipeline", "controls": "none"},
+    {"controls": "\ud800,\n"},
+]
+"""What the options of a launch say of confirming."""
+
+
 @EXAMPLES
 @given(text=texts())
 def test_any_space_is_a_plan_or_refused_in_sentences(planned_text, text):
@@ -228,9 +256,10 @@ def test_any_space_is_a_plan_or_refused_in_sentences(planned_text, text):
     st.sampled_from(["lambda_grid", "tpe_all", "random_all", "table2"]),
     assignments(),
     st.sampled_from([None] * 8 + [0, 3, -1, 200_000]),
+    st.sampled_from([None] * 4 + CONFIRMS),
 )
-def test_any_assignment_is_a_plan_or_refused_in_sentences(space, given_assignments, trials):
-    planned(space, given_assignments, trials=trials)
+def test_any_assignment_is_a_plan_or_refused_in_sentences(space, given_assignments, trials, confirm):
+    planned(space, given_assignments, trials=trials, confirm=confirm)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +286,9 @@ def test_any_assignment_is_a_plan_or_refused_in_sentences(space, given_assignmen
         "!!python/object/apply:os.system [ls]\n",
         "",
         "---\nexplore: {lambda_: [0]}\n---\nexplore: {lambda_: [1]}\n",
+        "explore: {lambda_: [0, 1]}\nconfirm: {seeds: 1e3, ? [cells] : all, 1: 2}\ncontrols: {longer: 1}\n",
+        "explore: {lambda_: [0, 1]}\nconfirm: {seeds: &a [*a]}\ncontrols: &b [longer, *b, 2024-01-01, '\\ud800']\n",
+        "explore: {lambda_: [0, 1], seed: [0, 1]}\nconfirm: {seeds: 1000, cells: all, replicate: pipeline}\n",
     ],
 )
 def test_spaces_that_are_out_to_break_it(planned_text, text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -188,6 +189,19 @@ def test_files_of_another_plan_are_refused(finished):
         load_results(other, folder / "results")
 
 
+def test_what_is_recorded_of_the_plan_for_cifar10_can_be_read():
+    from benchmarks.claim_queue import load_results
+
+    folder = Path(__file__).parent.parent / "docs" / "cifar10_claim"
+    recorded = load_results(PLAN, folder)
+    assert recorded.keys() == {file.stem for file in folder.glob("*.json")} > {"resnet18-dfd_from_teacher-1000"}
+    assert f"{len(recorded)} of {len(PLAN.trainings())} trainings are finished." in report(PLAN, recorded)
+    with pytest.raises(UserError, match="is of another plan: start_rate_factor differ"):
+        load_results(dataclasses.replace(PLAN, implied={}), folder)
+    with pytest.raises(UserError, match="is of another plan: start_rate_factor differ"):
+        load_results(dataclasses.replace(PLAN, implied={"start_rate_factor": 0.3}), folder)
+
+
 def invented(row: str, seed: int, right: list[int]) -> dict[str, dict]:
     """A confirming training's file, as far as the tables need it."""
     test = vars(record_of("key", np.array(right, dtype=bool)))
@@ -242,7 +256,12 @@ def test_the_plan_for_cifar10_names_every_setting_and_uses_no_seed_of_the_select
         config = TrialConfig(**settings)
         # Those of a front end have none to be of; the rest would follow another version's defaults.
         unnamed = settings_of(TrialConfig).keys() - settings.keys()
-        assert {name for name in unnamed if not name.startswith("frontend_")} <= {"temperature", "hint_layer"}
+        # Results are recorded under this plan, of a version in which these two could not be set: batch norm is in every
+        # network, and a factor has nothing to scale where no training starts from trained weights.
+        later = {"batch_norm"} | ({"start_rate_factor"} if config.student_start == "scratch" else set())
+        assert {name for name in unnamed if not name.startswith("frontend_")} <= {"temperature", "hint_layer"} | later
+        assert config.batch_norm
+        assert config.recipe.learning_rate == config.learning_rate
         assert (training.seed == PLAN.selection_seed) == (training.stage != "confirming")
         assert config.reduction == "sum"
     assert PLAN.dataset["train_offset"] >= 6000

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-LAUNCH = ("launch", "--space", "lambda_grid")
+LAUNCH = ("launch", "--space", "lambda_grid", "--dataset", "digits")
 
 
 def refusals(process, count=1):
@@ -43,6 +43,11 @@ def refusals(process, count=1):
         ((*LAUNCH, "--colour"), "No such option"),
         ((*LAUNCH, "--batch-size", "3"), "It is a setting: --set batch_size=VALUE"),
         ((*LAUNCH, "--protocol", "papers"), "'papers' is not one of 'validation', 'paper'"),
+        ((*LAUNCH, "--confirm-seeds", "-1"), "-1 is not in the range 0<=x<=1000"),
+        ((*LAUNCH, "--confirm-cells", "every"), "'every' is not one of 'best', 'all'"),
+        ((*LAUNCH, "--controls", "longest"), "Unknown control 'longest'. Did you mean 'longer'?"),
+        ((*LAUNCH, "--confirm-seeds", "0", "--controls", "longer"), "give --confirm-seeds at least 1"),
+        ((*LAUNCH, "--protocol", "paper", "--confirm-seeds", "3"), "the protocol paper confirms nothing"),
         ((*LAUNCH, "--set", "method=kdd"), "did you mean kd?"),
         ((*LAUNCH, "--set", "frontend=vdsrr"), "did you mean vdsr?"),
         ((*LAUNCH, "--set", "frontend=vdsr", "--set", "resolution=5"), "take a resolution of at most 4"),
@@ -163,6 +168,19 @@ def test_show_config_shows_every_setting_and_its_origin_and_runs_nothing(run_cli
     assert rows["learning_rate"] == "0.05 dataset digits"
     assert rows["momentum"].startswith("0.9")
     assert rows["teacher_epochs"] == "3 as the student's"
+    assert not list(tmp_path.iterdir())
+
+
+def test_show_config_shows_the_embedded_dataset_and_what_is_trained_anew(run_cli, tmp_path):
+    process = run_cli("launch", "--space", "lambda_grid", "--show-config", "--confirm-seeds", "2", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    lines = {" ".join(line.split()) for line in process.stdout.splitlines()}
+    assert lines >= {
+        "learning_rate 0.1 dataset letters",
+        "confirm: seeds 2 command line",
+        "confirm: cells best default",
+        "confirm: controls half_longer space lambda_grid",
+    }
     assert not list(tmp_path.iterdir())
 
 

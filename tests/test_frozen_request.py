@@ -27,11 +27,19 @@ def thawed(request):
     return request_from_json(json.loads(json.dumps(request_as_json(request), allow_nan=False)), search="s")
 
 
+ASKED = {
+    "paper": {"protocol": "paper"},
+    "space": {},
+    "anew": {"confirm": {"seeds": 3, "cells": "all", "replicate": "pipeline", "controls": "longer, tuned_base"}},
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("assignments", ASSIGNMENTS.values(), ids=ASSIGNMENTS)
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 @pytest.mark.parametrize("space", shipped_spaces())
-def test_every_shipped_space_comes_back(space, dataset, assignments):
-    request = request_for(space, *assignments, dataset=dataset, seed=7, protocol="paper")
+def test_every_shipped_space_comes_back(space, dataset, assignments, asked):
+    request = request_for(space, *assignments, dataset=dataset, seed=7, **asked)
     assert exact(thawed(request)) == exact(request)
     settled = settle(
         request, image_size=SOURCES[dataset].recipe.get("image_size") or 32, vgg19_at_hand=False, device="cpu"
@@ -66,7 +74,9 @@ def test_a_thawed_request_gives_the_same_keys():
     )
 
 
-@pytest.mark.parametrize("broken", [{}, {"space": 3}, {"explore": {"lambda_": {"lowest": 1}}}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"space": 3}, {"explore": {"lambda_": {"lowest": 1}}}, {"unknown": 1}, {"confirm": {"sseeds": 1}}]
+)
 def test_a_record_of_another_version_is_refused_in_one_sentence(broken):
     value = request_as_json(request_for("lambda_grid")) | broken if broken else {}
     with pytest.raises(UserError) as caught:

@@ -2,7 +2,7 @@ import pytest
 
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import UserError
-from dfd_tune.plan import SMALL_GRID, describe, make_plan
+from dfd_tune.plan import SMALL_GRID, describe, make_plan, trials_anew
 from tests.samples import digits_trial, request_for, tiny_dataset
 
 PLENTY = 10**12
@@ -13,8 +13,13 @@ DIGITS = tiny_dataset()  # 100 training images, 8×8, gray
 DIMS = {"resnet18": 128, "vgg16": 128, "alexnet": 64}
 
 
-def plan_for(space, *assignments, dataset=DIGITS, budget=PLENTY, **options):
-    return make_plan(request_for(space, *assignments, **options), dataset, bank_budget=budget)
+NOTHING_ANEW = {"seeds": 0}
+
+
+def plan_for(space, *assignments, dataset=DIGITS, budget=PLENTY, confirm=NOTHING_ANEW, **options):
+    """The plan of a search that confirms nothing, unless told to; None is what the space says."""
+    request = request_for(space, *assignments, confirm=confirm, **options)
+    return make_plan(request, dataset, bank_budget=budget)
 
 
 def banks_of(plan):
@@ -242,31 +247,38 @@ def test_the_plan_says_what_will_happen():
 
 
 def test_the_plan_says_when_a_choice_is_made_on_test_images():
-    assert not any("TEST" in line for line in describe(plan_for("lambda_grid")))
-    assert any("λ is chosen on TEST images" in line for line in describe(plan_for("lambda_grid", protocol="paper")))
+    assert not any("TEST" in line for line in describe(plan_for("lambda_grid", confirm=None)))
+    plan = plan_for("lambda_grid", protocol="paper", confirm=None)
+    assert any("λ is chosen on TEST images" in line for line in describe(plan))
+    assert plan.num_anew == 0  # every trial is tested already
+    assert [network.trials for network in plan.networks] == [7, 7, 7]
 
 
 def test_table_1_shares_teachers_and_images_between_its_cells():
-    plan = plan_for("table1")
-    # 2 resolutions × 3 backbones × 4 λ × 3 seeds.
-    assert plan.num_trials == 72
+    plan = plan_for("table1", confirm=None)
+    # 2 resolutions × 3 backbones × 4 λ; then, of each of the 6 cells, the student and its λ = 0 twin with 5 seeds.
+    assert plan.num_trials == 24
+    assert plan.num_anew == 6 * 2 * 5
     assert plan.cameras == 2
-    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 2 * 3 * 3)] * 3
+    # At each resolution, 3 values of λ and 5 students anew.
+    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 2 * (3 + 5))] * 3
     assert "Made once and shared: 3 teachers, 3 feature banks, 2 sets of low-resolution images" in describe(plan)
-    started = plan_for("table1", "student_start=base")
+    started = plan_for("table1", "student_start=base", confirm=None)
     assert [network.config.role for network in started.networks] == ["teacher"] * 3 + ["base"] * 6
 
 
 def test_table_2_trains_each_front_end_once():
-    plan = plan_for("table2")
-    # 4 λ without a front end, λ = 0 behind each of three; 3 seeds.
-    assert plan.num_trials == (4 + 3) * 3
+    plan = plan_for("table2", confirm=None)
+    # 4 λ without a front end, λ = 0 behind each of three; of these three cells plain training alone is trained anew.
+    assert plan.num_trials == 4 + 3
+    assert plan.num_anew == (2 + 3) * 5
     assert [(frontend.config.kind, frontend.trials) for frontend in plan.frontends] == [
-        ("vdsr", 3),
-        ("espcn", 3),
-        ("srgan", 3),
+        ("vdsr", 1 + 5),
+        ("espcn", 1 + 5),
+        ("srgan", 1 + 5),
     ]
     (teacher,) = plan.networks
+    assert teacher.trials == 3 + 5
     contents = {frontend.config.kind: frontend.config.content for frontend in plan.frontends}
     assert contents == {"vdsr": None, "espcn": None, "srgan": teacher.config}
     assert plan.cameras == 1
@@ -281,16 +293,20 @@ def test_srgan_alone_needs_a_teacher_for_its_content_loss():
 
 
 def test_plain_training_is_one_trial_for_all_methods():
-    plan = plan_for("methods", "seed=[0]")
+    plan = plan_for("methods", confirm=None)
     assert plan.num_trials == 1 + 5 * 3
+    assert plan.num_anew == (1 + 5) * 5  # likewise with each fresh seed
     (teacher,) = plan.networks
-    assert teacher.trials == 5 * 3
+    assert teacher.trials == 5 * 3 + 5 * 5
 
 
 def test_hints_alone_fill_no_bank_as_it_holds_no_maps():
     plan = plan_for("methods", "method=[fitnets]")
     assert plan.banks == {}
-    assert [network.trials for network in plan.networks] == [3 * 3]
+    assert [network.trials for network in plan.networks] == [3]
+    plan = plan_for("methods", "method=[fitnets]", confirm=None)
+    assert plan.banks == {}
+    assert [network.trials for network in plan.networks] == [3 + 5]
 
 
 def test_several_teachers_are_trained_and_banked_each():
@@ -355,3 +371,116 @@ def test_conditions_may_leave_nothing(tmp_path):
     assert plan_for(file).num_trials == 2
     (problem,) = refusals(file, "lambda_=1")
     assert problem.startswith("`only` of the space leaves no point of the grid")
+
+
+# What is trained anew once all is chosen: 5 fresh seeds of the best cell, unless a test says otherwise.
+
+
+def arms_of(plan):
+    """What stands for each arm, and how often it is trained."""
+    return [(config.backbone, config.distills, config.epochs, count) for config, count in plan.confirming]
+
+
+def test_the_best_cell_is_stood_for_by_the_first():
+    plan = plan_for("lambda_grid", confirm=None)
+    assert plan.num_trials == 3 * 8
+    # The student, its λ = 0 twin, and plain training for half as long again as 20 epochs.
+    assert arms_of(plan) == [("resnet18", True, 20, 5), ("resnet18", False, 20, 5), ("resnet18", False, 30, 5)]
+    assert plan.num_anew == 3 * 5
+    # Each of three cells may be the best: of 5 students anew, each teacher has 5/3; rounded up.
+    assert [network.trials for network in plan.networks] == [9, 9, 9]
+    assert (plan.later_networks, plan.later_frontends) == ((), ())
+
+
+def test_each_cell_is_confirmed_where_that_is_asked_for():
+    plan = plan_for("lambda_grid", confirm={"cells": "all", "seeds": 2})
+    assert arms_of(plan) == [(backbone, *arm, 2) for backbone in DIMS for arm in ((True, 20), (False, 20), (False, 30))]
+    assert plan.num_anew == 3 * 3 * 2
+    assert [network.trials for network in plan.networks] == [7 + 2] * 3
+
+
+def test_seeds_are_not_cells_and_fresh_ones_were_not_searched():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "seed=[0, 1000, 1001]", confirm={"controls": "none"})
+    assert plan.num_anew == 2 * 5
+    assert [(config.distills, config.seed) for config in trials_anew(plan)] == [
+        (distills, seed) for distills in (True, False) for seed in range(1002, 1007)
+    ]
+    assert [network.trials for network in plan.networks] == [7 * 3 + 5]
+
+
+def test_what_is_trained_anew_counts_where_a_bank_may_pay():
+    few = ("backbone=[resnet18]", "lambda_=[0, 1]", "epochs=9")
+    # Live, the trial would make 9 passes, as many as a bank of 9 views; each student anew, 9 more.
+    assert not plan_for("lambda_grid", *few).banks
+    assert len(plan_for("lambda_grid", *few, confirm={"seeds": 1}).banks) == 1
+
+
+def test_plain_training_alone_is_confirmed_alone():
+    plan = plan_for("lambda_grid", "lambda_=[0]", confirm=None)
+    assert arms_of(plan) == [("resnet18", False, 20, 5)]
+    assert plan.networks == plan.later_networks == ()
+
+
+@pytest.mark.parametrize("cells", ["best", "all"])
+def test_a_sampled_search_has_a_single_cell(cells):
+    plan = plan_for("tpe_all", confirm={"cells": cells})
+    assert [(config.distills, count) for config, count in plan.confirming] == [(True, 5), (False, 5)]
+    # It may have any of 3 backbones: 10 trials look at each teacher, and 5/3 students anew; rounded up.
+    assert [network.trials for network in plan.networks if network.config.role == "teacher"] == [12, 12, 12]
+
+
+def test_networks_that_a_control_alone_needs_come_later():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", confirm={"controls": "low_res_teacher"})
+    assert plan.num_anew == 3 * 5
+    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 7 + 5)]
+    assert [(network.config.role, network.trials) for network in plan.later_networks] == [("base", 5)]
+    assert len(plan.banks) == 2
+    lines = describe(plan)
+    assert lines[3].startswith("Made once and shared: 1 teacher, 1 low-resolution teacher, 2 feature banks, ")
+    # Which cell will be the best is not known: each has one, for a third of 5 students, rounded up.
+    plan = plan_for("lambda_grid", confirm={"controls": "low_res_teacher"})
+    assert [(network.config.role, network.trials) for network in plan.later_networks] == [("base", 2)] * 3
+
+
+def test_where_the_whole_pipeline_is_trained_anew_each_fresh_seed_has_its_networks():
+    plan = plan_for("table2", confirm={"seeds": 3, "replicate": "pipeline"})
+    assert plan.num_anew == (2 + 3) * 3
+    assert [(network.config.role, network.trials) for network in plan.networks] == [("teacher", 3)]
+    assert [(front.config.kind, front.trials) for front in plan.frontends] == [("vdsr", 1), ("espcn", 1), ("srgan", 1)]
+    # SRGAN's content loss compares features of the teacher with the same fresh seed.
+    fresh = [1000, 1001, 1002]
+    later = {network.config.recipe.seed: network for network in plan.later_networks}
+    assert list(later) == fresh
+    assert [network.trials for network in plan.later_networks] == [1, 1, 1]
+    for kind in ("vdsr", "espcn", "srgan"):
+        fronts = [front for front in plan.later_frontends if front.config.kind == kind]
+        assert [(front.config.seed, front.trials) for front in fronts] == [(seed, 1) for seed in fresh]
+    contents = [front.config.content for front in plan.later_frontends if front.config.kind == "srgan"]
+    assert contents == [later[seed].config for seed in fresh]
+    assert describe(plan)[3].startswith("Made once and shared: 4 teachers, ")
+    assert "12 front ends" in describe(plan)[3]
+
+
+def test_plain_trainings_own_settings_are_searched_with_as_many_trials():
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", confirm={"controls": "tuned_base"})
+    # As the cell has 8 points, 8 settings, the first of which is λ = 0 of the grid; once each, without a fresh seed.
+    assert [count for _, count in plan.confirming] == [5, 5, 5] + [1] * 7
+    assert {config.seed for config, count in plan.confirming if count == 1} == {0}
+    assert not any(config.distills for config, count in plan.confirming if count == 1)
+    assert plan.num_anew == len(list(trials_anew(plan))) == 3 * 5 + 7
+    # Of 30 sampled trials none is known to be plain.
+    assert plan_for("tpe_all", confirm={"controls": "tuned_base"}).num_anew == 3 * 5 + 30
+
+
+def test_the_plan_says_what_is_trained_anew():
+    lines = describe(plan_for("lambda_grid", confirm=None))
+    assert lines[2] == (
+        "Then 15 trials to confirm: what the best cell chose and, beside it, plain training, half_longer, with 5 fresh "
+        "seeds each; only these are tested."
+    )
+    asked = {"cells": "all", "seeds": 2, "replicate": "pipeline", "controls": "none"}
+    assert describe(plan_for("lambda_grid", confirm=asked))[2] == (
+        "Then 12 trials to confirm: what each cell chose and, beside it, plain training, with 2 fresh seeds each; only "
+        "these are tested. Teachers, starts and views too."
+    )
+    assert not any("confirm" in line for line in describe(plan_for("lambda_grid")))

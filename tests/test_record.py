@@ -1,11 +1,15 @@
 import dataclasses
+import json
 import os
 
+import numpy as np
 import pytest
 
+from dfd_tune.confirm import Confirm
 from dfd_tune.errors import UserError
 from dfd_tune.record import (
     BestRecord,
+    ConfirmedCell,
     SearchRecord,
     TeacherRecord,
     TrialRecord,
@@ -13,10 +17,13 @@ from dfd_tune.record import (
     find_search,
     load_search,
     load_trials,
+    name_of,
     save_search,
+    save_test,
     save_trial,
     search_names,
 )
+from dfd_tune.record import test_record as record_of
 from dfd_tune.store import open_store
 from tests.samples import digits_trial
 
@@ -45,6 +52,21 @@ BEST = BestRecord(
 )
 
 
+CONFIRMED = dataclasses.replace(
+    SEARCH,
+    confirm=Confirm(seeds=2, cells="all", controls=("longer", "tuned_base")),
+    confirmation=[
+        ConfirmedCell(
+            cell="vgg16",
+            student=CONFIG,
+            seeds=[1000, 1001],
+            arms={"student": ["c", "d"], "plain": ["e", "f"], "longer": ["g", "h"], "tuned_base": ["e", "f"]},
+            tuning=["b", "i"],
+        )
+    ],
+)
+
+
 @pytest.fixture
 def store(tmp_path):
     return open_store(tmp_path / "store")
@@ -55,7 +77,7 @@ def trial(key, status="FINISHED", **changes):
 
 
 def test_a_search_comes_back_as_it_was(store):
-    for record in (SEARCH, dataclasses.replace(SEARCH, teachers=[TEACHER, TEACHER], best=BEST)):
+    for record in (SEARCH, CONFIRMED, dataclasses.replace(SEARCH, teachers=[TEACHER, TEACHER], best=BEST)):
         save_search(store, record)
         assert find_search(store, "first") == load_search(store, "first") == record
 
@@ -68,11 +90,27 @@ def test_a_search_comes_back_as_it_was(store):
         trial("a", "RUNNING", history=[{"epoch": 1.0}]),
         trial("a", "FAILED", error="Traceback (most recent call last):\n  …λ"),
         trial("a", "KILLED"),
+        trial("a", stage="confirm"),
+        trial("a", stage="control"),
     ],
 )
 def test_a_trial_comes_back_as_it_was(store, record):
     save_trial(store, "first", record)
     assert load_trials(store, SEARCH) == [record]
+
+
+def test_what_test_images_say_has_files_of_its_own_and_a_teachers_is_no_trials(store):
+    student, teacher = (
+        record_of(key, np.array(right, dtype=bool)) for key, right in (("c", [1] * 7 + [0] * 2), ("t", [1] * 9))
+    )
+    assert student.right().tolist() == [True] * 7 + [False] * 2
+    for record in (student, teacher):
+        save_test(store, "first", record)
+    save_search(store, dataclasses.replace(CONFIRMED, teachers=[TEACHER], tests={"c": student}))
+    assert "tests" not in json.loads(store.path("searches", "first", "search.json").read_text())
+    found = load_search(store, "first")
+    assert found.tests == {"c": student, "t": teacher}
+    assert found.tested == {"c": pytest.approx(7 / 9)}
 
 
 def test_planned_trials_come_in_their_order_then_others_by_key(store):
@@ -129,6 +167,27 @@ def test_a_point_in_a_few_words():
     assert describe_point(config, ["backbone", "lambda_", "seed"]) == "vgg16 λ=2 seed=1"
     assert describe_point(config, ["learning_rate", "flip"]) == "learning_rate=0.01235 flip=True"
     assert describe_point(config, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "stage", "name"),
+    [
+        ("b", "search", "vgg16 λ=2"),
+        ("d", "confirm", "vgg16 λ=2 seed=1001 (confirming)"),
+        ("e", "confirm", "vgg16 λ=2 seed=1001 (confirming: plain)"),  # the first of the arms that share it
+        ("g", "confirm", "vgg16 λ=2 seed=1001 (control: longer)"),
+        ("z", "confirm", "vgg16 λ=2 seed=1001 (not used any more)"),
+        (
+            "i",
+            "control",
+            "vgg16 λ=2 learning_rate=0.02 weight_decay=0.0005 dropout=0.25 (tuning plain training)",
+        ),
+    ],
+)
+def test_a_trial_that_is_trained_anew_says_what_it_is_for(key, stage, name):
+    config = digits_trial(backbone="vgg16", lambda_=2.0, seed=1001, learning_rate=0.02, dropout=0.25)
+    record = TrialRecord(key=key, status="FINISHED", config=dataclasses.asdict(config), stage=stage)
+    assert name_of(CONFIRMED, record, ["backbone", "lambda_"]) == name
 
 
 def test_what_a_camera_does_not_do_goes_without_saying():

@@ -58,7 +58,20 @@ def test_every_value_says_where_it_comes_from(space):
     assert rows["learning_rate"] == ("{0.1, 0.2}", "explored by space mine")
     assert rows["lambda_"] == ("{0, 5}", "--set")
     assert rows["protocol"] == ("validation", "default")
-    assert set(rows) == {"protocol", *settings_of(TrialConfig), *settings_of(DatasetConfig)}
+    confirm = {f"confirm: {name}" for name in ("seeds", "cells", "replicate", "controls")}
+    assert set(rows) == {"protocol", *confirm, *settings_of(TrialConfig), *settings_of(DatasetConfig)}
+
+
+def test_what_is_trained_anew_says_where_it_comes_from(space):
+    space.write_text(SPACE + "confirm: {seeds: 7, cells: all}\ncontrols: [longer]\n")
+    rows = origin_of(request_for(space, confirm={"cells": "best", "controls": "longer, tuned_base"}))
+    assert rows["confirm: seeds"] == ("7", "space mine")
+    assert rows["confirm: cells"] == ("best", "command line")
+    assert rows["confirm: replicate"] == ("student", "default")
+    assert rows["confirm: controls"] == ("longer, tuned_base", "command line")
+    rows = origin_of(request_for(space, confirm={"seeds": 0}))
+    assert rows["confirm: seeds"] == ("0", "command line")
+    assert rows["confirm: controls"] == ("none", "command line")
 
 
 def test_an_axis_stands_above_the_recipe(space):

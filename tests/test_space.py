@@ -2,6 +2,7 @@ from typing import get_args
 
 import pytest
 
+from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.config import Method, Resampling, TrialConfig
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
@@ -85,9 +86,18 @@ def test_table_1_has_the_papers_cells_of_a_dataset():
     assert cells == {(side, backbone) for side in (8, 16) for backbone in ("alexnet", "vgg16", "resnet18")}
     for cell in cells:
         mine = [trial for trial in trials if (trial.resolution, trial.backbone) == cell]
-        plain = {trial.seed for trial in mine if trial.lambda_ == 0}
-        assert len(plain) >= 3
-        assert all({trial.seed for trial in mine if trial.lambda_ == lambda_} == plain for lambda_ in (0.5, 2, 5))
+        assert [(trial.lambda_, trial.seed) for trial in mine] == [(0, 0), (0.5, 0), (2, 0), (5, 0)]
+
+
+def test_every_shipped_space_ends_in_verdicts():
+    spaces = {name: read_space(name) for name in shipped_spaces()}
+    assert all(space.confirm.seeds >= FEWEST_SEEDS for space in spaces.values())
+    # Where cells are what is compared, each has a verdict of its own.
+    each = {name for name, space in spaces.items() if space.confirm.cells == "all"}
+    assert each == {"degradations", "methods", "table1", "table2"}
+    assert {name: space.confirm.controls for name, space in spaces.items() if space.confirm.controls} == {
+        "lambda_grid": ("half_longer",)
+    }
 
 
 def test_table_2_has_the_papers_six_rows():
@@ -123,6 +133,7 @@ def test_random_search_is_a_yardstick_for_tpe():
     random, tpe = read_space("random_all"), read_space("tpe_all")
     assert (random.sampler, tpe.sampler) == ("random", "tpe")
     assert (random.explore, random.trials, random.settings) == (tpe.explore, tpe.trials, tpe.settings)
+    assert random.confirm == tpe.confirm
 
 
 def test_a_space_of_ones_own(read):
@@ -236,7 +247,7 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: &a {lambda_: *a}\n", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
         # Unknown names.
         (ONE + "setings: {epochs: 3}\n", "FILE, line 2: Unknown key 'setings'. Did you mean 'settings'?"),
-        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: description, explore"),
+        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: confirm, controls, description, explore"),
         ("explore:\n  lamda_: [1]\n", "FILE, line 2: Unknown setting 'lamda_'. Did you mean 'lambda_'?"),
         (ONE + "settings:\n  epoch: 3\n", "FILE, line 3: Unknown setting 'epoch'. Did you mean 'epochs'?"),
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),

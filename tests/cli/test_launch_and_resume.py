@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dfd_tune.cli.entry import main
+from dfd_tune.confirm import Confirm
 from dfd_tune.record import find_search, load_search, save_search
 from dfd_tune.search import launch as search_launch
 from dfd_tune.search.launch import LaunchOptions, Outcome
@@ -85,7 +86,8 @@ def test_options_of_a_launch_reach_the_search(store, handed, monkeypatch, tmp_pa
     given = ("--device", "cpu", "--checkpoint-seconds", "0", "--max-failures", "0", "--retry-failed", "--bank-gb", "1")
     monkeypatch.chdir(tmp_path)
     launch = ("launch", "--space", "lambda_grid", "--name", "mine", "--store", store.root, "--data", "here")
-    assert dfd_tune(monkeypatch, *launch, *given) == 0
+    anew = ("--confirm-seeds", "2", "--confirm-cells", "all", "--replicate", "pipeline", "--controls", "longer")
+    assert dfd_tune(monkeypatch, *launch, *given, *anew) == 0
     ((request, options),) = handed
     assert options == LaunchOptions(
         name="mine",
@@ -99,6 +101,17 @@ def test_options_of_a_launch_reach_the_search(store, handed, monkeypatch, tmp_pa
         retry_failed=True,
     )
     assert request.dataset.data == str(tmp_path / "here")  # `resume` may be typed elsewhere
+    assert request.confirm == Confirm(seeds=2, cells="all", replicate="pipeline", controls=("longer",))
+
+
+def test_who_names_no_dataset_is_told_of_the_embedded_one(store, handed, monkeypatch, capsys):
+    recorded(store, "mine", request_for("lambda_grid"))
+    launch = ("launch", "--space", "lambda_grid", "--name", "mine", "--store", store.root)
+    assert dfd_tune(monkeypatch, *launch) == 0
+    assert "Using the embedded dataset letters" in capsys.readouterr().out
+    assert dfd_tune(monkeypatch, *launch, "--dataset", "digits") == 0
+    assert "embedded" not in capsys.readouterr().out
+    assert [request.dataset.dataset for request, _ in handed] == ["letters", "digits"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +141,7 @@ def stopping(monkeypatch, before=lambda: None):
 
 
 def test_a_stopped_search_says_how_to_go_on_by_its_name(store, monkeypatch, capsys):
-    name = f"lambda_grid-digits-{datetime.date.today().isoformat()}"
+    name = f"lambda_grid-letters-{datetime.date.today().isoformat()}"
     stopping(monkeypatch, lambda: recorded(store, name, request_for("lambda_grid")))
     assert dfd_tune(monkeypatch, "launch", "--space", "lambda_grid", "--store", store.root) == 130
     assert capsys.readouterr().err.strip().endswith(f"dfd-tune resume {name} --store {store.root}")
@@ -140,7 +153,7 @@ def test_one_stopped_before_it_has_a_record_names_itself_too(store, monkeypatch,
     arguments = ("launch", "--space", "lambda_grid", "--store", store.root, "--mlflow-uri", address)
     assert dfd_tune(monkeypatch, *arguments) == 130
     said = capsys.readouterr().err
-    assert f"--name lambda_grid-digits-{datetime.date.today().isoformat()}" in said
+    assert f"--name lambda_grid-letters-{datetime.date.today().isoformat()}" in said
     assert "secret" not in said
 
 
@@ -149,7 +162,7 @@ def test_the_default_name_of_a_file_with_blanks_may_be_a_folder(store, handed, m
     file.write_text("explore: {lambda_: [0, 1]}\n")
     today = datetime.date.today().isoformat()
     recorded(store, f"my-space-2-digits-{today}", request_for("lambda_grid"))
-    assert dfd_tune(monkeypatch, "launch", "--space", file, "--store", store.root) == 0
+    assert dfd_tune(monkeypatch, "launch", "--space", file, "--dataset", "digits", "--store", store.root) == 0
     assert handed[0][1].name == f"my-space-2-digits-{today}"
 
 
