@@ -34,6 +34,7 @@ def test_a_finished_trial_is_one_complete_run(tracker: Tracker, store: Store) ->
     assert run.data.params == {name: str(value) for name, value in trial.config.items()}
     expected = {
         "kind": "trial",
+        "stage": "search",
         "trial_key": trial.key,
         "space": "tiny",
         "dataset": "digits",
