@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,6 +18,9 @@ from typing import Any, Self
 
 STOPPED = 130
 """Exit code of a command that was stopped."""
+ONE_PRESS = 0.3
+"""SIGINTs within so many seconds are one press of Ctrl-C: one that goes to a whole process group reaches this process
+twice where a wrapper in the group, as `uv run` or `timeout`, passes its own on."""
 
 
 class Signals:
@@ -27,13 +31,16 @@ class Signals:
 
     Args:
         kill: called before leaving at once, with what must not outlive this process; by default its descendants.
+        clock: seconds.
     """
 
-    def __init__(self, kill: Callable[[], None] | None = None):
+    def __init__(self, kill: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic):
         self.stopping = False
         """Whether a stop was asked for. To be polled where a KeyboardInterrupt could get lost, as in a callback."""
         self._kill = kill if kill is not None else kill_descendants
-        self._presses = 0
+        self._clock = clock
+        self._pressed: float | None = None
+        """When Ctrl-C was pressed first."""
         self._closing = 0
         self._held_back = False
         self._before: dict[int, Any] = {}
@@ -75,11 +82,14 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self.stopping = not self.stopping, True
         if number == signal.SIGINT:
-            self._presses += 1
-            if self._presses > 1:
+            now = self._clock()
+            if self._pressed is not None:
+                if now - self._pressed < ONE_PRESS:
+                    return
                 with contextlib.suppress(Exception):
                     self._kill()
                 os._exit(STOPPED)
+            self._pressed = now
         if first or number == signal.SIGINT:
             _say("Stopping; Ctrl-C again to leave at once" if number == signal.SIGINT else "Stopping")
         if first and self._closing:

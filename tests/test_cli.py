@@ -41,6 +41,7 @@ def refusals(process, count=1):
         ((*LAUNCH, "--store", "s3://bucket"), "must be a folder"),
         ((*LAUNCH, "--trials", "3"), "a grid runs each point"),
         ((*LAUNCH, "--colour"), "No such option"),
+        ((*LAUNCH, "--batch-size", "3"), "It is a setting: --set batch_size=VALUE"),
         ((*LAUNCH, "--protocol", "papers"), "'papers' is not one of 'validation', 'paper'"),
         ((*LAUNCH, "--set", "method=kdd"), "did you mean kd?"),
         ((*LAUNCH, "--set", "frontend=vdsrr"), "did you mean vdsr?"),

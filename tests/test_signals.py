@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dfd_tune.signals import STOPPED, Signals
+from dfd_tune.signals import ONE_PRESS, STOPPED, Signals
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
@@ -89,6 +89,7 @@ def test_the_second_ctrl_c_leaves_at_once_and_leaves_no_process():
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "closing\n"
         assert alive(child)
+        time.sleep(2 * ONE_PRESS)
         process.send_signal(signal.SIGINT)
         output, said = process.communicate(timeout=10)
         assert (process.returncode, output) == (STOPPED, "")
@@ -97,6 +98,18 @@ def test_the_second_ctrl_c_leaves_at_once_and_leaves_no_process():
         while alive(child) and time.monotonic() < end:
             time.sleep(0.01)
         assert not alive(child)
+
+
+def test_one_press_that_comes_twice_is_no_second_one():
+    clock = iter([10.0, 10.0 + ONE_PRESS / 2, 10.0 + 0.9 * ONE_PRESS])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+    try:
+        with pytest.raises(KeyboardInterrupt), Signals(clock=lambda: next(clock)) as signals, signals.closing():  # noqa: PT012
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert next(clock, None) is None, "each of them was heard, and none left at once"
 
 
 def test_what_was_ignored_at_the_start_stays_so():

@@ -30,6 +30,9 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         sys.exit(2)
+    except click.NoSuchOption as error:
+        click.echo(f"dfd-tune: {_of_unknown_option(error)} See `dfd-tune --help`.", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         click.echo(f"dfd-tune: {error.format_message()} See `dfd-tune --help`.", err=True)
         sys.exit(2)
@@ -41,3 +44,14 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_unknown_option(error: click.NoSuchOption) -> str:
+    """What is wrong; of a setting that was given as an option, how it is given."""
+    from dfd_tune.config import DatasetConfig, TrialConfig
+    from dfd_tune.rules import settings_of
+
+    name = error.option_name.lstrip("-").replace("-", "_")
+    if name in (*settings_of(TrialConfig), *settings_of(DatasetConfig)):
+        return f"No such option '{error.option_name}'. It is a setting: --set {name}=VALUE."
+    return error.format_message()

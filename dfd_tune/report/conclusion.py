@@ -19,6 +19,8 @@ def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]
     """The best student against plain training and the teacher: over its seeds, or by itself where there is one seed."""
     best = search.best
     if best is None:
+        if any(trial.status == "FINISHED" for trial in trials):
+            return ["The best student is chosen, and tested, when the search is concluded."]
         return ["No trial has finished, so there is no best student."]
     found = seeds_of_best(search, trials)
     among = "" if found is None else f", the best of {found.difference.seeds} seeds"

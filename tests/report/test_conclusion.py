@@ -71,6 +71,11 @@ def test_nothing_finished_is_said():
     assert conclusion(make_search(REQUEST, {}), []) == ["No trial has finished, so there is no best student."]
 
 
+def test_before_its_end_a_search_that_has_results_is_not_said_to_have_none(trials):
+    (line,) = conclusion(make_search(REQUEST, {}), trials)
+    assert "No trial has finished" not in line
+
+
 SEEDS = make_request({"backbone": ["resnet18", "vgg16"], "lambda_": [0, 1, 5], "seed": [0, 1, 2]})
 
 
