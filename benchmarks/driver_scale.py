@@ -43,6 +43,7 @@ class SilentTracker:
 
     recorded_address = None
     has_password = False
+    home = None
 
     def log_trial(self, search: Any, trial: Any) -> None:
         """Nothing."""
