@@ -64,7 +64,7 @@ def copied(tmp_path):
 
 
 def test_a_search_that_reads_from_copies_finds_what_one_without_finds(trials_of, results_of, search, tmp_path):
-    ours = trials_of(search.arguments[2])
+    ours = trials_of(search.arguments[search.arguments.index("--space") + 1])
     theirs = by_point(results_of(search.name)["trials"])
     assert ours.keys() == theirs.keys()
     for point, trial in ours.items():
