@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import command, environment
 from tests.search.clusters import local_cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TINY = ("train_images=100", "test_images=60", "width=0.125", "backbone=alexnet", "lambda_=0")
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 400
 
 
 @pytest.fixture
