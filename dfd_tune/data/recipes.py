@@ -74,7 +74,7 @@ PAPER: Settings = MappingProxyType(
         # The paper gives neither the rate nor its schedule.
         "learning_rate": 0.05,
         "lambda_": 1.0,
-        "student_start": "teacher",  # worth a point where nothing is distilled, and no loss where it is: docs/results.md
+        "student_start": "teacher",  # worth a point where nothing is distilled, no loss where it is: docs/results.md
         "frontend_epochs": 100,
         "crop_padding": 4,
         "flip": True,
