@@ -11,26 +11,21 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
-from dfd_tune.config import FRONTEND_FACTOR, FrontendConfig, PretrainedConfig, TrialConfig
-from dfd_tune.confirm import arms_of, fresh_seeds, tuning_of, twin_of, with_seed
+from dfd_tune.anew import NOTHING, Anew, cells_anew, together
+from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
-from dfd_tune.models import layer_problem
-from dfd_tune.rules import OWN
+from dfd_tune.fit import misfits, missing_weights
 from dfd_tune.settings import Request, settle
 from dfd_tune.space import Choice, Range, grid_points
 
 FLOAT16_BYTES = 2
-BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
-"""Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
 LOW_RES_TEACHER = "low-resolution teacher"
 ROUNDING = 1e-9
-SMALL_GRID = 100_000
-"""A grid of more points than this is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,8 @@ class Plan:
     frontends: tuple[PlannedFrontend, ...]
     cameras: int
     """How many sets of low-resolution images the trials see."""
-    confirming: tuple[tuple[TrialConfig, int], ...] = ()
-    """What will be trained anew once all is chosen, as far as that is known before: what stands for it, and how often.
-    Of a search that confirms its best cell alone, its first cell."""
+    confirming: Anew = NOTHING
+    """What will be trained anew once all is chosen. Of a search that confirms its best cell alone, its first cell's."""
     later_networks: tuple[PlannedNetwork, ...] = ()
     """Those that nothing but a confirmation needs, of all cells that may be confirmed."""
     later_frontends: tuple[PlannedFrontend, ...] = ()
@@ -80,7 +74,7 @@ class Plan:
     @property
     def num_anew(self) -> int:
         """How many trials are to come after the search's own."""
-        return sum(count for _, count in self.confirming)
+        return len(self.confirming)
 
     @property
     def banks(self) -> dict[str, BankPlan]:
@@ -124,7 +118,7 @@ def make_plan(
         UserError: the request does not fit the dataset; all problems are named.
     """
     request = settle(request, image_size=dataset.image_size, vgg19_at_hand=vgg19_at_hand, device=device)
-    raise_all([*_misfits(request, dataset), *_missing_weights(request, vgg19_at_hand)])
+    raise_all([*misfits(request, dataset), *missing_weights(request, vgg19_at_hand)])
     trials: dict[str, TrialConfig] = {}
     if request.space.sampler == "grid":
         configs = [request.trial(point) for point in grid_points(request.explore) if request.allows(point)]
@@ -140,14 +134,14 @@ def make_plan(
         num_trials = request.trials
         share = num_trials / len(configs)
     users = list(trials.values()) if trials else configs
-    cells = _cells_anew(request, users, num_trials)
+    cells = cells_anew(request, users, num_trials)
     one = request.confirm.cells == "best" or request.space.sampler != "grid"  # a sampled search has a single cell
     counted = cells[:1] if one else cells
     own = _needed(users, dataset).keys()
     own_frontends = {frontend.key for frontend in _frontends([(config, share) for config in users], dataset)}
     chance = len(counted) / max(1, len(cells))
     weighted = [(config, share) for config in users]
-    weighted += [(config, chance) for cell in cells for config in _trials_anew(request, cell)]
+    weighted += [(config, chance) for cell in cells for config in cell.with_fresh_seeds()]
     networks, frontends = _networks(weighted, dataset, bank_budget), _frontends(weighted, dataset)
     return Plan(
         request,
@@ -157,69 +151,10 @@ def make_plan(
         networks=tuple(network for network in networks if network.key in own),
         frontends=tuple(frontend for frontend in frontends if frontend.key in own_frontends),
         cameras=len({config.camera for config in users}),
-        confirming=_counted_anew(counted, request.confirm.seeds),
+        confirming=together(counted),
         later_networks=tuple(network for network in networks if network.key not in own),
         later_frontends=tuple(frontend for frontend in frontends if frontend.key not in own_frontends),
     )
-
-
-@dataclass(frozen=True)
-class _CellAnew:
-    """What is trained anew of a cell: what stands for each arm, and for the search of plain training's settings."""
-
-    arms: tuple[TrialConfig, ...]
-    tuning: tuple[TrialConfig, ...]
-
-
-def _cells_anew(request: Request, trials: Sequence[TrialConfig], num_trials: int) -> list[_CellAnew]:
-    """What may be trained anew, for each cell of the space, those that distil first; of others plain training."""
-    confirm = request.confirm
-    if not confirm.seeds:
-        return []
-    groups: dict[frozenset[tuple[str, Any]], list[TrialConfig]] = {}
-    for config in trials:
-        rest = {name: value for name, value in vars(config).items() if name not in ("lambda_", "seed")}
-        groups.setdefault(frozenset(rest.items()), []).append(config)
-    run = {config.key("") for config in trials} if request.space.sampler == "grid" else set()
-    cells, plain = [], []
-    for group in groups.values():
-        student = next((config for config in group if config.distills), None)
-        if student is None:
-            plain.append(_CellAnew((group[0],), ()))
-            continue
-        points = len({config.lambda_ for config in group}) if request.space.sampler == "grid" else num_trials
-        tuning = tuning_of(twin_of(student), points) if "tuned_base" in confirm.controls else []
-        # Which one will be best is not known; the second is the same for all cells that share their plain training.
-        tuned = next(iter(tuning[1:] or tuning), None)
-        arms = tuple(arms_of(student, confirm.controls, tuned).values())
-        cells.append(_CellAnew(arms, tuple(config for config in tuning if config.key("") not in run)))
-    return [*cells, *plain]
-
-
-def _trials_anew(request: Request, cell: _CellAnew) -> Iterator[TrialConfig]:
-    """Every trial that a cell's confirmation would train, but for the search of plain training's settings."""
-    explored = request.explore.get("seed")
-    seen = explored.values if isinstance(explored, Choice) else (request.settings.get("seed", request.seed),)
-    seeds = fresh_seeds(request.confirm.seeds, request.seed, seen)
-    for config in cell.arms:
-        yield from (with_seed(config, seed, request.confirm.replicate) for seed in seeds)
-
-
-def trials_anew(plan: Plan) -> Iterator[TrialConfig]:
-    """What stands for each trial that confirms, as `Plan.confirming` counts them, with its seed."""
-    request = plan.request
-    for config, count in plan.confirming:
-        if count == request.confirm.seeds:
-            yield from _trials_anew(request, _CellAnew((config,), ()))
-        else:
-            yield config
-
-
-def _counted_anew(cells: Sequence[_CellAnew], seeds: int) -> tuple[tuple[TrialConfig, int], ...]:
-    """What is trained anew and how often; what several cells share, as plain training of all methods, once."""
-    arms = {config.key(""): config for cell in cells for config in cell.arms}
-    tuning = {config.key(""): config for cell in cells for config in cell.tuning}
-    return (*((config, seeds) for config in arms.values()), *((config, 1) for config in tuning.values()))
 
 
 def _networks(
@@ -283,93 +218,12 @@ def _frontends(trials: Sequence[tuple[TrialConfig, float]], dataset: Dataset) ->
 def representatives(request: Request) -> Iterator[TrialConfig]:
     """One trial for each combination of the listed values; a range is stood for by its upper end.
 
-    No network before the search depends on a range (see `_misfits`), so these need all the networks there are.
+    No network before the search depends on a range (see `fit.misfits`), so these need all the networks there are.
     """
     choices = {name: axis for name, axis in request.explore.items() if isinstance(axis, Choice)}
     ends = {name: axis.high for name, axis in request.explore.items() if isinstance(axis, Range)}
     for point in grid_points(choices):
         yield request.trial(point | ends)
-
-
-def _misfits(request: Request, dataset: Dataset) -> list[str]:
-    problems = []
-    workers = request.settings["workers"]
-    size = 1
-    for axis in request.explore.values():
-        size *= len(axis.values) if isinstance(axis, Choice) else 1
-    if size > SMALL_GRID:
-        problems.append(f"The space spans {size} combinations, but {SMALL_GRID} is the most; shorten its lists.")
-    for name, axis in request.explore.items():
-        decides_network = name in BEFORE_THE_SEARCH or name.startswith(("teacher_", "frontend_"))
-        if decides_network and isinstance(axis, Range):
-            problems.append(f"{name} has a range, but each value needs a teacher or images of its own; give a list.")
-    for resolution in _values(request, "resolution"):
-        if resolution >= dataset.image_size:
-            problems.append(
-                f"resolution is {resolution}, but must be below the image size of the dataset, "
-                f"{dataset.image_size} pixels."
-            )
-    problems += _misfits_of_front_ends(request, dataset)
-    if "fitnets" in _values(request, "method"):
-        for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
-            for layer in _values(request, "hint_layer"):
-                if (problem := layer_problem(backbone, layer)) is not None:
-                    problems.append(problem)
-    for padding in _values(request, "crop_padding"):
-        if padding >= dataset.image_size:
-            problems.append(
-                f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
-            )
-    shares = [("batch_size", workers), ("teacher_batch_size", 1)]
-    if "srgan" in _values(request, "frontend"):
-        shares.append(("frontend_batch_size", 1))
-    for name, sharing in shares:
-        for batch_size in _values(request, name):
-            smallest = _smallest_share(len(dataset.train.labels), batch_size, sharing)
-            if smallest < 2:
-                problems.append(
-                    f"{name} is {batch_size}, which leaves one of {sharing} workers with {smallest} of "
-                    f"{len(dataset.train.labels)} images in some step, but batch norm needs 2; give a larger one."
-                )
-    return problems
-
-
-def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
-    kinds = [kind for kind in _values(request, "frontend") if kind != "none"]
-    return [
-        f"frontend {', '.join(kinds)} at resolution {resolution} gives {FRONTEND_FACTOR * resolution} pixels, but the "
-        f"images have {dataset.image_size}; take a resolution of at most {dataset.image_size // FRONTEND_FACTOR}, or "
-        "frontend none."
-        for resolution in _values(request, "resolution")
-        if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
-    ]
-
-
-def _missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
-    """A sentence if SRGAN is to be trained with the features of a network that is not there."""
-    asked = "srgan" in _values(request, "frontend") and "vgg19" in _values(request, "frontend_content")
-    if not asked or vgg19_at_hand:
-        return []
-    return [
-        "frontend_content is vgg19, but its weights are not at hand: put torchvision's vgg19-dcbb9e9d.pth into the "
-        "folder `downloads` of the store, or set frontend_content=teacher."
-    ]
-
-
-def _named_teachers(request: Request) -> list[str]:
-    return [name for teachers in _values(request, "teachers") if teachers != OWN for name in teachers.split("+")]
-
-
-def _smallest_share(images: int, batch_size: int, workers: int) -> int:
-    """The fewest images that a worker gets in a step, as batches differ in size by at most one."""
-    return images // math.ceil(images / batch_size) // workers
-
-
-def _values(request: Request, name: str) -> list[Any]:
-    axis = request.explore.get(name)
-    if isinstance(axis, Choice):
-        return list(axis.values)
-    return [int(axis.low), int(axis.high)] if isinstance(axis, Range) else [request.settings[name]]
 
 
 def _bank_for(

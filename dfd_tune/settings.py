@@ -325,9 +325,18 @@ def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> 
     return DatasetConfig(dataset=name, data=data, **(recipe | given))
 
 
-def describe(request: Request) -> list[tuple[str, str, str]]:
-    """Rows (setting, value, origin) of everything that a request resolves to, for `--show-config`."""
-    rows = [("dataset", request.dataset.dataset, "--dataset"), ("data", str(request.dataset.data or "-"), "--data")]
+def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str, str, str]]:
+    """Rows (setting, value, origin) of everything that a request resolves to, for `--show-config`.
+
+    Args:
+        request: as resolved.
+        dataset_named: whether `--dataset` was given.
+    """
+    data = request.dataset.data
+    rows = [
+        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else "default"),
+        ("data", data or "-", "--data" if data else "default"),
+    ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
     for name, value in dataclasses.asdict(request.confirm).items():

@@ -14,7 +14,7 @@ from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import CONTROLS
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
-from dfd_tune.plan import Plan, make_plan, trials_anew
+from dfd_tune.plan import Plan, make_plan
 from dfd_tune.plan import describe as describe_plan
 from dfd_tune.rules import kinds_of, settings_of
 from dfd_tune.settings import describe, request_as_json, request_from_json, resolve
@@ -219,7 +219,7 @@ def check(plan: Plan) -> None:
     assert repr(request_from_json(frozen, search="s")) == repr(plan.request)
     json.dumps(frozen, ensure_ascii=False).encode()  # a file takes it
     assert plan.num_trials >= 1
-    assert len(list(trials_anew(plan))) == plan.num_anew
+    assert len(list(plan.confirming.trials())) == plan.num_anew
     assert all(dataclasses.asdict(config) for config in plan.trials.values())
 
 

@@ -28,6 +28,7 @@ FLOORS = (
     ("distill",),
     ("confirm",),
     ("space", "settings", "record"),
+    ("anew", "fit"),
     ("plan", "predict", "forecast", "tracking", "liveness"),
     ("analysis",),
     ("report",),

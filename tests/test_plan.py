@@ -2,7 +2,8 @@ import pytest
 
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import UserError
-from dfd_tune.plan import SMALL_GRID, describe, make_plan, trials_anew
+from dfd_tune.fit import SMALL_GRID
+from dfd_tune.plan import describe, make_plan
 from tests.samples import digits_trial, request_for, tiny_dataset
 
 PLENTY = 10**12
@@ -378,7 +379,8 @@ def test_conditions_may_leave_nothing(tmp_path):
 
 def arms_of(plan):
     """What stands for each arm, and how often it is trained."""
-    return [(config.backbone, config.distills, config.epochs, count) for config, count in plan.confirming]
+    anew = plan.confirming
+    return [(config.backbone, config.distills, config.epochs, len(anew.seeds)) for config in anew.arms]
 
 
 def test_the_best_cell_is_stood_for_by_the_first():
@@ -402,7 +404,7 @@ def test_each_cell_is_confirmed_where_that_is_asked_for():
 def test_seeds_are_not_cells_and_fresh_ones_were_not_searched():
     plan = plan_for("lambda_grid", "backbone=[resnet18]", "seed=[0, 1000, 1001]", confirm={"controls": "none"})
     assert plan.num_anew == 2 * 5
-    assert [(config.distills, config.seed) for config in trials_anew(plan)] == [
+    assert [(config.distills, config.seed) for config in plan.confirming.trials()] == [
         (distills, seed) for distills in (True, False) for seed in range(1002, 1007)
     ]
     assert [network.trials for network in plan.networks] == [7 * 3 + 5]
@@ -424,7 +426,8 @@ def test_plain_training_alone_is_confirmed_alone():
 @pytest.mark.parametrize("cells", ["best", "all"])
 def test_a_sampled_search_has_a_single_cell(cells):
     plan = plan_for("tpe_all", confirm={"cells": cells})
-    assert [(config.distills, count) for config, count in plan.confirming] == [(True, 5), (False, 5)]
+    assert [config.distills for config in plan.confirming.arms] == [True, False]
+    assert plan.num_anew == 2 * 5
     # It may have any of 3 backbones: 10 trials look at each teacher, and 5/3 students anew; rounded up.
     assert [network.trials for network in plan.networks if network.config.role == "teacher"] == [12, 12, 12]
 
@@ -464,10 +467,14 @@ def test_where_the_whole_pipeline_is_trained_anew_each_fresh_seed_has_its_networ
 def test_plain_trainings_own_settings_are_searched_with_as_many_trials():
     plan = plan_for("lambda_grid", "backbone=[resnet18]", confirm={"controls": "tuned_base"})
     # As the cell has 8 points, 8 settings, the first of which is λ = 0 of the grid; once each, without a fresh seed.
-    assert [count for _, count in plan.confirming] == [5, 5, 5] + [1] * 7
-    assert {config.seed for config, count in plan.confirming if count == 1} == {0}
-    assert not any(config.distills for config, count in plan.confirming if count == 1)
-    assert plan.num_anew == len(list(trials_anew(plan))) == 3 * 5 + 7
+    anew = plan.confirming
+    assert (len(anew.arms), len(anew.seeds), len(anew.tuning)) == (3, 5, 7)
+    assert {config.seed for config in anew.tuning} == {0}
+    assert not any(config.distills for config in anew.tuning)
+    assert plan.num_anew == len(list(anew.trials())) == 3 * 5 + 7
+    # However few fresh seeds there are, the settings are tried without them.
+    once = plan_for("lambda_grid", "backbone=[resnet18]", confirm={"controls": "tuned_base", "seeds": 1})
+    assert [config.seed for config in once.confirming.trials()] == [1000] * 3 + [0] * 7
     # Of 30 sampled trials none is known to be plain.
     assert plan_for("tpe_all", confirm={"controls": "tuned_base"}).num_anew == 3 * 5 + 30
 

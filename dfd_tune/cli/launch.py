@@ -167,7 +167,7 @@ def launch(
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
     request = _request(space_name, dataset, data, assignments, name, asked)
     if show_config:
-        _show_config(request)
+        _show_config(request, dataset_named=dataset is not None)
         return
     from dfd_tune.store import open_store
 
@@ -350,11 +350,11 @@ def _default_name(request: Request) -> str:
     return (space or "space")[: 100 - len(tail)] + tail
 
 
-def _show_config(request: Request) -> None:
+def _show_config(request: Request, *, dataset_named: bool) -> None:
     from dfd_tune.report.formats import plain
     from dfd_tune.settings import describe
 
-    rows = [list(row) for row in describe(request)]
+    rows = [list(row) for row in describe(request, dataset_named=dataset_named)]
     click.echo(plain(["setting", "value", "from"], rows), nl=False)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from dfd_tune.analysis.importances import distributions
 from dfd_tune.config import TrialConfig
-from dfd_tune.plan import SMALL_GRID, Plan
+from dfd_tune.fit import SMALL_GRID
+from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
 from dfd_tune.settings import Request
 from dfd_tune.space import Axis, Choice, Range, grid_points, in_space

@@ -23,7 +23,7 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.forecast import Stage, Work
 from dfd_tune.models import build_network
 from dfd_tune.models.super_resolution import build_frontend
-from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives, trials_anew
+from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.capacity import Resources
 from dfd_tune.space import Range
@@ -53,7 +53,7 @@ def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], res
         for trial in trials.values()
         if trial.stage != "search" and trial.status in ("FINISHED", "FAILED")
     )
-    configs, done = list(trials_anew(plan)), set[int]()
+    configs, done = list(plan.confirming.trials()), set[int]()
     for place, config in enumerate(configs):
         if ended[_costs_like(config)] > 0:
             ended[_costs_like(config)] -= 1

@@ -108,12 +108,12 @@ def test_trials_of_a_sampled_space_add_up_whatever_they_stand_for(store):
 
 def test_confirmations_are_counted_with_the_networks_that_they_alone_need(store):
     plan = plan_of(store)
-    assert plan.confirming
+    assert plan.num_anew
     works = [work for work in works_of(plan, store, {}, RESOURCES) if work.stage == "confirm"]
     trials = [work for work in works if work.what.startswith("trained anew")]
     assert sum(work.count for work in trials) == plan.num_anew
     assert all(work.looked_at == len(plan.dataset.test.labels) for work in trials)
-    config, _ = plan.confirming[0]
+    config = plan.confirming.arms[0]
     ended = {"x": record("x", config, stage="confirm"), "y": record("y", config, stage="confirm", status="FAILED")}
     left = [work for work in works_of(plan, store, ended, RESOURCES) if work.what.startswith("trained anew")]
     assert sum(work.count for work in left) == plan.num_anew - 2
