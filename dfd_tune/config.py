@@ -147,6 +147,12 @@ class TrialConfig:
         "in what networks, but front ends, are trained: float32, or that mixed with bf16; auto is bf16 on a GPU only",
         default="auto",
     )
+    evaluate_every: int = setting(
+        "epochs from one look at the validation images to the next; the last epoch always has one, and teachers alike",
+        low=1,
+        high=10_000,
+        default=1,
+    )
     # How the networks that come before the search, teacher and base network, are trained.
     teacher_epochs: int = setting("as `epochs`, for teacher and base network", low=1, high=10_000)
     teacher_batch_size: int = setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
@@ -238,6 +244,7 @@ class TrialConfig:
                 weight_decay=self.teacher_weight_decay,
                 seed=self.teacher_seed,
                 precision=self._precision,
+                evaluate_every=self.evaluate_every,
             ),
         )
 
@@ -287,6 +294,7 @@ class TrialConfig:
             weight_decay=self.weight_decay,
             seed=self.seed,
             precision=self._precision,
+            evaluate_every=self.evaluate_every,
         )
 
     @property
@@ -304,6 +312,7 @@ class TrialConfig:
     def _idle(self) -> Iterator[str]:
         """The settings that cannot change the result as the others stand."""
         yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
+        yield "evaluate_every"  # what is looked at on the way changes nothing
         if not self.distills:
             yield from ("method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees")
         else:
@@ -422,6 +431,7 @@ class Recipe:
     weight_decay: float
     seed: int
     precision: Precision
+    evaluate_every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,7 +456,9 @@ class PretrainedConfig:
     def identity(self) -> dict[str, Any]:
         """What tells it from other networks."""
         low_res = None if self.low_res is None else self.low_res.identity()
-        return dataclasses.asdict(self) | {"low_res": low_res}
+        recipe = dataclasses.asdict(self.recipe)
+        del recipe["evaluate_every"]  # what is looked at on the way changes nothing
+        return dataclasses.asdict(self) | {"low_res": low_res, "recipe": recipe}
 
     def key(self, dataset_digest: str) -> str:
         """The key under which the trained network is stored."""

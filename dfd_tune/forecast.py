@@ -52,8 +52,8 @@ class Work:
     epochs: float
     images: int
     """Trained on, an epoch."""
-    evaluated: int
-    """Looked at after each epoch."""
+    evaluated: float
+    """Validation images looked at an epoch; on average, where not every epoch looks at them."""
     looked_at: int = 0
     """Looked at once: views that go into a bank, test images."""
     workers: int = 1

@@ -5,6 +5,7 @@ Not for: making a dataset (prepared.py) or the low-resolution side of a pair (ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,23 @@ from torch import Tensor
 from dfd_tune.data.degradation import normalise
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.data.views import ViewSpace
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which images a step takes, and in which views: on their device, and on the host, where a bank may lie."""
+
+    epoch: int
+    """From 0."""
+    indices: Tensor
+    """int64 (B,), on the device."""
+    ids: Tensor
+    """The view of each: int64 (B,), on the device."""
+    host_indices: np.ndarray
+    host_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.host_indices)
 
 
 @dataclass(frozen=True)
@@ -32,21 +50,31 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def view_ids(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """Which views the images `indices`, int64 (B,), get in `epoch` (from 0): int64 (B,)."""
-        return self.space.draw(self.augment_seed, epoch, indices)
+    def draw(self, epoch: int, indices: np.ndarray) -> Draw:
+        """The images `indices`, int64 (B,), in the views that they get in `epoch` (from 0)."""
+        return self.draws(epoch, [indices])[0]
 
-    def views(self, indices: np.ndarray, ids: np.ndarray) -> Tensor:
-        """The views `ids` of the images `indices`, both int64 (B,), standardised: float32 (B, C, S, S)."""
-        device = self.padded.device
-        where = torch.from_numpy(indices).to(device)
-        crops = self.space.cut(self.padded, where, torch.from_numpy(ids).to(device))
+    def draws(self, epoch: int, batches: Sequence[np.ndarray]) -> list[Draw]:
+        """Likewise for all batches of an epoch, which are sent to the device at once."""
+        whole = np.concatenate(batches)
+        return self.draws_of_views(epoch, batches, self.space.draw(self.augment_seed, epoch, whole))
+
+    def draws_of_views(self, epoch: int, batches: Sequence[np.ndarray], ids: np.ndarray) -> list[Draw]:
+        """Likewise in the views `ids`, int64, of all batches' images one after the other."""
+        sizes = [len(batch) for batch in batches]
+        sent = torch.from_numpy(np.stack([np.concatenate(batches), ids])).to(self.padded.device)
+        on_host = np.split(ids, np.cumsum(sizes)[:-1])
+        parts = zip(*(row.split(sizes) for row in sent), batches, on_host, strict=True)
+        return [Draw(epoch, *part) for part in parts]
+
+    def views(self, draw: Draw) -> Tensor:
+        """What a draw sees, standardised: float32 (B, C, S, S)."""
+        crops = self.space.cut(self.padded, draw.indices, draw.ids)
         return _laid_out(normalise(crops, self.mean, self.std))
 
-    def batch(self, epoch: int, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The images `indices`, int64 (B,), as `epoch` sees them, float32 (B, C, S, S), and their labels."""
-        labels = self.labels[torch.from_numpy(indices).to(self.labels.device)]
-        return self.views(indices, self.view_ids(epoch, indices)), labels
+    def labels_of(self, draw: Draw) -> Tensor:
+        """The labels of a draw's images: int64 (B,)."""
+        return self.labels[draw.indices]
 
 
 @dataclass(frozen=True)
@@ -60,12 +88,10 @@ class EvaluationImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def batches(self, size: int = 500) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised images, float32 (B, C, S, S), and labels, int64 (B,), in order."""
-        return [
-            (_laid_out(normalise(images, self.mean, self.std)), labels)
-            for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True)
-        ]
+        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+            yield _laid_out(normalise(images, self.mean, self.std)), labels
 
 
 def training_images(

@@ -53,6 +53,7 @@ LETTERS: Settings = MappingProxyType(
         "epochs": 60,
         "batch_size": 32,
         "learning_rate": 0.1,
+        "evaluate_every": 5,  # as many images to look at as to train on
         "student_start": "scratch",
         "frontend_size": 0.25,
         "frontend_epochs": 20,

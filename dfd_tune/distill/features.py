@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dfd_tune.config import LowRes, Precision
-from dfd_tune.data.pairs import TrainingImages
+from dfd_tune.data.pairs import Draw, TrainingImages
 from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
@@ -26,6 +26,8 @@ from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 BankLayout = Literal["views", "epochs"]
 FILL_BATCH = 512
 SPOT_CHECK_IMAGES = 8
+SHARE_OF_GPU_MEMORY = 0.25
+"""Of what is free of a GPU's memory, so much may be a bank's; a larger one is read from its file."""
 
 
 class BankMismatchError(Exception):
@@ -103,15 +105,10 @@ class LiveFeatures:
     precision: Precision
 
     @torch.no_grad()
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
-        """Features, float32 (B, D), of the views that the images `indices` get in `epoch`."""
-        return self.of_views(indices, self.images.view_ids(epoch, indices))
-
-    @torch.no_grad()
-    def of_views(self, indices: np.ndarray, ids: np.ndarray) -> Tensor:
-        """Features, float32 (B, D), of the views `ids` of the images `indices`, both int64 (B,)."""
+    def __call__(self, draw: Draw) -> Tensor:
+        """Features, float32 (B, D), of what a draw sees."""
         assert not self.teacher.training, "a teacher in training mode changes its features and itself"
-        inputs = self.images.views(indices, ids)
+        inputs = self.images.views(draw)
         with computed_in(self.precision, inputs.device):
             return self.teacher.features(inputs).float()
 
@@ -124,11 +121,11 @@ class LiveMaps:
     layer: str
 
     @torch.no_grad()
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
-        """Maps, float32 (B, C, H, W), of the views that the images `indices` get in `epoch`."""
-        teacher, images = self.live.teacher, self.live.images
+    def __call__(self, draw: Draw) -> Tensor:
+        """Maps, float32 (B, C, H, W), of what a draw sees."""
+        teacher = self.live.teacher
         assert not teacher.training, "a teacher in training mode changes its maps and itself"
-        inputs = images.views(indices, images.view_ids(epoch, indices))
+        inputs = self.live.images.views(draw)
         with computed_in(self.live.precision, inputs.device):
             return teacher.maps(inputs, self.layer).float()
 
@@ -138,17 +135,15 @@ class BankedFeatures:
     """Features read from a bank."""
 
     identity: BankIdentity
-    features: np.ndarray
-    """float16 (slots, images, feature_dim), memory-mapped, read-only."""
-    images: TrainingImages
+    features: Tensor
+    """float16 (slots, images, feature_dim): on the GPU if it has room for them, else the file's own pages."""
 
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
-        """Features, float32 (B, D), of the views that the images `indices` get in `epoch`."""
-        if self.identity.layout == "views":
-            rows = self.features[self.images.view_ids(epoch, indices), indices]
-        else:
-            rows = self.features[epoch, indices]
-        return torch.from_numpy(rows).to(self.images.padded.device, torch.float32)
+    def __call__(self, draw: Draw) -> Tensor:
+        """Features, float32 (B, D), of what a draw sees, on its device."""
+        here = self.features.device == draw.indices.device
+        indices, ids = (draw.indices, draw.ids) if here else map(torch.from_numpy, (draw.host_indices, draw.host_ids))
+        rows = self.features[ids, indices] if self.identity.layout == "views" else self.features[draw.epoch, indices]
+        return rows.to(draw.indices.device, torch.float32)
 
 
 def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
@@ -161,7 +156,7 @@ def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
         array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape)
         for slot in range(identity.slots):
             for indices in np.split(np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)):
-                features = live.of_views(indices, _ids_of_slot(identity, live.images, slot, indices))
+                features = live(_draw_of_slot(identity, live.images, slot, indices))
                 array[slot, indices] = features.cpu().numpy().astype(np.float16)
             if not np.isfinite(array[slot]).all():
                 raise OverflowError("the teacher's features do not fit into float16; train it with less learning_rate")
@@ -181,7 +176,8 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
         raise BankMismatchError(f"the bank in {folder} is not there or not whole")
     recorded: dict[str, Any] | None = read_whole_json(folder, "bank.json")
     try:
-        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        # Mapped copy-on-write, and never written to: torch takes no array that is read-only.
+        features = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:  # EOFError: an empty file
         if isinstance(error, OSError) and is_passing(error):
             raise
@@ -190,15 +186,23 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
         raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")
     if features.dtype != np.float16 or features.shape != identity.shape:
         raise BankMismatchError(f"the bank in {folder} has {features.dtype} {features.shape}")
-    bank = BankedFeatures(identity, features, live.images)
+    bank = BankedFeatures(identity, _placed(torch.from_numpy(features), live.images.padded.device))
     _spot_check(bank, live, folder)
     return bank
 
 
+def _placed(features: Tensor, device: torch.device) -> Tensor:
+    """A bank on the device that asks it, if that has room for it."""
+    if device.type != "cuda":
+        return features
+    free, _ = torch.cuda.mem_get_info(device)
+    return features.to(device) if features.nbytes <= SHARE_OF_GPU_MEMORY * free else features
+
+
 def _spot_check(bank: BankedFeatures, live: LiveFeatures, folder: Path) -> None:
     indices = np.unique(np.linspace(0, bank.identity.images - 1, SPOT_CHECK_IMAGES).astype(np.int64))
-    epoch = bank.identity.slots - 1 if bank.identity.layout == "epochs" else 0
-    kept, fresh = bank(epoch, indices), live(epoch, indices)
+    draw = live.images.draw(bank.identity.slots - 1 if bank.identity.layout == "epochs" else 0, indices)
+    kept, fresh = bank(draw), live(draw)
     # Half-precision rounding is 2^-11 relative; a bank may have been filled on another kind of device.
     scale = fresh.abs().max().clamp(min=1e-3)
     # Put so that NaN, which damaged bytes are full of, does not pass.
@@ -206,7 +210,7 @@ def _spot_check(bank: BankedFeatures, live: LiveFeatures, folder: Path) -> None:
         raise BankMismatchError(f"the bank in {folder} does not hold this teacher's features")
 
 
-def _ids_of_slot(identity: BankIdentity, images: TrainingImages, slot: int, indices: np.ndarray) -> np.ndarray:
+def _draw_of_slot(identity: BankIdentity, images: TrainingImages, slot: int, indices: np.ndarray) -> Draw:
     if identity.layout == "views":
-        return np.full(len(indices), slot, dtype=np.int64)
-    return images.view_ids(slot, indices)
+        return images.draws_of_views(0, [indices], np.full(len(indices), slot, dtype=np.int64))[0]
+    return images.draw(slot, indices)

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dfd_tune.config import Method, TrialConfig
+from dfd_tune.data.pairs import Draw
 from dfd_tune.distill.losses import (
     distillation_loss,
     hint_loss,
@@ -51,8 +51,8 @@ FIRST_ADAPTER_SEED = 2_000_000
 class TargetSource(Protocol):
     """Where a teacher's outputs come from: computed live, or read from a bank."""
 
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
-        """Outputs, float32 (B, …), for the views that the images `indices`, int64 (B,), get in `epoch`."""
+    def __call__(self, draw: Draw) -> Tensor:
+        """Outputs, float32 (B, …), for what a draw sees."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,14 @@ class Distillation:
     adapters: tuple[nn.Module, ...] = ()
     """One for each teacher, applied to the student's output; none where nothing is adapted."""
 
-    def loss(self, adapted: Sequence[Tensor], epoch: int, indices: np.ndarray) -> Tensor:
+    def loss(self, adapted: Sequence[Tensor], draw: Draw) -> Tensor:
         """The mean over teachers of the loss, a scalar.
 
         Args:
             adapted: the student's output through the adapter of each teacher.
-            epoch: from 0.
-            indices: the images of the batch, int64 (B,).
+            draw: the images of the batch, in their views.
         """
-        losses = [
-            self.compare(ours, target(epoch, indices)) for ours, target in zip(adapted, self.targets, strict=True)
-        ]
+        losses = [self.compare(ours, target(draw)) for ours, target in zip(adapted, self.targets, strict=True)]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
@@ -92,10 +89,10 @@ class LogitTargets:
     teacher: Network
 
     @torch.no_grad()
-    def __call__(self, epoch: int, indices: np.ndarray) -> Tensor:
+    def __call__(self, draw: Draw) -> Tensor:
         """Logits, float32 (B, K)."""
         assert not self.teacher.training, "a teacher in training mode drops units"
-        logits: Tensor = self.teacher.classifier(self.features(epoch, indices))
+        logits: Tensor = self.teacher.classifier(self.features(draw))
         return logits
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-import numpy as np
 import torch
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, Recipe, TrialConfig
@@ -280,7 +279,13 @@ def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, secon
 
 def _harmless(recipe: Recipe, batch_size: int) -> Recipe:
     return replace(
-        recipe, epochs=10_000, batch_size=batch_size, learning_rate=HARMLESS, schedule="constant", weight_decay=0.0
+        recipe,
+        epochs=10_000,
+        batch_size=batch_size,
+        learning_rate=HARMLESS,
+        schedule="constant",
+        weight_decay=0.0,
+        evaluate_every=1,
     )
 
 
@@ -312,8 +317,8 @@ def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource
     if look == "bank":
         identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
         # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
-        empty = np.broadcast_to(np.zeros(identity.feature_dim, np.float16), identity.shape)
-        features = BankedFeatures(identity, empty, live.images)
+        empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.padded.device)
+        features = BankedFeatures(identity, empty.expand(identity.shape))
     return LogitTargets(features, live.teacher) if COMPARED[config.method] == "logits" else features
 
 

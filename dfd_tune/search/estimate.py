@@ -207,9 +207,9 @@ def _trials_by_kind(plan: Plan, store: Store, search: SearchRecord) -> Iterator[
 def _speed_of(trial: TrialRecord, search: SearchRecord) -> Speed:
     """What a trial's record tells: an epoch's training is timed by itself, and what is left is evaluation."""
     training = mean(1 / epoch["images_per_second"] for epoch in trial.history)
-    an_epoch = trial.metrics["seconds"] / len(trial.history)
-    rest = max(0.0, an_epoch - training * search.dataset["train_images"])
-    return Speed(training, rest / search.dataset["validation_images"], EARLIER)
+    rest = max(0.0, trial.metrics["seconds"] - training * search.dataset["train_images"] * len(trial.history))
+    looks = sum("val_loss" in epoch for epoch in trial.history)
+    return Speed(training, rest / (looks * search.dataset["validation_images"]), EARLIER)
 
 
 def _alike_but_for_threads(

@@ -7,7 +7,7 @@ Each change costs the same however many trials there are. Not for: how it is dra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig
@@ -54,8 +54,7 @@ class Progress:
             if self._began is None:
                 self._began = self.clock()
             self._begun.add(trial.key)
-            last = trial.history[-1] if trial.history else {}
-            row = Row(name_of(ledger.search, trial, self.explored), trial.config["epochs"], last)
+            row = Row(name_of(ledger.search, trial, self.explored), trial.config["epochs"], _latest(trial.history))
             self._show(trial.key, row, ledger)
             return
         if trial.status in ENDED and trial.key in self._begun:
@@ -142,3 +141,13 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _latest(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each metric as last reported: validation images are not looked at in every epoch."""
+    found: dict[str, float] = {}
+    for epoch in reversed(history):
+        found = {**epoch, **found}
+        if "val_accuracy" in epoch:
+            break
+    return found

@@ -124,7 +124,7 @@ def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, stage: S
         reused=int(there and not slots),
         epochs=0 if there else config.recipe.epochs,
         images=images,
-        evaluated=len(dataset.validation.labels),
+        evaluated=_evaluated(plan, config.recipe.epochs, config.recipe.evaluate_every),
         looked_at=slots * images + len(dataset.test.labels),
         cpus=resources.network_cpus,
         gpus=resources.gpus,
@@ -189,7 +189,7 @@ def _works_of_trials(
                 reused=round(reused),
                 epochs=epochs,
                 images=len(dataset.train.labels),
-                evaluated=len(dataset.validation.labels),
+                evaluated=_evaluated(plan, epochs, kind.example.evaluate_every),
                 looked_at=len(dataset.test.labels) if stage == "confirm" else 0,
                 workers=kind.workers,
                 cpus=resources.cpus,
@@ -199,6 +199,11 @@ def _works_of_trials(
             )
         )
     return works
+
+
+def _evaluated(plan: Plan, epochs: float, every: int) -> float:
+    """Validation images that a training looks at, per epoch."""
+    return len(plan.dataset.validation.labels) * math.ceil(epochs / every) / epochs
 
 
 def _name(plan: Plan, kind: Kind, config: TrialConfig, stage: Stage, epochs: float) -> str:

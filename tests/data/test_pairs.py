@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dfd_tune.data.degradation import degrade
-from dfd_tune.data.pairs import evaluation_images, training_images
+from dfd_tune.data.pairs import TrainingImages, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.data.views import ViewSpace
 
@@ -73,11 +73,16 @@ def cut(images: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.stack(crops)
 
 
+def looked_at(images: TrainingImages, epoch: int, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = images.draw(epoch, indices)
+    return images.views(draw), images.labels_of(draw)
+
+
 def test_both_sides_of_a_pair_get_the_same_view(dataset):
     highs = training_images(dataset, high(dataset.train), SPACE, 7, CPU)
     lows = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
     for epoch in range(3):
-        (high_batch, high_labels), (low_batch, low_labels) = highs.batch(epoch, ALL), lows.batch(epoch, ALL)
+        (high_batch, high_labels), (low_batch, low_labels) = looked_at(highs, epoch, ALL), looked_at(lows, epoch, ALL)
         ids = SPACE.draw(7, epoch, ALL)
         assert np.array_equal(pixels(high_batch), cut(dataset.train.images, ids))
         assert np.array_equal(pixels(low_batch), cut(degraded(dataset.train.images), ids))
@@ -86,31 +91,44 @@ def test_both_sides_of_a_pair_get_the_same_view(dataset):
 
 def test_a_batch_holds_the_images_that_are_asked_for_in_their_order(dataset):
     images = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
-    whole, labels = images.batch(1, ALL)
+    whole, labels = looked_at(images, 1, ALL)
     order = np.random.default_rng(0).permutation(ALL)
     for part in np.array_split(order, 4):
-        batch, part_labels = images.batch(1, part)
+        batch, part_labels = looked_at(images, 1, part)
         assert torch.equal(batch, whole[part])
         assert torch.equal(part_labels, labels[part])
 
 
+def test_an_epochs_draws_are_those_of_its_batches(dataset):
+    images = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
+    order = np.random.default_rng(0).permutation(ALL)
+    parts = np.array_split(order, 4)
+    for part, draw in zip(parts, images.draws(2, parts), strict=True):
+        ids = SPACE.draw(7, 2, part)
+        assert (draw.epoch, len(draw)) == (2, len(part))
+        assert draw.indices.tolist() == draw.host_indices.tolist() == part.tolist()
+        assert draw.ids.tolist() == draw.host_ids.tolist() == ids.tolist()
+
+
 def test_epoch_and_augment_seed_decide_the_views(dataset):
     one, same, other = (training_images(dataset, high(dataset.train), SPACE, seed, CPU) for seed in (7, 7, 8))
-    first = one.batch(0, ALL)[0]
-    assert torch.equal(first, same.batch(0, ALL)[0])
-    assert not torch.equal(first, one.batch(1, ALL)[0])
-    assert not torch.equal(first, other.batch(0, ALL)[0])
+    first = looked_at(one, 0, ALL)[0]
+    assert torch.equal(first, looked_at(same, 0, ALL)[0])
+    assert not torch.equal(first, looked_at(one, 1, ALL)[0])
+    assert not torch.equal(first, looked_at(other, 0, ALL)[0])
 
 
 def test_without_crops_and_flips_every_epoch_sees_the_images(dataset):
     images = training_images(dataset, high(dataset.train), ViewSpace(0, False), 0, CPU)
     for epoch in (0, 5):
-        assert np.array_equal(pixels(images.batch(epoch, ALL)[0]), dataset.train.images)
+        assert np.array_equal(pixels(looked_at(images, epoch, ALL)[0]), dataset.train.images)
 
 
 def test_images_are_standardised_in_float32_with_black_padding(dataset):
     images = training_images(dataset, high(dataset.train), SPACE, 0, CPU)
-    corner = images.views(np.array([0]), np.array([0]))  # top = left = 0: two rows and columns of padding
+    corner = images.views(
+        images.draws_of_views(0, [np.array([0])], np.array([0]))[0]
+    )  # top = left = 0: two rows and columns of padding
     assert corner.dtype == torch.float32
     # Black is (0 - mean) / std: -0.5/0.25, -0.25/0.5, -0.125/1.
     assert corner[0, :, 0, 0].tolist() == [-2.0, -0.5, -0.125]
@@ -122,7 +140,7 @@ def test_evaluation_sees_a_split_as_it_is_and_in_order(dataset):
     held_out = dataset.validation
     for side, expected in ((high(held_out), held_out.images), (low(held_out), degraded(held_out.images))):
         images = evaluation_images(dataset, held_out, side, CPU)
-        batches = images.batches(size=3)
+        batches = list(images.batches(size=3))
         assert [len(labels) for _, labels in batches] == [3, 3, 1]
         assert np.array_equal(pixels(torch.cat([batch for batch, _ in batches])), expected)
         assert torch.cat([labels for _, labels in batches]).tolist() == dataset.validation.labels.tolist()

@@ -63,20 +63,23 @@ def test_banked_features_are_the_live_ones_up_to_float16(layout, store, live, id
     bank = open_bank(fill_bank(store, identities[layout], live), identities[layout], live)
     for epoch in range(EPOCHS):
         for indices in (ALL, np.random.default_rng(epoch).permutation(ALL)[:7]):
-            kept, fresh = bank(epoch, indices), live(epoch, indices)
+            draw = live.images.draw(epoch, indices)
+            kept, fresh = bank(draw), live(draw)
             assert kept.dtype == fresh.dtype == torch.float32
             # A convolution may round its last bits differently in a batch of another size: hence the 1e-5.
             torch.testing.assert_close(kept, fresh, rtol=HALF_ULP, atol=1e-5)
-    assert not torch.equal(bank(0, ALL), bank(1, ALL))
+    assert not torch.equal(bank(live.images.draw(0, ALL)), bank(live.images.draw(1, ALL)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_loss_on_banked_features_is_the_live_one(layout, store, live, identities):
     bank = open_bank(fill_bank(store, identities[layout], live), identities[layout], live)
-    student = network(seed=2).features(live.images.batch(1, ALL)[0]).detach()
-    kept, fresh = (distillation_loss(student, source(1, ALL), "sum").item() for source in (bank, live))
+    student = network(seed=2).features(live.images.views(live.images.draw(1, ALL))).detach()
+    kept, fresh = (
+        distillation_loss(student, source(live.images.draw(1, ALL)), "sum").item() for source in (bank, live)
+    )
     # With f_t off by δ, the loss is off by no more than mean ‖f_s - f_t‖·‖δ‖, and ‖δ‖ ≤ 2⁻¹¹·‖f_t‖.
-    teacher = live(1, ALL)
+    teacher = live(live.images.draw(1, ALL))
     bound = ((student - teacher).norm(dim=1) * teacher.norm(dim=1)).mean().item() * HALF_ULP
     assert fresh > 0
     assert abs(kept - fresh) <= 1.01 * bound + 1e-4
@@ -97,8 +100,9 @@ def test_a_bank_by_views_serves_another_seed(store, live, identities):
     identity = bank_identity("views", other, epochs=99, **OF)
     assert identity == identities["views"]
     bank = open_bank(folder, identity, other)
-    torch.testing.assert_close(bank(0, ALL), other(0, ALL), rtol=HALF_ULP, atol=1e-5)
-    assert not torch.allclose(bank(0, ALL), live(0, ALL), rtol=0.01)
+    draw = other.images.draw(0, ALL)
+    torch.testing.assert_close(bank(draw), other(draw), rtol=HALF_ULP, atol=1e-5)
+    assert not torch.allclose(bank(draw), live(live.images.draw(0, ALL)), rtol=0.01)
 
 
 def test_features_beyond_float16_are_refused_and_leave_no_bank(store, live, identities):
@@ -112,7 +116,7 @@ def test_features_beyond_float16_are_refused_and_leave_no_bank(store, live, iden
 def test_a_teacher_in_training_mode_is_refused(live):
     live.teacher.train()
     with pytest.raises(AssertionError, match="training mode"):
-        live(0, ALL)
+        live(live.images.draw(0, ALL))
 
 
 OTHERS = {
@@ -280,7 +284,8 @@ def test_rows_of_another_seeds_views_are_refused(store, live, identities):
 @pytest.mark.parametrize("layer", [None, "middle"])
 def test_a_teacher_looks_in_its_precision(layer, live):
     """On a CPU as well; what bf16 gives is what autocast gives, and not what float32 does."""
-    inputs = live.images.views(ALL, live.images.view_ids(0, ALL))
+    draw = live.images.draw(0, ALL)
+    inputs = live.images.views(draw)
     with torch.no_grad():
         look = live.teacher.features if layer is None else partial(live.teacher.maps, layer=layer)
         expected = {"float32": look(inputs)}
@@ -289,7 +294,7 @@ def test_a_teacher_looks_in_its_precision(layer, live):
     assert not torch.equal(expected["float32"], expected["bf16"])
     for precision, seen in expected.items():
         looking = dataclasses.replace(live, precision=precision)
-        found = looking(0, ALL) if layer is None else LiveMaps(looking, layer)(0, ALL)
+        found = looking(draw) if layer is None else LiveMaps(looking, layer)(draw)
         assert found.dtype == torch.float32
         assert torch.equal(found, seen)
 
@@ -335,11 +340,12 @@ def test_a_teacher_that_sees_low_resolution_looks_at_what_its_student_looks_at(l
     assert isinstance(made.features(guide), features.BankedFeatures)
     base = made.pretrained(config.base()).network
     for epoch in range(config.epochs):
-        inputs, _ = made.images_for(config).batch(epoch, ALL)  # the student's, in its view
+        draw = made.images_for(config).draw(epoch, ALL)
+        inputs = made.images_for(config).views(draw)  # the student's
         with torch.no_grad():
             expected = base.features(inputs)
-        torch.testing.assert_close(made.live(guide)(epoch, ALL), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(made.features(guide)(epoch, ALL), expected, rtol=HALF_ULP, atol=1e-5)
+        torch.testing.assert_close(made.live(guide)(draw), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(made.features(guide)(draw), expected, rtol=HALF_ULP, atol=1e-5)
 
 
 @pytest.mark.parametrize("teachers", ["own", "alexnet+resnet18"])

@@ -15,6 +15,7 @@ from torch import nn
 from two_processes import train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
+from dfd_tune.data.pairs import Draw
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
 from dfd_tune.distill.losses import (
     distillation_loss,
@@ -45,9 +46,15 @@ def taught(tmp_path_factory):
     return prepared(store, *(trial(backbone=backbone) for backbone in BACKBONES), together)
 
 
+def draw_of(indices: np.ndarray) -> Draw:
+    """Those images as they are."""
+    same = np.zeros_like(indices)
+    return Draw(0, torch.from_numpy(indices), torch.from_numpy(same), indices, same)
+
+
 def constant(outputs: torch.Tensor):
     """A teacher that says the same in every epoch."""
-    return lambda epoch, indices: outputs[torch.from_numpy(indices)]
+    return lambda draw: outputs[draw.indices]
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -115,7 +122,8 @@ def test_an_adapter_takes_the_students_step_against_the_gradient(taught):
     images, student = taught.images_for(config), network()
     (adapter,) = adapters_for(config, student, [network(backbone="resnet18")])
     target = noise(40, 64)
-    inputs, labels = images.batch(0, ALL)
+    draw = images.draw(0, ALL)
+    inputs, labels = images.views(draw), images.labels_of(draw)
     features = student.features(inputs)
     distilled = distillation_loss(adapter(features), target, "mean")
     joint_loss(student.classifier(features), labels, distilled, 3.0).total.backward()
@@ -144,11 +152,11 @@ def test_the_loss_to_several_teachers_is_the_mean_of_the_losses():
     ours = noise(40, 6)
     theirs = [noise(40, 6, seed=seed) for seed in (1, 2, 3)]
     distillation = Distillation(1.0, loss_of(trial()), tuple(map(constant, theirs)))
-    found = distillation.loss([ours] * 3, 0, ALL).item()
+    found = distillation.loss([ours] * 3, draw_of(ALL)).item()
     each = [distillation_loss(ours, outputs, "mean").item() for outputs in theirs]
     assert found == pytest.approx(sum(each) / 3, rel=1e-6)
     alone = Distillation(1.0, loss_of(trial()), (constant(theirs[0]),))
-    assert alone.loss([ours], 0, ALL).item() == each[0]
+    assert alone.loss([ours], draw_of(ALL)).item() == each[0]
 
 
 def test_every_teacher_is_compared_with_its_own_adapters_output_for_the_images_of_the_batch():
@@ -156,8 +164,8 @@ def test_every_teacher_is_compared_with_its_own_adapters_output_for_the_images_o
     distillation = Distillation(1.0, loss_of(trial()), tuple(map(constant, theirs)))
     batch = np.array([7, 3, 39])
     adapted = [outputs[[7, 3, 39]] for outputs in theirs]
-    assert distillation.loss(adapted, 0, batch).item() == 0
-    assert distillation.loss(adapted[::-1], 0, batch).item() > 0.1
+    assert distillation.loss(adapted, draw_of(batch)).item() == 0
+    assert distillation.loss(adapted[::-1], draw_of(batch)).item() > 0.1
 
 
 def averaged_softly(theirs, temperature):
@@ -181,7 +189,7 @@ def test_the_gradient_to_several_teachers_is_that_to_their_average(method, avera
     def outcome(targets):
         ours = start.clone().requires_grad_()
         sources = tuple(map(constant, targets))
-        loss = Distillation(1.0, loss_of(config), sources).loss([ours] * len(targets), 0, ALL)
+        loss = Distillation(1.0, loss_of(config), sources).loss([ours] * len(targets), draw_of(ALL))
         loss.backward()
         return loss.item(), ours.grad
 
@@ -196,7 +204,7 @@ def test_the_gradient_of_distances_to_several_teachers_is_that_to_their_mean_dis
     theirs = [noise(6, 4, seed=1), noise(6, 3, seed=2)]
     ours, same = (noise(6, 5).requires_grad_() for _ in range(2))
     compare = loss_of(trial(method="rdl", reduction="sum"))
-    Distillation(1.0, compare, tuple(map(constant, theirs))).loss([ours, ours], 0, np.arange(6)).backward()
+    Distillation(1.0, compare, tuple(map(constant, theirs))).loss([ours, ours], draw_of(np.arange(6))).backward()
     mean = sum(torch.cdist(rows, rows) ** 2 for rows in theirs) / 2
     pairs = torch.triu(torch.ones(6, 6), 1).bool()
     distances = (same[:, None] - same[None]).square().sum(-1)
@@ -212,12 +220,13 @@ def test_maps_of_a_teacher_are_those_of_its_layer_for_the_views_of_the_epoch(tau
     live = taught.live(config.teacher())
     batch = np.array([5, 0, 38])
     for epoch in range(2):
-        inputs, _ = taught.images_for(config.teacher()).batch(epoch, batch)
+        draw = live.images.draw(epoch, batch)
+        inputs = live.images.views(draw)
         with torch.no_grad():
             expected = live.teacher.features[:11](inputs)  # conv3 and its ReLU, AlexNet's middle
-        found = LiveMaps(live, "middle")(epoch, batch)
+        found = LiveMaps(live, "middle")(draw)
         torch.testing.assert_close(found, expected)
-        assert torch.equal(found, LiveMaps(live, "conv3")(epoch, batch))
+        assert torch.equal(found, LiveMaps(live, "conv3")(draw))
         assert found.shape == (3, 48, 2, 2)
         assert not found.requires_grad
 
@@ -226,11 +235,12 @@ def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
     config = trial()
     teacher = network(seed=1, dropout=0.5)
     live = LiveFeatures(teacher.train(), taught.images_for(config.teacher()), "float32")
+    draw = live.images.draw(0, ALL)
     for target in (live, LiveMaps(live, "middle"), LogitTargets(constant(noise(40, 32)), teacher)):
         with pytest.raises(AssertionError, match="training mode"):
-            target(0, ALL)
+            target(draw)
         teacher.eval()
-        target(0, ALL)
+        target(draw)
         teacher.train()
 
 
@@ -240,11 +250,12 @@ def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught)
     identity = bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, low_res=None, epochs=2)
     bank = open_bank(fill_bank(store, identity, live), identity, live)
     for epoch in range(2):
-        kept, fresh = (LogitTargets(source, live.teacher)(epoch, ALL) for source in (bank, live))
+        draw = live.images.draw(epoch, ALL)
+        kept, fresh = (LogitTargets(source, live.teacher)(draw) for source in (bank, live))
         # A feature that is off by 2⁻¹¹ of itself moves a logit by its weight times that.
-        bound = HALF_ULP * live(epoch, ALL).abs() @ live.teacher.classifier[-1].weight.abs().T
+        bound = HALF_ULP * live(draw).abs() @ live.teacher.classifier[-1].weight.abs().T
         assert ((kept - fresh).abs() <= bound + 1e-5).all()
-        inputs, _ = live.images.batch(epoch, ALL)
+        inputs = live.images.views(draw)
         with torch.no_grad():
             torch.testing.assert_close(fresh, live.teacher(inputs), rtol=1e-5, atol=1e-5)
         assert fresh.std() > 100 * bound.mean()
@@ -274,13 +285,14 @@ def test_a_trial_of_every_method_trains_from_end_to_end(method, taught):
 def expected_loss(config, bench) -> float:
     """The distillation loss of the untrained student, from its and its teachers' outputs, method by method."""
     student = network(seed=config.seed, backbone=config.backbone)
-    inputs, _ = bench.images_for(config).batch(0, ALL)
+    draw = bench.images_for(config).draw(0, ALL)
+    inputs = bench.images_for(config).views(draw)
     teachers = [bench.pretrained(guide).network for guide in config.guides()]
     adapters = adapters_for(config, student, teachers)
     losses = []
     with torch.no_grad():
         for guide, teacher, adapter in zip(config.guides(), teachers, adapters, strict=True):
-            high, _ = bench.images_for(guide).batch(0, ALL)
+            high = bench.images_for(guide).views(draw)
             if config.method == "dfd":
                 losses.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
             elif config.method == "logits":

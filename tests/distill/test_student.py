@@ -98,7 +98,8 @@ def test_a_teacher_as_its_own_student_has_nothing_to_learn_from_itself(store):
         bench = workbench(store, banks)
         bench.prepare(config.teacher(), SingleProcess())
         _, result = run(config, bench)
-        scale = bench.features(config.teacher())(0, np.arange(40)).square().mean().item()
+        draw = bench.images_for(config).draw(0, np.arange(40))
+        scale = bench.features(config.teacher())(draw).square().mean().item()
         for metrics in result.history:
             # Features of a bank are rounded: (2⁻¹¹)² of their square at most.
             assert metrics["distillation"] < 2e-7 * scale
@@ -152,6 +153,7 @@ OF_ANOTHER_TRIAL = {name for name in settings_of(TrialConfig) if name.startswith
     "temperature",
     "hint_layer",
     "start_rate_factor",
+    "evaluate_every",
 }
 """What dfd from scratch without a front end never looks at: tests/test_config.py."""
 

@@ -200,8 +200,8 @@ def test_evaluation_by_hand(copies):
 @pytest.mark.parametrize("lambda_", [0.0, 3.0])
 def test_one_step_is_a_step_against_the_gradient(lambda_):
     images, teacher = training(), network(seed=2).eval()
-    indices = np.arange(40)
-    inputs, labels = images.batch(0, indices)
+    draw = images.draw(0, np.arange(40))
+    inputs, labels = images.views(draw), images.labels_of(draw)
     target = teacher.features(inputs).detach()
 
     plain = network()
@@ -212,7 +212,7 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
     expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
 
     trained = network()
-    source = lambda epoch, wanted: target[torch.from_numpy(wanted)]  # noqa: E731
+    source = lambda draw: target[draw.indices]  # noqa: E731
     history = train(
         trained,
         images,
@@ -230,19 +230,31 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
 def test_every_epoch_sees_every_image_once_in_its_view_with_its_teacher_features():
     seen: list[tuple[int, list[int]]] = []
 
-    def source(epoch, indices):
-        seen.append((epoch, indices.tolist()))
-        return torch.zeros(len(indices), 32)
+    def source(draw):
+        seen.append((draw.epoch, draw.indices.tolist()))
+        return torch.zeros(len(draw), 32)
 
     train(network(), distillation=dfd(1.0, "mean", source))
     assert seen == [(epoch, part.tolist()) for epoch in range(2) for part in batches(40, 16, 0, epoch)]
 
 
+@pytest.mark.parametrize(("every", "looked_at"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (99, [5])])
+def test_looking_at_validation_images_less_often_changes_nothing_else(every, looked_at):
+    always, seldom = network(dropout=0.3), network(dropout=0.3)
+    full = train(always, epochs=5)
+    found = train(seldom, epochs=5, evaluate_every=every)
+    assert bits(seldom) == bits(always)
+    assert [int(epoch["epoch"]) for epoch in found if "val_accuracy" in epoch] == looked_at
+    for ours, theirs in zip(without_times(found), without_times(full), strict=True):
+        assert ours == {name: theirs[name] for name in ours}
+        assert theirs.keys() - ours.keys() in (set(), {"val_accuracy", "val_loss"})
+
+
 def test_losses_are_means_over_images_whatever_the_batches():
     # At a learning rate of nearly nothing the network stays the same, so the batch size can't matter.
     images, teacher = training(), network(seed=2).eval()
-    target = teacher.features(images.batch(0, np.arange(40))[0]).detach()
-    distillation = dfd(2.0, "mean", lambda epoch, indices: target[torch.from_numpy(indices)])
+    target = teacher.features(images.views(images.draw(0, np.arange(40)))).detach()
+    distillation = dfd(2.0, "mean", lambda draw: target[draw.indices])
     runs = [
         train(network(), images, distillation=distillation, epochs=1, learning_rate=1e-30, batch_size=size)[0]
         for size in (40, 16, 3)
@@ -330,7 +342,7 @@ def test_a_loss_that_is_not_finite_ends_the_training():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_distillation_that_is_not_finite_ends_the_training(value):
-    distillation = dfd(1.0, "mean", lambda epoch, indices: torch.full((len(indices), 32), value))
+    distillation = dfd(1.0, "mean", lambda draw: torch.full((len(draw), 32), value))
     with pytest.raises(DivergedError, match="epoch 1"):
         train(network(), distillation=distillation)
 

@@ -42,6 +42,9 @@ def counts(plan, store, trials=None):
 
 def record(key, config, seconds=20.0, rate=100.0, **changes):
     history = [{"epoch": float(epoch + 1), "images_per_second": rate} for epoch in range(config.epochs)]
+    for epoch in history:
+        if epoch["epoch"] % config.evaluate_every == 0 or epoch is history[-1]:
+            epoch["val_loss"] = 1.0
     made = TrialRecord(
         key=key,
         status="FINISHED",
@@ -141,6 +144,19 @@ def test_an_earlier_trial_tells_how_fast_training_and_evaluation_are(tmp_path):
     assert found.parts[1].source == EARLIER
     assert seconds["trials resnet18, distilled, 5 epochs"] is None
     assert found.wall_seconds is None
+
+
+def test_looking_at_validation_images_less_often_costs_less(tmp_path):
+    store = open_store(tmp_path)
+    plan = plan_of(store, "evaluate_every=4")  # after epochs 4, 8, 10
+    train, validation = len(plan.dataset.train.labels), len(plan.dataset.validation.labels)
+    recorded(store, plan, "before", seconds=0.1 * train + 3 * 2.0, rate=100.0)
+    (speed,) = earlier_speeds(plan, store, HERE, [plain_kind(plan, store)]).values()
+    assert speed.evaluation == pytest.approx(2.0 / validation)
+    always = plan_of(store, "evaluate_every=1")
+    found = estimate(always, store, {}, Site(RESOURCES, HERE.nodes, None), lambda line: None)
+    seconds = {part.what: part.seconds for part in found.parts}
+    assert seconds["trials resnet18, plain, 10 epochs"] == pytest.approx(0.1 * train + 10 * 2.0 + JOB_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def _draw(axes: Axes, search: SearchRecord, cell: Cell) -> None:
         histories = _histories(point)
         if point is None or not histories:
             continue
-        by_epoch = list(zip(*histories, strict=False))
-        epochs = range(1, len(by_epoch) + 1)
+        epochs = sorted(set.intersection(*map(set, histories)))
+        by_epoch = [[history[epoch] for history in histories] for epoch in epochs]
         label = "λ = 0" if point is base else f"λ = {lambda_of(point):.4g}"
         marker = "." if len(epochs) <= FEW_EPOCHS else ""
         means = [statistics.fmean(values) for values in by_epoch]
@@ -86,8 +86,12 @@ def _draw(axes: Axes, search: SearchRecord, cell: Cell) -> None:
     plain_axes(axes)
 
 
-def _histories(point: Point | None) -> list[list[float]]:
+def _histories(point: Point | None) -> list[dict[int, float]]:
     """Validation accuracy in per cent by epoch, of each seed."""
     if point is None:
         return []
-    return [[100 * epoch["val_accuracy"] for epoch in trial.history] for trial in point.trials if trial.history]
+    found = [
+        {int(epoch["epoch"]): 100 * epoch["val_accuracy"] for epoch in trial.history if "val_accuracy" in epoch}
+        for trial in point.trials
+    ]
+    return [history for history in found if history]

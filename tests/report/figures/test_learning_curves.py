@@ -115,6 +115,17 @@ def test_of_seeds_of_different_lengths_the_common_epochs_are_drawn(draw):
     assert max(int(tick) for tick in texts_of(panel, 1)[:-1]) == 3
 
 
+def test_only_epochs_that_looked_at_validation_images_have_a_point(draw):
+    request = make_request({"lambda_": [0, 1], "seed": [0, 1]})
+    trials = grid_trials(request, lambda point: 0.9, lambda point: rising(7))
+    for trial in trials:
+        for epoch in trial.history:
+            if epoch["epoch"] not in (3, 6, 7):
+                del epoch["val_accuracy"]
+    (panel,) = panels(curves(draw, request, trials=trials))
+    assert {int(tick) for tick in texts_of(panel, 1)[:-1]} <= {3, 4, 5, 6, 7}
+
+
 def test_nothing_is_drawn_without_a_history_or_with_nothing_to_show(tmp_path):
     request = make_request({"lambda_": [0, 1]})
     search = make_search(request, {})
