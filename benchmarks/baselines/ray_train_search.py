@@ -73,9 +73,7 @@ def run_trial(config: dict[str, Any]) -> None:
     TorchTrainer(
         train_loop,
         train_loop_config=trial,
-        scaling_config=train.ScalingConfig(
-            num_workers=1, resources_per_worker={"CPU": trial["threads"] - DRIVER_CPUS}
-        ),
+        scaling_config=train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": trial["threads"] - DRIVER_CPUS}),
         run_config=train.RunConfig(
             name=tune.get_context().get_trial_id(),
             storage_path=trial["results"],

@@ -1,7 +1,8 @@
 """What all sides of a comparison train: images, networks, the weights they start from, recipe; read from a folder.
 
     work.json                 sizes and recipe
-    images.npz                {train, validation, test}_images, uint8 (N, C, S, S), high resolution; and _labels, int64 (N,)
+    images.npz                {train, validation, test}_images, uint8 (N, C, S, S), high resolution; likewise
+                              …_labels, int64 (N,)
     student-SEED.safetensors  the weights that a student starts from
     teacher-start.safetensors, teacher.safetensors     a teacher's first weights; and a trained one
 
