@@ -25,6 +25,7 @@ TUNED = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, every worker would set up the project anew
 }
 DRIVER_CPUS = 0.01
 """Of a trial's Tune actor, which only waits; with a whole one, trials would starve their own workers."""
