@@ -131,7 +131,7 @@ def make_work(folder: Path, size: Size, seeds: Sequence[int]) -> Plan:
     (folder / REQUEST).write_text(json.dumps(dataclasses.asdict(size)))
     plan = plan_of(size, space_file(folder, GRID, [0], size.settings()), "float32", store)
     dataset, trial = plan.dataset, distilled(plan)
-    _work(size.dataset, dataset, trial).write(folder)
+    work_of(size.dataset, dataset, trial).write(folder)
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     images = {f"{name}_images": np.array(split.images) for name, split in splits.items()}
     np.savez(folder / IMAGES_FILE, **images, **{f"{name}_labels": np.array(s.labels) for name, s in splits.items()})
@@ -143,7 +143,8 @@ def make_work(folder: Path, size: Size, seeds: Sequence[int]) -> Plan:
     return plan
 
 
-def _work(name: str, dataset: Dataset, trial: TrialConfig) -> Work:
+def work_of(name: str, dataset: Dataset, trial: TrialConfig) -> Work:
+    """The sizes and recipe of a trial on a dataset of that name."""
     return Work(
         dataset=name,
         classes=len(dataset.classes),
