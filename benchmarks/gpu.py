@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
+from benchmarks.baselines import plain_script, strong_script
+from benchmarks.baselines.product import work_of
+from benchmarks.baselines.work import Work
 from dfd_tune.config import DatasetConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.features import LiveFeatures
+from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import train_student
 from dfd_tune.distill.testing import network_right_on_test_images
@@ -136,9 +139,9 @@ def speed(store: Store, data: str, repeats: int) -> None:
             images = history[-1]["images_per_second"]
             share = round(images * flops[side] / rate, 3)
             say(what="ours", side=side, repeat=number, images_per_second=round(images), share_of_matrix_rate=share)
-        for script in (strong_script, plain_script):
+        for name, script in (("strong_script", strong), ("plain_script", plain)):
             # The second epoch, as of ours; of the slow one a fifth of an epoch, after a start-up that does not count.
-            say(what=script.__name__, repeat=number, images_per_second=round(script(bench)))
+            say(what=name, repeat=number, images_per_second=round(script(bench)))
     say(what="profile", **profile(bench))
 
 
@@ -159,130 +162,60 @@ def flops_per_image(bench: Workbench) -> dict[str, float]:
     """FLOP of a training step, per image: three forward passes' worth, and one of the teacher's."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dfd_tune.distill.networks import network_for
-
-    config = TrialConfig(**RECIPE, epochs=1, teacher_epochs=1)
-    network = network_for(bench.dataset, config.network, 0)
+    network = network_for(bench.dataset, _config().network, 0)
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, 32, 32))
     forward = counter.get_total_flops()
     return {"plain": 3.0 * forward, "distilled": 4.0 * forward}
 
 
-def strong_script(bench: Workbench) -> float:
-    """A good single script: images on the device, views of a whole batch at once, bf16, channels last; live teacher."""
-    low, high, labels = _sides(bench)
-    student, teacher = _networks(bench)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
-    started = 0.0
-    for _ in range(2):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        for batch in torch.randperm(len(labels), device=CUDA).split(128):
-            views = _views(torch.cat([low[batch], high[batch]], 1))
-            _step(student, teacher, optimizer, views[:, :3], views[:, 3:], labels[batch])
-        torch.cuda.synchronize()
-    return len(labels) / (time.perf_counter() - started)
+def strong(bench: Workbench) -> float:
+    """Images/s of baselines/strong_script.py, in bf16, in its second epoch."""
+    work, (student, teacher) = _work(bench), _networks(bench)
+    images = strong_script.Resident(*_training_images(bench), work, high=True, device=bench.device)
+    validation = bench.validation_images(_config().low_res).batches()[0]
+    history = strong_script.train(images, student, teacher, 0.5, validation, seed=0, epochs=2, precision="bf16")
+    return history[-1]["images_per_second"]
 
 
-def plain_script(bench: Workbench, images: int = 9000) -> float:
-    """What an example would show: `DataLoader` with eight workers, transforms image by image, float32; live teacher."""
-    from torch.utils.data import DataLoader
-
-    student, teacher = _networks(bench)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    loader = DataLoader(
-        _Pairs(bench.dataset.train.images, bench.dataset.train.labels),
-        batch_size=128,
-        shuffle=True,
-        num_workers=8,
-        pin_memory=True,
-        drop_last=True,
+def plain(bench: Workbench, images: int = 9000, loaders: int = 8) -> float:
+    """Images/s of the steps of baselines/plain_script.py, in float32, over so many images after ten batches."""
+    work, (student, teacher), device = _work(bench), _networks(bench), bench.device
+    pictures = plain_script.Pictures(
+        *_training_images(bench), work, (plain_script.LOW, plain_script.HIGH), augment=True
     )
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     seen, started = 0, 0.0
-    for number, (low, high, labels) in enumerate(loader):
+    for number, batch in enumerate(plain_script.loader_of(pictures, work.batch_size, loaders, device)):
         if number == 10:
             torch.cuda.synchronize()
             started = time.perf_counter()
-        low, high, labels = (tensor.to(CUDA, non_blocking=True) for tensor in (low, high, labels))
-        _step(student, teacher, optimizer, low, high, labels, precision=torch.float32)
-        seen += len(labels) if number >= 10 else 0
+        _, count = plain_script.dfd_step(student, teacher, 0.5, optimizer, batch, device)
+        seen += count if number >= 10 else 0
         if seen >= images:
             break
     torch.cuda.synchronize()
     return seen / (time.perf_counter() - started)
 
 
-class _Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
-        self.images, self.labels = np.array(images), np.array(labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        from PIL import Image
-        from torchvision import transforms as T
-        from torchvision.transforms import functional as TF
-
-        high = Image.fromarray(self.images[index].transpose(1, 2, 0))
-        low = high.resize((8, 8), Image.Resampling.BICUBIC).resize((32, 32), Image.Resampling.BICUBIC)
-        high, low = (TF.pad(image, 4) for image in (high, low))
-        place = T.RandomCrop.get_params(high, (32, 32))
-        flip = bool(torch.rand(()) < 0.5)
-        sides = [TF.crop(image, *place) for image in (low, high)]
-        low, high = (TF.normalize(TF.to_tensor(TF.hflip(s) if flip else s), [0.5] * 3, [0.25] * 3) for s in sides)
-        return low, high, int(self.labels[index])
+def _config() -> TrialConfig:
+    return TrialConfig(**RECIPE, epochs=1, teacher_epochs=1)
 
 
-def _sides(bench: Workbench) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    config = TrialConfig(**RECIPE, epochs=1, teacher_epochs=1)
-    low, high = bench.images_for(config), bench.images_for(config.guides()[0])
-    return low.padded, high.padded, low.labels
+def _work(bench: Workbench) -> Work:
+    return work_of("cifar10", bench.dataset, _config())
+
+
+def _training_images(bench: Workbench) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(bench.dataset.train.images), np.array(bench.dataset.train.labels)
 
 
 def _networks(bench: Workbench) -> tuple[torch.nn.Module, torch.nn.Module]:
-    from dfd_tune.distill.networks import network_for
-
-    config = TrialConfig(**RECIPE, epochs=1, teacher_epochs=1)
     student, teacher = (
-        network_for(bench.dataset, config.network, seed).to(CUDA).to(memory_format=torch.channels_last)
+        network_for(bench.dataset, _config().network, seed).to(bench.device).to(memory_format=torch.channels_last)
         for seed in (0, 1)
     )
     return student, teacher.eval()
-
-
-def _views(padded: torch.Tensor) -> torch.Tensor:
-    """A crop and a flip for each of uint8 images (B, C, 40, 40), standardised: float32 (B, C, 32, 32)."""
-    count = len(padded)
-    top, left = torch.randint(9, (2, count, 1, 1, 1), device=CUDA)
-    rows = (top + torch.arange(32, device=CUDA)[:, None]).expand(-1, padded.shape[1], -1, 40)
-    columns = torch.arange(32, device=CUDA).expand(count, 1, 1, 32)
-    columns = torch.where(torch.rand(count, 1, 1, 1, device=CUDA) < 0.5, columns, columns.flip(-1)) + left
-    crops = padded.gather(2, rows).gather(3, columns.expand(-1, padded.shape[1], 32, -1))
-    return (crops.float() / 255 - 0.5) / 0.25
-
-
-def _step(
-    student: Any,
-    teacher: Any,
-    optimizer: torch.optim.Optimizer,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    labels: torch.Tensor,
-    precision: torch.dtype = torch.bfloat16,
-) -> None:
-    low, high = (images.contiguous(memory_format=torch.channels_last) for images in (low, high))
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-        with torch.no_grad():
-            target = teacher.features(high).float()
-        features = student.features(low)
-        logits = student.classifier(features)
-    distance = 0.5 * (features.float() - target).pow(2).sum(1).mean()
-    loss = F.cross_entropy(logits.float(), labels) + 0.5 * distance
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def profile(bench: Workbench) -> dict[str, Any]:
