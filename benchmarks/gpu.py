@@ -173,7 +173,7 @@ def strong(bench: Workbench) -> float:
     """Images/s of baselines/strong_script.py, in bf16, in its second epoch."""
     work, (student, teacher) = _work(bench), _networks(bench)
     images = strong_script.Resident(*_training_images(bench), work, high=True, device=bench.device)
-    validation = bench.validation_images(_config().low_res).batches()[0]
+    validation = next(bench.validation_images(_config().low_res).batches())
     history = strong_script.train(images, student, teacher, 0.5, validation, seed=0, epochs=2, precision="bf16")
     return history[-1]["images_per_second"]
 
