@@ -25,6 +25,7 @@ from torch import Tensor
 from dfd_tune.data.degradation import enlarge, normalise, resize
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models.card import ModelCard
+from dfd_tune.models.cost import BATCH, example_images, latency, latency_of
 from dfd_tune.models.deployed import Deployed, load_deployed
 from dfd_tune.models.portable import Portable
 
@@ -56,8 +57,13 @@ class Agreement:
     rounded_otherwise: int
     """Of how many images a value just between two bytes was rounded to the other one, somewhere on the way."""
 
+    seconds: tuple[float, float]
+    """On one thread of ONNX Runtime, for one image of the network's own side, and for 64 at once: medians."""
+    torch_seconds: tuple[float, float]
+    """Likewise of the stored student in torch."""
+
     def in_words(self) -> list[str]:
-        """One line, or two where bytes were rounded otherwise."""
+        """A line each: what was compared, what was rounded otherwise if anything was, and how fast it is."""
         heights = [side for sides in SIDES for side in sides]
         lines = [
             f"ONNX Runtime says the student's class of {self.same_class} of {self.images} images with sides of "
@@ -69,6 +75,12 @@ class Agreement:
                 f"Of {self.rounded_otherwise} of them, resized values just between two bytes were rounded to the other "
                 f"one; probabilities then differ by at most {self.largest_difference:.1e}."
             )
+        one, many = (f"{1000 * value:.3g} ms" for value in self.seconds)
+        torch_one, torch_many = (f"{1000 * value:.3g} ms" for value in self.torch_seconds)
+        lines.append(
+            f"On one thread of this machine ONNX Runtime takes {one} for one image and {many} for {BATCH} at once; "
+            f"torch {torch_one} and {torch_many}."
+        )
         return lines
 
 
@@ -243,7 +255,16 @@ def compare(portable: Portable, model: ModelProto) -> Agreement:
         largest_difference=difference,
         on_same_bytes=on_same_bytes,
         rounded_otherwise=rounded,
+        **_latencies(portable.deployed, outputs),
     )
+
+
+def _latencies(deployed: Deployed, outputs: Any) -> dict[str, tuple[float, float]]:
+    images = example_images(BATCH, deployed.image_size, deployed.channels)
+    batches = (images[:1], images)
+    theirs = [latency(lambda batch=batch: outputs.run([OUTPUT], {INPUT: batch.numpy()})) for batch in batches]
+    ours = [latency_of(deployed, batch) for batch in batches]
+    return {"seconds": (theirs[0], theirs[1]), "torch_seconds": (ours[0], ours[1])}
 
 
 def _steps(deployed: Deployed, images: Tensor, stages: list[Tensor]) -> list[Tensor]:
