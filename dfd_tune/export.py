@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,7 @@ def compare(portable: Portable, model: ModelProto) -> Agreement:
 def _latencies(deployed: Deployed, outputs: Any) -> dict[str, tuple[float, float]]:
     images = example_images(BATCH, deployed.image_size, deployed.channels)
     batches = (images[:1], images)
-    theirs = [latency(lambda batch=batch: outputs.run([OUTPUT], {INPUT: batch.numpy()})) for batch in batches]
+    theirs = [latency(partial(outputs.run, [OUTPUT], {INPUT: batch.numpy()})) for batch in batches]
     ours = [latency_of(deployed, batch) for batch in batches]
     return {"seconds": (theirs[0], theirs[1]), "torch_seconds": (ours[0], ours[1])}
 

@@ -61,7 +61,7 @@ def latency(run: Callable[[], object], clock: Callable[[], float] = time.perf_co
     """Seconds that `run` takes: the median of `REPEATS` after one that warms up; of a slow one fewer, at least 1."""
     end = clock() + PATIENCE_SECONDS
     run()
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < REPEATS and not (seconds and clock() >= end):
         began = clock()
         run()
