@@ -149,6 +149,27 @@ class ConfirmedCell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CostRecord:
+    """What a deployed student costs. Resizing counts among the seconds, not among the multiply-adds."""
+
+    parameters: int
+    """Numbers learned, those of its front end too."""
+    multiply_adds: int
+    """Of convolutions and fully connected layers, for one image."""
+    file_bytes: int
+    image_seconds: float
+    """From one raw image of the network's own side to probabilities, on one thread of a CPU: a median."""
+    batch_seconds: float
+    """Likewise of 64 images at once."""
+    host: str
+    """The machine on which the seconds were measured."""
+
+    def numbers(self) -> dict[str, float]:
+        """All but the host, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "host"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class BestRecord:
     """The student chosen on validation images, and what the test images say of it."""
 
@@ -163,6 +184,8 @@ class BestRecord:
     base_test_accuracy: float | None
     model: str | None
     """Address of the registered model, as in models:/NAME@best."""
+    cost: CostRecord | None = None
+    """None where it was not measured, as by earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,8 +337,13 @@ def _search_from(value: Mapping[str, Any]) -> SearchRecord:
     parts["frontends"] = [FrontendRecord(**frontend) for frontend in value.get("frontends", [])]
     parts["confirm"] = confirm_from_json(value["confirm"])
     parts["confirmation"] = [ConfirmedCell(**cell) for cell in value["confirmation"]]
-    parts["best"] = None if value["best"] is None else BestRecord(**value["best"])
+    parts["best"] = None if value["best"] is None else _best_from(value["best"])
     return SearchRecord(**parts)
+
+
+def _best_from(value: Mapping[str, Any]) -> BestRecord:
+    cost = value.get("cost")
+    return BestRecord(**{**value, "cost": None if cost is None else CostRecord(**cost)})
 
 
 SAID_BY_VALUE = ("backbone", "method", "student_start", "reduction", "downsample")

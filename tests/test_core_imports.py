@@ -29,7 +29,7 @@ FLOORS = (
     ("confirm",),
     ("space", "settings", "record"),
     ("anew", "fit"),
-    ("plan", "predict", "forecast", "tracking", "liveness"),
+    ("plan", "predict", "export", "forecast", "tracking", "liveness"),
     ("analysis",),
     ("report",),
     ("search",),
@@ -53,6 +53,8 @@ OWNERS = {
     "ray": {"search", "cluster"},
     "optuna": {"search", "analysis"},
     "click": {"cli"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
     "matplotlib": {"report", "data"},  # data asks it where its fonts are
 }
 """Packages that these parts of the house alone may import."""

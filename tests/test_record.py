@@ -10,6 +10,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.record import (
     BestRecord,
     ConfirmedCell,
+    CostRecord,
     SearchRecord,
     TeacherRecord,
     TrialRecord,
@@ -49,6 +50,9 @@ BEST = BestRecord(
     base_key="b",
     base_test_accuracy=0.93,
     model="models:/first@best",
+    cost=CostRecord(
+        parameters=1234, multiply_adds=5_000_000, file_bytes=2**20, image_seconds=0.001, batch_seconds=0.02, host="here"
+    ),
 )
 
 

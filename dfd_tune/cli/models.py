@@ -1,4 +1,4 @@
-"""The command that uses a model: predict.
+"""The commands that use a model: predict, export.
 
 Not for: the search that the model comes from (launch.py, searches.py).
 """
@@ -33,4 +33,28 @@ def predict(images: tuple[str, ...], model: str, form: str, store_path: str) -> 
         click.echo(f"{prediction.file}: {top}")
 
 
-COMMANDS = (predict,)
+@click.command()
+@click.argument("model", metavar="NAME")
+@click.option("--onnx", "file", required=True, metavar="FILE", help="File to write, whose name ends in .onnx.")
+@STORE_OPTION
+def export(model: str, file: str, store_path: str) -> None:
+    """Write a search's best student as ONNX, resizing and normalisation inside.
+
+    NAME is that of a search, or the path of a student.safetensors file. The file takes raw images, uint8
+    (images, height, width, channels), of any size, and gives class probabilities. ONNX Runtime is asked about images
+    of many sizes before it is written; where it does not say what the student says, nothing is.
+    """
+    from dfd_tune.export import check_destination, export_onnx
+    from dfd_tune.predict import find_model
+    from dfd_tune.store import existing_store
+
+    destination = Path(file).expanduser()
+    check_destination(destination)
+    source = find_model(model, lambda: existing_store(store_path))
+    agreement = export_onnx(source, destination)
+    click.echo(f"Wrote {destination}, {destination.stat().st_size / 2**20:.2f} MiB.")
+    for line in agreement.in_words():
+        click.echo(line)
+
+
+COMMANDS = (predict, export)

@@ -120,6 +120,24 @@ def best_of(search: SearchRecord, best: BestRecord) -> str:
     )
 
 
+def cost_of(best: BestRecord) -> str | None:
+    """What the best student costs where it runs: a sentence; None if that was not measured."""
+    cost = best.cost
+    if cost is None:
+        return None
+    return (
+        f"It has {cost.parameters:,} parameters ({cost.file_bytes / 2**20:.2f} MiB) and needs "
+        f"{cost.multiply_adds / 1e6:,.2f} million multiply-adds an image; on one thread of {cost.host}, raw images "
+        f"took {milliseconds(cost.image_seconds)} one by one and {milliseconds(cost.batch_seconds)} for 64 at once."
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with three digits."""
+    value = 1000 * seconds
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
 def _listing(words: Sequence[str]) -> str:
     if len(words) > 3:
         return f"{words[0]} to {words[-1]}"

@@ -46,6 +46,7 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
         metrics["best_lambda"] = best.config["lambda_"]
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
+        metrics |= {} if best.cost is None else {f"best_{name}": value for name, value in best.cost.numbers().items()}
     found = headline(search, trials)
     if found is not None and found.judgement.comparison.fresh:  # what the choice has seen flatters
         metrics["mean_test_gain"] = found.difference.mean

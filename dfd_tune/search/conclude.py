@@ -22,12 +22,16 @@ from dfd_tune.confirm import twin_of
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.machine import this_process
+from dfd_tune.models.cost import BATCH, example_images, latency_of, multiply_adds, parameters_of
+from dfd_tune.models.deployed import load_deployed
 from dfd_tune.plan import Plan
 from dfd_tune.record import (
     BEST_FOLDER,
     PREDICTIONS_FILE,
     REPORT_FOLDER,
     BestRecord,
+    CostRecord,
     Stage,
     TrialRecord,
 )
@@ -137,7 +141,10 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
         before = ledger.search.best
         if before is None or before.key != best.key or not _is_kept(folder / BEST_FOLDER):
             _keep_best(store, folder / BEST_FOLDER, best, plan.dataset.folder.name)
-        ledger.update_search(importances=importances(ledger.search, trials), best=_best_record(ledger, best))
+        ledger.update_search(
+            importances=importances(ledger.search, trials),
+            best=_best_record(ledger, best, folder / BEST_FOLDER / STUDENT_FILE),
+        )
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
@@ -167,11 +174,11 @@ def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -
     return {key: config for key, config in wanted.items() if key not in ledger.search.tested}
 
 
-def _best_record(ledger: Ledger, best: TrialRecord) -> BestRecord:
+def _best_record(ledger: Ledger, best: TrialRecord, file: Path) -> BestRecord:
     config, search = TrialConfig(**best.config), ledger.search
     twin_key = twin_of(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
-    model = search.best.model if search.best is not None and search.best.key == best.key else None
+    before = search.best if search.best is not None and search.best.key == best.key else None
     return BestRecord(
         key=best.key,
         config=best.config,
@@ -180,7 +187,23 @@ def _best_record(ledger: Ledger, best: TrialRecord) -> BestRecord:
         teacher=best.teacher,
         base_key=twin_key if has_twin else None,
         base_test_accuracy=search.tested[twin_key] if has_twin else None,
-        model=model,
+        model=None if before is None else before.model,
+        cost=(None if before is None else before.cost) or cost_of(file),
+    )
+
+
+def cost_of(file: Path) -> CostRecord:
+    """What the student in a file costs on this machine; takes half a second, or three runs of 64 images if those last
+    longer."""
+    deployed, card = load_deployed(file)
+    images = example_images(BATCH, card.image_size, card.channels)
+    return CostRecord(
+        parameters=parameters_of(deployed),
+        multiply_adds=multiply_adds(deployed, images[:1]),
+        file_bytes=file.stat().st_size,
+        image_seconds=latency_of(deployed, images[:1]),
+        batch_seconds=latency_of(deployed, images),
+        host=this_process().host,
     )
 
 

@@ -42,6 +42,7 @@ def register(
     trial: TrialRecord,
     student: Student,
     name: str,
+    cost: Mapping[str, float],
     description: str,
     by_id: bool,
 ) -> str:
@@ -57,13 +58,14 @@ def register(
         trial: its key becomes the version's tag, its settings become the model's parameters.
         student: gives the model and an example of its input.
         name: of the registered model, which is there.
+        cost: what the student costs, by name; parameters of the model beside the trial's settings.
         description: shown beside the version.
         by_id: register by the logged model's id, as a server wants it; a client that writes to a database
             itself looks ids up at MLflow's global address, so there it must be the artifacts' place.
     """
     version = _version_of(client, name, trial.key)
     if version is None:
-        logged = _log(client, experiment_id, run_id, trial, *student())
+        logged = _log(client, experiment_id, run_id, trial, cost, *student())
         version = client.create_model_version(
             name,
             f"models:/{logged.model_id}" if by_id else logged.artifact_location,
@@ -112,6 +114,7 @@ def _log(
     experiment_id: str,
     run_id: str,
     trial: TrialRecord,
+    cost: Mapping[str, float],
     model: torch.nn.Module,
     example: np.ndarray,
 ) -> LoggedModel:
@@ -122,7 +125,7 @@ def _log(
     assert example.dtype == np.uint8, example.dtype
     assert example.ndim == 4, example.shape
     assert min(example.shape[:3]) > 1, example.shape
-    params = {setting: str(value) for setting, value in trial.config.items()}
+    params = {name: str(value) for name, value in (dict(cost) | trial.config).items()}
     logged = client.create_logged_model(
         experiment_id, _LOGGED_NAME, run_id, tags={KEY_TAG: trial.key}, params=params, model_type="student"
     )

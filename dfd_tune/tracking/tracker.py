@@ -283,6 +283,9 @@ class Tracker:
         if not name or any(character in name for character in "/:'\""):
             raise UserError(f"The model name '{name}' must be some text without '/', ':' and quotes.")
 
+        best = search.best
+        cost = {} if best is None or best.key != trial.key or best.cost is None else best.cost.numbers()
+
         def write() -> str:
             runs = self._runs_of(search)
             return models.register(
@@ -292,6 +295,7 @@ class Tracker:
                 trial=trial,
                 student=student,
                 name=model_name(self._client, name, home_of(search, self._store)),
+                cost=cost,
                 description=description,
                 by_id=self._address.is_server,
             )

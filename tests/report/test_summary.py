@@ -2,6 +2,8 @@
 
 import pytest
 
+from dfd_tune.record import CostRecord
+from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.summary import summary_metrics
 from tests.report.searches import confirmed, grid_trials, make_best, make_request, make_search, with_tests
 
@@ -31,6 +33,24 @@ def test_one_seed_has_no_interval():
     found = summary(seeds=1)
     assert found["mean_test_gain"] == pytest.approx(0.02)
     assert "mean_test_gain_half_width" not in found
+
+
+def test_the_summary_has_what_the_best_student_costs():
+    trials = grid_trials(REQUEST, lambda point: 0.9)
+    cost = CostRecord(
+        parameters=10, multiply_adds=20, file_bytes=30, image_seconds=0.5, batch_seconds=2.0, host="somewhere"
+    )
+    search = make_search(REQUEST, {"resnet18": 0.99}, best=make_best(trials[1], cost=cost))
+    found = summary_metrics(search, trials)
+    assert {name: found[f"best_{name}"] for name in ("parameters", "multiply_adds", "file_bytes")} == {
+        "parameters": 10,
+        "multiply_adds": 20,
+        "file_bytes": 30,
+    }
+    assert (found["best_image_seconds"], found["best_batch_seconds"]) == (0.5, 2.0)
+    assert "best_host" not in found
+    told = next(line for line in conclusion(search, trials) if "somewhere" in line)
+    assert all(words in told for words in ("10 parameters", "500 ms", "2,000 ms"))
 
 
 def test_what_the_choice_has_seen_is_no_gain_to_compare_searches_by():

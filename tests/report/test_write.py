@@ -122,7 +122,8 @@ def test_writing_again_changes_nothing(concluded, store, tmp_path):
 def test_the_summary_has_a_sentence_a_compared_cell_and_says_what_chose(concluded):
     search = load_search(concluded, NAME)
     found = Found(search, load_trials(concluded, search))
-    first, cell, best, chosen, facts = summary(found)
+    first, cell, best, cost, chosen, facts = summary(found)
+    assert f"{search.best.cost.parameters:,} parameters" in cost
     assert first == verdict_of(search, headline(search, found.trials))
     assert first.startswith("No verdict, as fewer than 5 seeds were trained anew: ")
     assert cell.startswith("frontend=none: ")

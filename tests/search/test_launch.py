@@ -47,6 +47,8 @@ def test_the_best_is_the_best_on_validation_and_has_its_twin(results):
     accuracies = {trial["key"]: trial["metrics"]["val_accuracy"] for trial in results["trials"]}
     assert accuracies[best["key"]] == best["val_accuracy"] == max(accuracies.values())
     assert 0 <= best["test_accuracy"] <= 1
+    assert best["cost"]["parameters"] > 1000
+    assert 0 < best["cost"]["image_seconds"] < best["cost"]["batch_seconds"]
     twins = [
         trial["key"]
         for trial in results["trials"]
