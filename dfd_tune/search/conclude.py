@@ -193,7 +193,7 @@ def _best_record(ledger: Ledger, best: TrialRecord, file: Path) -> BestRecord:
 
 
 def cost_of(file: Path) -> CostRecord:
-    """What the student in a file costs on this machine; takes half a second, or three runs of 64 images if those last
+    """What the student in a file costs on this machine; takes half a second, or two runs of 64 images if those last
     longer."""
     deployed, card = load_deployed(file)
     images = example_images(BATCH, card.image_size, card.channels)

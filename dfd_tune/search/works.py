@@ -61,6 +61,8 @@ def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], res
     # Others were chosen than the plan's stand-ins: these have no more to come than is left of all.
     others = [place for place in range(len(configs)) if place not in done]
     done |= set(others[: ended.total()])
+    digest = plan.dataset.digest  # another search may have trained what is known of before, as plain training is
+    done |= {place for place in others if find_result(store, configs[place].key(digest)) is not None}
     anew = [(config, 1.0, place in done) for place, config in enumerate(configs)]
     left = [config for config, _, known in anew if not known]
     needed = {network.key(plan.dataset.digest) for config in left for network in config.pretrained()}

@@ -95,6 +95,17 @@ def test_what_the_store_has_is_reused(tmp_path):
     assert (filling.count, filling.epochs, filling.bytes_each) == (1, 0, network.bank_bytes)
 
 
+def test_what_another_search_trained_anew_is_reused(tmp_path):
+    store = open_store(tmp_path)
+    plan = plan_of(store, "epochs=1", "teacher_epochs=1")
+    plain = next(config for config in plan.confirming.with_fresh_seeds() if not config.distills)
+    bench = Workbench(store, plan.dataset.folder.name, {}, SingleProcess().device)
+    student, result = train_student(plain, bench, SingleProcess())
+    save_result(student, result, plain, bench)
+    works = [work for work in works_of(plan, store, {}, RESOURCES) if work.what.startswith("trained anew")]
+    assert (sum(work.count for work in works), sum(work.reused for work in works)) == (plan.num_anew - 1, 1)
+
+
 def test_trials_of_a_sampled_space_add_up_whatever_they_stand_for(store):
     plan = plan_of(store, "backbone=[resnet18, vgg16, alexnet]", "lambda_=[1, 2]", space="tpe_all", trials=10)
     own = [work for work in works_of(plan, store, {}, RESOURCES) if work.what.startswith("trials")]
