@@ -1,4 +1,4 @@
-"""What this process is and what its machine lets it have: name, cores.
+"""What this process is and what its machine lets it have: name, cores, and whether these multiply bf16.
 
 Not for: memory or GPUs, which Ray counts.
 """
@@ -14,6 +14,9 @@ from pathlib import Path
 
 CGROUP_FILE = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
+CPU_FILE = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""By which Linux names what multiplies bf16 on x86-64, and, the last one, on Arm."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,20 @@ def usable_cores(cgroup_file: Path = CGROUP_FILE, cgroups: Path = CGROUPS) -> in
             for share in _shares(controllers, group, cgroups):
                 cores = min(cores, int(share))
     return max(1, cores)
+
+
+def multiplies_bf16(cpu_file: Path = CPU_FILE) -> bool:
+    """Whether the CPU multiplies bf16 itself; one that does not emulates it, many times slower than float32.
+
+    Args:
+        cpu_file: where Linux lists what CPUs can do; elsewhere than on Linux, none is known to.
+    """
+    with contextlib.suppress(OSError):
+        for line in cpu_file.read_text().splitlines():
+            name, _, flags = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return not BF16_FLAGS.isdisjoint(flags.split())
+    return False
 
 
 def _shares(controllers: str, group: str, cgroups: Path) -> list[float]:

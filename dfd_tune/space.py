@@ -36,7 +36,7 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
 ROUNDING = 1e-8
 """By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
-SEARCH_WIDE = ("augment_seed", "workers", "precision")
+SEARCH_WIDE = ("augment_seed", "workers", "precision", "evaluate_every")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
 

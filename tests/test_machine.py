@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dfd_tune import machine
-from dfd_tune.machine import this_process, usable_cores
+from dfd_tune.machine import multiplies_bf16, this_process, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +92,21 @@ def test_this_process(monkeypatch):
 
     monkeypatch.setattr(machine.getpass, "getuser", nobody)
     assert this_process().user == str(os.getuid())
+
+
+@pytest.mark.parametrize(
+    ("line", "multiplies"),
+    [
+        ("flags\t\t: fpu sse2 avx512f avx512_bf16 amx_tile", True),
+        ("flags\t\t: fpu sse2 amx_bf16 amx_tile", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f", False),
+        ("Features\t: fp asimd bf16 i8mm", True),
+        ("Features\t: fp asimd", False),
+        ("model name\t: bf16", False),
+    ],
+)
+def test_a_cpu_multiplies_bf16_if_linux_says_so(tmp_path, line, multiplies):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor\t: 0\n{line}\nbogomips\t: 5\n")
+    assert multiplies_bf16(file) == multiplies
+    assert not multiplies_bf16(tmp_path / "none")

@@ -243,6 +243,26 @@ def _probed(
     }
 
 
+def gain_of_bf16(plan: Plan, store: Store, site: Site) -> float | None:
+    """How many times as fast trainings are in bf16 on this machine's CPUs, by a probe of the costliest kind of trials.
+
+    None where that can't be known here: no trial in float32, not on CPUs, or not on this machine.
+    """
+    if site.host is None or site.resources.device != "cpu" or plan.request.settings["precision"] != "float32":
+        return None
+    works = [work for work in works_of(plan, store, {}, site.resources) if isinstance(work.kind, Kind)]
+    trials = [work for work in works if isinstance(work.kind.example, TrialConfig)]  # type: ignore[attr-defined]
+    if not trials:
+        return None
+    kind = max(trials, key=lambda work: work.count * work.epochs * work.images).kind
+    assert isinstance(kind, Kind)
+    assert isinstance(kind.example, TrialConfig)
+    other = dataclasses.replace(kind, precision="bf16", example=dataclasses.replace(kind.example, precision="bf16"))
+    beside = max(1, min(_beside_each_other(site, site.resources.cpus, 0.0), MOST_PROCESSES))
+    timings = probe(store, plan.dataset, [(kind, beside), (other, beside)], "cpu", MOST_SECONDS_A_KIND)
+    return timings[0].training / timings[1].training
+
+
 def _beside_each_other(site: Site, cpus: float, gpus: float) -> int:
     """How many workers slow each other: on CPUs all, on GPUs those that share one."""
     if gpus:

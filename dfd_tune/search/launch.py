@@ -25,6 +25,7 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import running
+from dfd_tune.machine import multiplies_bf16
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
 from dfd_tune.report.conclusion import conclusion
@@ -206,6 +207,9 @@ def _carry_out(
         refuse_what_never_fits(resources, workers, nodes, may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
         say(_resources_in_words(resources, plan.request.settings["precision"]))
+        emulated = plan.request.settings["precision"] == "bf16" and device == "cpu" and not multiplies_bf16()
+        if emulated and not ray.on_cluster:
+            say("This CPU emulates bf16, many times slower than float32; --set precision=float32 is what suits it.")
         measured = Measured(plan, ledger, site_of(resources, nodes, on_cluster=ray.on_cluster), say)
         cluster = Cluster(resources, ray_nodes, ask=ask_autoscaler if ray.on_cluster else None)
         agenda = Agenda(

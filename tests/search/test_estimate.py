@@ -12,7 +12,7 @@ from dfd_tune.forecast import JOB_SECONDS
 from dfd_tune.plan import make_plan
 from dfd_tune.record import TrialRecord, save_search, save_trial
 from dfd_tune.search.capacity import Node, Resources
-from dfd_tune.search.estimate import EARLIER, Site, earlier_speeds, estimate
+from dfd_tune.search.estimate import EARLIER, Site, earlier_speeds, estimate, gain_of_bf16
 from dfd_tune.search.launch import LaunchOptions, search_record
 from dfd_tune.search.works import works_of
 from dfd_tune.store import open_store
@@ -168,6 +168,15 @@ def test_looking_at_validation_images_less_often_costs_less(tmp_path):
     found = estimate(always, store, {}, Site(RESOURCES, HERE.nodes, None), lambda line: None)
     seconds = {part.what: part.seconds for part in found.parts}
     assert seconds["trials resnet18, plain, 10 epochs"] == pytest.approx(0.1 * train + 10 * 2.0 + JOB_SECONDS)
+
+
+def test_bf16_is_probed_where_trials_run_in_float32_on_this_machine(tmp_path):
+    store = open_store(tmp_path)
+    gain = gain_of_bf16(plan_of(store, "precision=float32"), store, HERE)
+    assert gain is not None
+    assert gain > 0
+    assert gain_of_bf16(plan_of(store, "precision=bf16"), store, HERE) is None
+    assert gain_of_bf16(plan_of(store), store, dataclasses.replace(HERE, host=None)) is None
 
 
 @pytest.mark.parametrize(
