@@ -372,7 +372,7 @@ def outcome_of(search: Search) -> dict[str, Any]:
         "tests": search.tests(),
         "teachers": own["teachers"],
         "weights": networks,
-        "best": {name: value for name, value in (own["best"] or {}).items() if name != "model"},
+        "best": {name: value for name, value in (own["best"] or {}).items() if name not in ("model", "cost")},
     }
 
 
