@@ -45,6 +45,9 @@ class SilentTracker:
     has_password = False
     home = None
 
+    def ready(self) -> None:
+        """At once."""
+
     def log_trial(self, search: Any, trial: Any) -> None:
         """Nothing."""
 

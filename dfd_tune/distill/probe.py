@@ -37,7 +37,7 @@ from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import build_frontend
 from dfd_tune.store import Store
 
-ROUNDS = 3
+ROUNDS = 2
 MOST_BATCHES = 16
 """Of an epoch of the probe."""
 EVALUATED_AT_ONCE = 500
@@ -199,22 +199,41 @@ def _measure_all(
                 torch.set_num_threads(kind.threads)
                 _meet[0].wait()
                 if number < at_once:
-                    found[place].append(measure(kind, store, dataset, torch.device(device), seconds / ROUNDS))
+                    known = found[place][-1] if found[place] else None
+                    found[place].append(measure(kind, store, dataset, torch.device(device), seconds / ROUNDS, known))
     except BaseException:
         _meet[0].abort()
         raise
     return found
 
 
-def measure(kind: Kind | FrontendKind, store: Store, dataset: Dataset, device: torch.device, seconds: float) -> Timing:
-    """Time one kind in this process, for about so many seconds after a step that warms it up."""
+def measure(
+    kind: Kind | FrontendKind,
+    store: Store,
+    dataset: Dataset,
+    device: torch.device,
+    seconds: float,
+    known: Timing | None = None,
+) -> Timing:
+    """Time one kind in this process, for about so many seconds after a step that warms it up.
+
+    Args:
+        kind: of training.
+        store: where VGG-19's weights may be.
+        dataset: prepared.
+        device: where it runs.
+        seconds: about so long.
+        known: what was found before in this process, which is warm then.
+    """
     if isinstance(kind, FrontendKind):
         return _measure_frontend(kind, store, dataset, device, seconds)
     share = math.ceil(kind.batch_size / kind.workers)
-    first = _timed(kind, share, dataset, device, seconds=0.0)
-    found = first
-    if share * first.training < seconds:
-        batches = int(min(MOST_BATCHES, max(1.0, seconds / 4 / (share * first.training))))
+    if known is None:
+        found = _timed(kind, share, dataset, device, seconds=0.0)
+    else:
+        found = Timing(known.training * kind.workers, known.evaluation)
+    if known is not None or share * found.training < seconds:
+        batches = int(min(MOST_BATCHES, max(1.0, seconds / 4 / (share * found.training))))
         found = _timed(kind, batches * share, dataset, device, seconds)
     return Timing(found.training / kind.workers, found.evaluation)
 

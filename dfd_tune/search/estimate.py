@@ -25,7 +25,7 @@ from dfd_tune.search.works import bytes_of_cameras, works_of
 from dfd_tune.settings import request_from_json
 from dfd_tune.store import Store
 
-PROBE_SECONDS = 8.0
+PROBE_SECONDS = 6.0
 """For all kinds of training together, process starts apart."""
 MOST_SECONDS_A_KIND, FEWEST_SECONDS_A_KIND = 2.0, 0.4
 MOST_PROCESSES = 16

@@ -155,7 +155,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
         device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
         vgg19 = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
-        tracker = open_tracker(store, address)
+        tracker = open_tracker(store, address, meanwhile=True)
         search = search_record(plan, options, tracker)
         if known is not None:
             refuse_changes(known, search)
@@ -201,6 +201,7 @@ def _carry_out(
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with _closing_books(ledger, ray.signals):
+        ledger.tracker.ready()
         nodes = ray_nodes()
         resources = resources_for(plan, device, ledger.search.resources, options, nodes)
         workers = plan.request.settings["workers"]

@@ -16,7 +16,7 @@ from dfd_tune.store import Store
 from dfd_tune.tracking.connection import connect, resolve_address
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.summary import Summary
-from dfd_tune.tracking.tracker import Tracker
+from dfd_tune.tracking.tracker import Tracker, at_hand
 
 MANY_RUNS = 50
 """Of so many, MLflow's database takes some seconds, which are announced."""
@@ -64,7 +64,7 @@ def mirror(
     try:
         with store.lease(f"mirror-{search.search}"):
             address = resolve_address(store, uri)
-            tracker = Tracker(connect(store, address), address, store, lambda: since, patience=0)
+            tracker = Tracker(at_hand(connect(store, address)), address, store, lambda: since, patience=0)
             problems = _write(tracker, search, shown, summary, say)
             if not runs_elsewhere:
                 mark_interrupted(store, search, shown, gone, uri=uri)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -67,6 +68,7 @@ def open_tracker(
     clock: Callable[[], float] = time.time,
     patience: float = PATIENCE_SECONDS,
     pauses: Pauses = PAUSES,
+    meanwhile: bool = False,
 ) -> Tracker:
     """Connect to MLflow at `uri`, or at the store's own database, which is made if it is not there.
 
@@ -76,12 +78,39 @@ def open_tracker(
         clock: seconds since 1970.
         patience: seconds; how long summary and model are tried while MLflow is away.
         pauses: between attempts while MLflow is away.
+        meanwhile: whether the store's own database is made ready while the caller goes on, until it calls `ready`:
+            seconds, for importing mlflow and making tables. Any other address is connected to at once.
 
     Raises:
         UserError: no such address, no answer within seconds, or a database that can't be opened.
     """
     address = resolve_address(store, uri)
-    return Tracker(connect(store, address), address, store, clock, patience, pauses)
+    if meanwhile and address.recorded is None:
+        connected = _begun(lambda: connect(store, address))
+    else:
+        connected = at_hand(connect(store, address))
+    return Tracker(connected, address, store, clock, patience, pauses)
+
+
+def at_hand(client: MlflowClient) -> Future[MlflowClient]:
+    """A connection that is there already."""
+    connected: Future[MlflowClient] = Future()
+    connected.set_result(client)
+    return connected
+
+
+def _begun(connect: Callable[[], MlflowClient]) -> Future[MlflowClient]:
+    """A connection that a thread makes; the process does not end before it has, so that no table is half made."""
+    connected: Future[MlflowClient] = Future()
+
+    def work() -> None:
+        try:
+            connected.set_result(connect())
+        except BaseException as error:
+            connected.set_exception(error)
+
+    threading.Thread(target=work, name="dfd-tune-mlflow-connect").start()
+    return connected
 
 
 def upload_report(
@@ -113,7 +142,7 @@ class Tracker:
     """One writer to one MLflow. Make it with `open_tracker`; `close` it at the end.
 
     Args:
-        client: a connected client.
+        connected: a client, or one that is on its way.
         address: where MLflow is.
         store: whose searches these are.
         clock: seconds since 1970.
@@ -123,14 +152,14 @@ class Tracker:
 
     def __init__(
         self,
-        client: MlflowClient,
+        connected: Future[MlflowClient],
         address: Address,
         store: Store,
         clock: Callable[[], float] = time.time,
         patience: float = PATIENCE_SECONDS,
         pauses: Pauses = PAUSES,
     ):
-        self._client = client
+        self._connected = connected
         self._address = address
         self._store = store
         self._clock = clock
@@ -142,6 +171,18 @@ class Tracker:
         self._gave_up = False
         self._one_writer = threading.RLock()
         self._outbox: Outbox[_TrialUpdate] = Outbox(self._write_trial, self._describe, is_away, pauses=pauses)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self._connected.result()
+
+    def ready(self) -> None:
+        """Wait until MLflow is connected to.
+
+        Raises:
+            UserError: the store's own database can't be opened.
+        """
+        self._connected.result()
 
     @property
     def address(self) -> str:
