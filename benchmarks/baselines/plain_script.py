@@ -29,11 +29,13 @@ from benchmarks.baselines.work import (
     Work,
     begin,
     done,
+    parts,
     read_images,
     read_work,
     save_weights,
     script_arguments,
     student_start,
+    warm_up,
 )
 
 LOW, HIGH = "low", "high"
@@ -179,6 +181,14 @@ def run(given: argparse.Namespace) -> None:
     pictures = Pictures(*read_images(folder, "train"), work, sides, augment=True)
     train_loader = loader_of(pictures, work.batch_size, given.loaders, device)
     validation = evaluation_loader(work, folder, "validation", sides[0], device)
+    warm_up(
+        network,
+        teacher,
+        work,
+        trained=parts(len(pictures), work.batch_size),
+        evaluated=parts(len(validation.dataset), EVALUATED_AT_ONCE),
+        layout=torch.contiguous_format,
+    )
     begin(given.wait)
     started = time.perf_counter()
     history = train(

@@ -30,9 +30,12 @@ from benchmarks.baselines.work import (
     Work,
     begin,
     done,
+    parts,
+    read_work,
     save_weights,
     script_arguments,
     student_start,
+    warm_up,
 )
 from dfd_tune.config import PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
@@ -41,7 +44,8 @@ from dfd_tune.distill.features import fill_bank
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.pretrained import fresh_network
 from dfd_tune.distill.process import SingleProcess
-from dfd_tune.distill.student import find_result, train_student
+from dfd_tune.distill.student import find_result, initial_student, train_student
+from dfd_tune.distill.training import batches
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.settings import resolve
@@ -53,6 +57,8 @@ GRID = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BANK_BYTES = 8 * 10**9
 """As `dfd-tune launch` has it."""
 STORE, REQUEST = "store", "request.json"
+EVALUATED_AT_ONCE = 500
+"""Images, as `EvaluationImages.batches` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +225,15 @@ def run(given: argparse.Namespace) -> None:
     bench.validation_images(config.low_res)
     for guide in config.guides():
         bench.features(guide)
+    warm_up(
+        initial_student(config, bench),
+        bench.pretrained(config.guides()[0]).network if given.live and config.distills else None,
+        read_work(given.work),
+        trained=map(len, batches(len(plan.dataset.train.labels), config.batch_size, config.seed, 0)),
+        evaluated=parts(len(plan.dataset.validation.labels), EVALUATED_AT_ONCE),
+        layout=torch.channels_last,
+        precision=given.precision,
+    )
     begin(given.wait)
     started = time.perf_counter()
     _, result = train_student(config, bench, SingleProcess(device=device))

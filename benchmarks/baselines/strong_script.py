@@ -24,11 +24,13 @@ from benchmarks.baselines.work import (
     Work,
     begin,
     done,
+    parts,
     read_images,
     read_work,
     save_weights,
     script_arguments,
     student_start,
+    warm_up,
 )
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.training import batches
@@ -211,6 +213,15 @@ def run(given: argparse.Namespace) -> None:
     teacher = None
     if distils:
         teacher = work.network(given.teacher or folder / TEACHER).to(device).eval().requires_grad_(False)
+    warm_up(
+        student,
+        teacher,
+        work,
+        trained=map(len, batches(len(images.labels), work.batch_size, given.seed, 0)),
+        evaluated=parts(len(validation[1]), EVALUATED_AT_ONCE),
+        layout=torch.channels_last,
+        precision=given.precision,
+    )
     begin(given.wait)
     started = time.perf_counter()
     history = train(

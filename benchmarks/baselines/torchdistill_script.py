@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.plain_script import HIGH, LOW, Pictures, evaluate, frozen_teacher
+from benchmarks.baselines.plain_script import EVALUATED_AT_ONCE, HIGH, LOW, Pictures, evaluate, frozen_teacher
 from benchmarks.baselines.work import (
     TEACHER,
     Work,
     begin,
     done,
+    parts,
     read_images,
     read_work,
     save_weights,
     script_arguments,
     student_start,
+    warm_up,
 )
 
 CONFIG = Path(__file__).with_name("torchdistill.yaml")
@@ -109,6 +111,14 @@ def run(given: argparse.Namespace) -> None:
         "train": Pictures(*read_images(folder, "train"), work, (LOW, HIGH), augment=True),
         "validation": Pictures(*read_images(folder, "validation"), work, (LOW,), augment=False),
     }
+    warm_up(
+        student,
+        teacher,
+        work,
+        trained=parts(len(datasets["train"]), work.batch_size),
+        evaluated=parts(len(datasets["validation"]), EVALUATED_AT_ONCE),
+        layout=torch.contiguous_format,
+    )
     config = train_config(
         work, given.lambda_, student.feature_dim, len(datasets["train"]), given.epochs or work.epochs, given.loaders
     )

@@ -13,9 +13,11 @@ for: how anything is trained, which is each baseline's own.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,52 @@ def student_start(folder: Path, seed: int) -> Path:
 def save_weights(network: torch.nn.Module, file: Path) -> None:
     """Write a network's state dict."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, file)
+
+
+def warm_up(
+    student: torch.nn.Module,
+    teacher: torch.nn.Module | None,
+    work: Work,
+    *,
+    trained: Iterable[int],
+    evaluated: Iterable[int],
+    layout: torch.memory_format,
+    precision: str = "float32",
+) -> None:
+    """Have the kernels of a training compiled, which a process does once, for each shape, and which takes seconds.
+
+    Args:
+        student: of which a copy is trained, and thrown away.
+        teacher: in evaluation mode; None if it is not looked at.
+        work: the side and channels of its images.
+        trained: sizes of the batches that will be trained on.
+        evaluated: likewise of those that are only looked at.
+        layout: of weights and images in memory.
+        precision: float32 or bf16.
+    """
+    device = next(student.parameters()).device
+    trial = copy.deepcopy(student).to(memory_format=layout)
+
+    def images(count: int) -> torch.Tensor:
+        shape = (count, work.channels, work.image_size, work.image_size)
+        return torch.zeros(shape, device=device).contiguous(memory_format=layout)
+
+    for count in sorted(set(trained)):
+        trial.train()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            trial(images(count)).float().logsumexp(1).mean().backward()
+            if teacher is not None:
+                with torch.no_grad():
+                    teacher(images(count))
+    trial.eval()
+    with torch.no_grad():
+        for count in sorted(set(evaluated)):
+            trial(images(count))
+
+
+def parts(count: int, size: int) -> set[int]:
+    """Sizes of the parts that so many images are cut into, all of `size` but for the last."""
+    return {min(size, count), count % size} - {0}
 
 
 def script_arguments(description: str | None) -> argparse.ArgumentParser:
