@@ -6,7 +6,6 @@ Not for: their features (features.py) or the students (student.py).
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
@@ -84,7 +83,7 @@ def fresh_network(config: PretrainedConfig, dataset: Dataset) -> Network:
 
 
 def _place(config: PretrainedConfig, dataset: Dataset) -> kept.Place:
-    return kept.Place("pretrained", config.key(dataset.digest), dataclasses.asdict(config), dataset.digest)
+    return kept.Place("pretrained", config.key(dataset.digest), config.identity(), dataset.digest)
 
 
 def _frozen(config: PretrainedConfig, dataset: Dataset, weights: kept.Weights, facts: kept.Facts) -> Pretrained:

@@ -100,7 +100,7 @@ def _trainee(outputs: _Outputs, recipe: Recipe, count: int) -> Trainee:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=True,  # one call for all parameters: of small networks, a fourteenth of a step
+        fused=True,  # one call for all parameters
     )
     steps = math.ceil(count / recipe.batch_size)
     return Trainee(outputs, optimizer, learning_rate_schedule(optimizer, recipe, total_steps=recipe.epochs * steps))

@@ -63,6 +63,15 @@ def test_a_network_is_trained_once_and_then_found(store):
     )
 
 
+def test_a_network_is_found_however_often_its_training_looked_at_validation_images(store):
+    bench = workbench(store)
+    seldom = trial(evaluate_every=2).teacher()
+    assert ensure(bench, seldom)[1]
+    found, trained = ensure(bench)
+    assert not trained
+    assert found.key == seldom.key(bench.dataset.digest)
+
+
 @pytest.mark.parametrize("config", [CONFIG, trial().base()], ids=["teacher", "base"])
 def test_a_network_is_what_training_gives_on_the_images_of_its_side(config, store):
     bench = workbench(store)
