@@ -274,7 +274,7 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
     ledger = Ledger(store, search, trials, SilentTracker(), digest, mock.Mock())  # type: ignore[arg-type]
     best = best_trial(search, trials)
     assert best is not None
-    search = dataclasses.replace(search, best=_best_record(ledger, best))
+    search = dataclasses.replace(search, best=_best_record(ledger, best, lambda: None))
     save_search(store, search)
     return store, request, search
 

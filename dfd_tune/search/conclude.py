@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
             _keep_best(store, folder / BEST_FOLDER, best, plan.dataset.folder.name)
         ledger.update_search(
             importances=importances(ledger.search, trials),
-            best=_best_record(ledger, best, folder / BEST_FOLDER / STUDENT_FILE),
+            best=_best_record(ledger, best, partial(cost_of, folder / BEST_FOLDER / STUDENT_FILE)),
         )
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
@@ -174,7 +175,7 @@ def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -
     return {key: config for key, config in wanted.items() if key not in ledger.search.tested}
 
 
-def _best_record(ledger: Ledger, best: TrialRecord, file: Path) -> BestRecord:
+def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRecord | None]) -> BestRecord:
     config, search = TrialConfig(**best.config), ledger.search
     twin_key = twin_of(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
@@ -188,7 +189,7 @@ def _best_record(ledger: Ledger, best: TrialRecord, file: Path) -> BestRecord:
         base_key=twin_key if has_twin else None,
         base_test_accuracy=search.tested[twin_key] if has_twin else None,
         model=None if before is None else before.model,
-        cost=(None if before is None else before.cost) or cost_of(file),
+        cost=(None if before is None else before.cost) or measure(),
     )
 
 
