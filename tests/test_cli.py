@@ -176,6 +176,7 @@ def test_show_config_shows_the_embedded_dataset_and_what_is_trained_anew(run_cli
     assert process.returncode == 0, process.stderr
     lines = {" ".join(line.split()) for line in process.stdout.splitlines()}
     assert lines >= {
+        "dataset letters default",
         "learning_rate 0.1 dataset letters",
         "confirm: seeds 2 command line",
         "confirm: cells best default",
