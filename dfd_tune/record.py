@@ -185,7 +185,7 @@ class BestRecord:
     model: str | None
     """Address of the registered model, as in models:/NAME@best."""
     cost: CostRecord | None = None
-    """None where it was not measured, as by earlier versions."""
+    """None where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

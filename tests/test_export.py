@@ -15,9 +15,8 @@ import torch
 
 from dfd_tune.errors import UserError
 from dfd_tune.export import LARGEST_DIFFERENCE, check_destination, compare, export_onnx, onnx_model
-from dfd_tune.models import build_network
 from dfd_tune.models.card import ModelCard
-from dfd_tune.models.deployed import load_deployed, save_student
+from dfd_tune.models.deployed import load_deployed, network_of, save_student
 from dfd_tune.models.portable import Portable
 from dfd_tune.models.super_resolution import build_frontend
 
@@ -56,16 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def write_student(file: Path, **changes: Any) -> Path:
     """A student whose classes differ from image to image, as an untrained one's hardly do."""
     card = dataclasses.replace(CARD, **changes)
-    network = build_network(
-        card.backbone,
-        width=card.width,
-        dropout=card.dropout,
-        batch_norm=card.batch_norm,
-        channels=card.channels,
-        image_size=card.image_size,
-        num_classes=len(card.classes),
-        seed=1,
-    )
+    network = network_of(card, seed=1)
     frontend = None
     if card.frontend is not None:
         frontend = build_frontend(card.frontend["kind"], channels=card.channels, size=card.frontend["size"], seed=1)

@@ -123,6 +123,20 @@ def save_student(
         raise
 
 
+def network_of(card: ModelCard, seed: int) -> Network:
+    """An untrained network as the card describes it; `seed` decides its weights."""
+    return build_network(
+        card.backbone,
+        width=card.width,
+        dropout=card.dropout,
+        batch_norm=card.batch_norm,
+        channels=card.channels,
+        image_size=card.image_size,
+        num_classes=len(card.classes),
+        seed=seed,
+    )
+
+
 def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
     """The model in a file that `save_student` wrote, on the CPU, ready for use, and its card.
 
@@ -169,16 +183,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Tensor]]:
 
 def _networks_of(card: ModelCard, weights: dict[str, Tensor]) -> tuple[Network, FrontEnd | None]:
     """The student and its front end, with their weights."""
-    network = build_network(
-        card.backbone,
-        width=card.width,
-        dropout=card.dropout,
-        batch_norm=card.batch_norm,
-        channels=card.channels,
-        image_size=card.image_size,
-        num_classes=len(card.classes),
-        seed=0,
-    )
+    network = network_of(card, seed=0)
     own = {name: tensor for name, tensor in weights.items() if not name.startswith(FRONTEND_PREFIX)}
     _load(network, own, card.backbone)
     rest = {name.removeprefix(FRONTEND_PREFIX): weights[name] for name in weights.keys() - own.keys()}

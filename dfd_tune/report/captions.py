@@ -120,7 +120,7 @@ def best_of(search: SearchRecord, best: BestRecord) -> str:
     )
 
 
-def cost_of(best: BestRecord) -> str | None:
+def cost_in_words(best: BestRecord) -> str | None:
     """What the best student costs where it runs: a sentence; None if that was not measured."""
     cost = best.cost
     if cost is None:

@@ -13,7 +13,7 @@ from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
-from dfd_tune.report.captions import INTERVALS, cost_of
+from dfd_tune.report.captions import INTERVALS, cost_in_words
 from dfd_tune.report.layouts import share, signed, text_of
 from dfd_tune.report.tables import percent
 
@@ -38,7 +38,7 @@ def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]
         lines = [verdict_of(search, found), *_against_controls(search, found), _details(search, found)]
     lines += _warnings(search, trials, found)
     lines.append(_best(search, search.best))
-    lines += [] if (cost := cost_of(search.best)) is None else [cost]
+    lines += [] if (cost := cost_in_words(search.best)) is None else [cost]
     if found is None and search.best.base_test_accuracy is not None and search.best.config["lambda_"] > 0:
         gain = Interval(search.best.test_accuracy - search.best.base_test_accuracy, None, seeds=1)
         lines.append(

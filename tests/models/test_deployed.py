@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dfd_tune.data.degradation import RESAMPLERS, degrade, enlarge, normalise, resize
 from dfd_tune.errors import UserError
-from dfd_tune.models import Network, build_network
+from dfd_tune.models import Network
 from dfd_tune.models.card import ModelCard, card_from_json
-from dfd_tune.models.deployed import CARD_KEY, Deployed, load_deployed, save_student
+from dfd_tune.models.deployed import CARD_KEY, Deployed, load_deployed, network_of, save_student
 from dfd_tune.models.super_resolution import FRONT_ENDS, FrontEnd, build_frontend
 
 CARD = ModelCard(
@@ -37,16 +37,7 @@ CARD = ModelCard(
 
 
 def student(card: ModelCard = CARD) -> Network:
-    return build_network(
-        card.backbone,
-        width=card.width,
-        dropout=card.dropout,
-        batch_norm=card.batch_norm,
-        channels=card.channels,
-        image_size=card.image_size,
-        num_classes=len(card.classes),
-        seed=1,
-    )
+    return network_of(card, seed=1)
 
 
 def frontend(kind: str, channels: int = 3, size: float = 0.1) -> FrontEnd:
