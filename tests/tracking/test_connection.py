@@ -62,6 +62,19 @@ def test_a_file_that_is_no_database_is_a_user_error_at_once(tmp_path: Path) -> N
     assert time.monotonic() - start < 10
 
 
+def test_a_database_that_is_made_ready_meanwhile_is_told_of_when_it_is_waited_for(tmp_path: Path) -> None:
+    tracker = open_tracker(Store(tmp_path / "good"), None, meanwhile=True)
+    tracker.ready()
+    assert (tmp_path / "good" / "mlflow.db").is_file()
+    assert tracker.close() == []
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "mlflow.db").write_text("this is no database, and long enough that SQLite looks at it" * 20)
+    tracker = open_tracker(Store(tmp_path / "bad"), None, meanwhile=True)
+    with pytest.raises(UserError, match="not a database"):
+        tracker.ready()
+    assert tracker.close() == []
+
+
 def test_processes_that_open_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
     code = (
         "import os, sys, mlflow.store.tracking.sqlalchemy_store\n"  # once, for all: the import takes seconds
