@@ -45,8 +45,11 @@ class SilentTracker:
     has_password = False
     home = None
 
-    def ready(self) -> None:
+    def prepare(self) -> None:
         """At once."""
+
+    def raise_if_refused(self) -> None:
+        """Never."""
 
     def log_trial(self, search: Any, trial: Any) -> None:
         """Nothing."""
@@ -209,8 +212,9 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
 def search_record(plan: Any) -> Any:
     """The search's own record, as a launch makes it."""
     from dfd_tune.search import launch
+    from dfd_tune.search.options import LaunchOptions
 
-    options = launch.LaunchOptions(name="scale", bank_budget=0)
+    options = LaunchOptions(name="scale", bank_budget=0)
     return launch.search_record(plan, options, SilentTracker())  # type: ignore[arg-type]
 
 
@@ -322,14 +326,15 @@ def relaunch(store: Any, request: Any) -> None:
     """A launch of a search of which all is there, up to where it sees that."""
     from rich.console import Console
 
-    from dfd_tune.search import launch
+    from dfd_tune.search import begin, launch
+    from dfd_tune.search.options import LaunchOptions
     from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
 
-    options = launch.LaunchOptions(name="scale", bank_budget=0)
+    options = LaunchOptions(name="scale", bank_budget=0)
     said = io.StringIO()
     with mock.patch.object(launch, "open_tracker", return_value=SilentTracker()), mock.patch.object(launch, "_end"):
-        launch.launch(request, store, options, Terminal(Console(file=said, width=200)), Signals())
+        begin.launch(request, store, options, Terminal(Console(file=said, width=200)), Signals())
     assert "finished already" in said.getvalue(), said.getvalue()
 
 

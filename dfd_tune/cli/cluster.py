@@ -21,7 +21,7 @@ from dfd_tune.signals import STOPPED, Signals
 if TYPE_CHECKING:
     from dfd_tune.cluster.launch import Ending
     from dfd_tune.cluster.reach import Target
-    from dfd_tune.search.launch import LaunchOptions
+    from dfd_tune.search.options import LaunchOptions
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
 

@@ -26,7 +26,8 @@ from dfd_tune.errors import UserError, raise_all
 from dfd_tune.signals import STOPPED, Signals
 
 if TYPE_CHECKING:
-    from dfd_tune.search.launch import LaunchOptions, Outcome
+    from dfd_tune.search.launch import Outcome
+    from dfd_tune.search.options import LaunchOptions
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
 
@@ -174,7 +175,7 @@ def launch(
     store = open_store(store_path)
     if dataset is None:
         click.echo(f"Using the embedded dataset {EMBEDDED}; --dataset names another (see `dfd-tune datasets`).")
-    from dfd_tune.search.launch import LaunchOptions
+    from dfd_tune.search.options import LaunchOptions
 
     search = name or _default_name(request)
     options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
@@ -220,14 +221,14 @@ def resume(
     """
     if cluster_file is not None or address is not None:
         target = target_for(name, store_path, cluster_file, address, cluster_store)
-        from dfd_tune.search.launch import LaunchOptions
+        from dfd_tune.search.options import LaunchOptions
 
         options = LaunchOptions(name=name, mlflow_uri=mlflow_uri, retry_failed=retry_failed, **given)
         launch_there(target, None, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
         return
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
     from dfd_tune.record import load_search
-    from dfd_tune.search.launch import recorded_options
+    from dfd_tune.search.options import recorded_options
     from dfd_tune.settings import request_from_json
     from dfd_tune.store import existing_store, open_store
 
@@ -246,7 +247,7 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
     from rich.console import Console
 
     from dfd_tune.record import find_search
-    from dfd_tune.search.launch import launch as run
+    from dfd_tune.search.begin import launch as run
     from dfd_tune.search.screen import Terminal
 
     try:

@@ -29,7 +29,8 @@ from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.search.estimate import Site, estimate
-from dfd_tune.search.launch import LaunchOptions, resources_for
+from dfd_tune.search.launch import resources_for
+from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.screen import Screen, show
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.store import Store

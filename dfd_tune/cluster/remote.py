@@ -79,7 +79,8 @@ def _probe(order: Order, screen: JsonLines) -> int:
 def _launch(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cluster.incoming import adopt
     from dfd_tune.record import load_search
-    from dfd_tune.search.launch import LaunchOptions, launch, recorded_options
+    from dfd_tune.search.begin import launch
+    from dfd_tune.search.options import LaunchOptions, recorded_options
     from dfd_tune.settings import request_from_json
 
     store = open_store(order["store"])

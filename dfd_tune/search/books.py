@@ -17,6 +17,7 @@ from dfd_tune.search.capacity import Cluster, Node
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.measured import Measured
 from dfd_tune.search.points import METRIC
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.tasks import result_from
@@ -34,6 +35,7 @@ class SearchBooks:
         order: keys of the networks and front ends in the plan's order.
         cluster: to tell of nodes that come and go.
         progress: shows what runs.
+        measured: told how long all of it takes.
         say: takes lines for a person.
         clock: seconds.
     """
@@ -45,6 +47,7 @@ class SearchBooks:
         order: list[str],
         cluster: Cluster,
         progress: Progress,
+        measured: Measured,
         say: Callable[[str], None],
         clock: Callable[[], float],
     ):
@@ -58,11 +61,11 @@ class SearchBooks:
         self._waited: str | None = None
         self._stop_at: float | None = None
         self._agenda = agenda
-        self.network_seconds: list[float] = []
-        """How long each network or front end took that was made now."""
+        self._measured = measured
 
     def started(self, attempt: Attempt, where: Mapping[str, Any]) -> None:
-        """An attempt runs."""
+        """An attempt runs: now the driver has time to import mlflow."""
+        self._ledger.tracker.prepare()
         job = attempt.job
         if isinstance(job.config, TrialConfig):
             if job.kind == "trial":
@@ -75,7 +78,10 @@ class SearchBooks:
         job = attempt.job
         if "warning" in what:
             self._say(f"{self._name(attempt)}: {what['warning']}")
-        elif job.kind != "trial":
+            return
+        if "epoch" in what:
+            self._measured.epoch(job, what["epoch"])
+        if job.kind != "trial":
             epochs = what["resumed"] if "resumed" in what else [what["epoch"]]
             self._progress.network_epoch(job.key, epochs[-1])
         elif "resumed" in what:
@@ -122,7 +128,12 @@ class SearchBooks:
         self._say(f"Node {host} ({node[:8]}) is left out from now on: attempt after attempt failed there.")
 
     def tick(self) -> None:
-        """Look at the cluster, and whether the search is to stop."""
+        """Look at the cluster, and whether the search is to stop.
+
+        Raises:
+            UserError: MLflow's database can't be opened.
+        """
+        self._ledger.tracker.raise_if_refused()
         self._tell_of_nodes()
         self._maybe_stop()
 
@@ -172,7 +183,7 @@ class SearchBooks:
         )
         self._ledger.update_search(**{name: ordered})
         if what["trained"] or what["filled"]:
-            self.network_seconds.append(what["seconds"])
+            self._measured.network_made(what["seconds"])
         self._say(_line(config, record, what))
 
     def _name(self, attempt: Attempt) -> str:

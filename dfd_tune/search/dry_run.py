@@ -18,7 +18,8 @@ from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
-from dfd_tune.search.launch import LaunchOptions, Say, device_for, refuse_changes, resources_for, search_record
+from dfd_tune.search.launch import Say, device_for, refuse_changes, resources_for, search_record
+from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.settings import Request
 from dfd_tune.signals import Signals

@@ -1,14 +1,13 @@
 """What a plan costs on the machines at hand: what the store has already, and how fast trainings like these ran.
 
 Speeds come from the store's earlier trials or, on this machine, from a probe of seconds. Not for: the arithmetic
-(forecast.py), nor for what is done with it (launch.py, dry_run.py).
+(forecast.py), nor for what a launch makes of it (measured.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import socket
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -16,11 +15,10 @@ from statistics import mean
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.probe import FrontendKind, Kind, kind_of_trial, probe
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.forecast import Forecast, Pool, Speed, Work, forecast, in_words
+from dfd_tune.forecast import Forecast, Pool, Speed, Work, forecast
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials, search_names
 from dfd_tune.search.capacity import TRIAL_MEMORY_BYTES, Node, Resources
-from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.works import bytes_of_cameras, works_of
 from dfd_tune.settings import request_from_json
 from dfd_tune.store import Store
@@ -32,8 +30,6 @@ MOST_PROCESSES = 16
 """Of a probe; more beside them slow each other no further than memory's bandwidth, which these fill."""
 MOST_EARLIER_SEARCHES = 30
 """The newest ones are looked through."""
-WORTH_A_PROBE = 200_000
-"""Images times epochs; a launch of less is over before it has paid for a probe."""
 EARLIER, PROBED = "earlier trials", "a probe"
 
 
@@ -58,15 +54,9 @@ class Site:
 
 
 def estimate(
-    plan: Plan,
-    store: Store,
-    trials: Mapping[str, TrialRecord],
-    site: Site,
-    say: Callable[[str], None],
-    *,
-    worth: int = 0,
+    plan: Plan, store: Store, trials: Mapping[str, TrialRecord], site: Site, say: Callable[[str], None]
 ) -> Forecast:
-    """What is left of `plan` costs.
+    """What is left of `plan` costs, by a probe where no earlier trial tells.
 
     Args:
         plan: the search.
@@ -74,27 +64,38 @@ def estimate(
         trials: the search's own, by key, as far as it was carried out before.
         site: where it runs.
         say: takes a line while a probe runs.
-        worth: images times epochs from which on a probe is made for what no earlier trial tells.
     """
     works = works_of(plan, store, trials, site.resources)
     wanted = {work.kind: None for work in works if work.count}
     speeds = earlier_speeds(plan, store, site, wanted)
     missing = [kind for kind in wanted if kind not in speeds]
-    size = sum(work.count * work.epochs * work.images for work in works)
-    if missing and site.host is not None and size >= worth:
+    if missing and site.host is not None:
         say("Timing a few steps of each kind of training.")
         try:
             speeds |= _probed(plan, store, site, works, missing)
         except (RuntimeError, OSError) as error:  # as where a process is killed, or a GPU's memory is taken
             say(f"That failed ({cause_of(error)}); earlier trials alone tell.")
-    speeds |= _alike_but_for_threads(speeds, [kind for kind in wanted if kind not in speeds], site.resources)
-    workers = plan.request.settings["workers"]
+    return forecast_on(site, works, speeds, plan, store)
+
+
+def forecast_on(
+    site: Site, works: Sequence[Work], speeds: Mapping[Hashable, Speed], plan: Plan, store: Store
+) -> Forecast:
+    """What `works` cost where these speeds are known, and what others have in common with them.
+
+    Args:
+        site: where they run.
+        works: of the plan.
+        speeds: by kind.
+        plan: the search.
+        store: of the search.
+    """
     return forecast(
         works,
-        speeds,
+        with_those_alike(speeds, [work.kind for work in works if work.count]),
         device=site.resources.device,
         pool=site.pool,
-        trial=(workers, site.resources.cpus, site.resources.gpus),
+        trial=(plan.request.settings["workers"], site.resources.cpus, site.resources.gpus),
         disk_bytes=bytes_of_cameras(plan, store),
     )
 
@@ -102,59 +103,6 @@ def estimate(
 def site_of(resources: Resources, nodes: Sequence[Node], *, on_cluster: bool) -> Site:
     """The nodes of a Ray that this process is connected to, or is about to start."""
     return Site(resources, tuple(nodes), None if on_cluster else socket.gethostname())
-
-
-class Measured:
-    """What a launch costs, held against what it was forecast to: made before its jobs run, told when they have ended.
-
-    Args:
-        plan: of the search.
-        ledger: takes both down in the search's record.
-        site: where it runs.
-        say: takes lines for a person.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        ledger: Ledger,
-        site: Site,
-        say: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._ledger, self._site, self._clock = ledger, site, clock
-        self._forecast = estimate(plan, ledger.store, ledger.trials, site, say, worth=WORTH_A_PROBE)
-        if self._forecast.jobs:
-            ledger.update_search(forecast=self._forecast.to_json())
-        if self._forecast.wall_seconds:
-            say(in_words(self._forecast)[-1])
-        self._began, self._hours_before, self._ended_before = clock(), self._trial_hours(), self._trials_ended()
-
-    def ended(self, network_seconds: Sequence[float]) -> None:
-        """All jobs have ended.
-
-        Args:
-            network_seconds: how long each network or front end took that was made now.
-        """
-        if not self._forecast.jobs:
-            return  # a conclusion alone, whose cost nobody asks for
-        resources = self._site.resources
-        cuda = resources.device == "cuda"
-        trial, network = (resources.gpus,) * 2 if cuda else (resources.cpus, resources.network_cpus)
-        hours = trial * (self._trial_hours() - self._hours_before) + network * sum(network_seconds) / 3600
-        outcome = {
-            "jobs": self._trials_ended() - self._ended_before + len(network_seconds),
-            "wall_seconds": self._clock() - self._began,
-            "device_hours": hours,
-        }
-        self._ledger.update_search(forecast=dataclasses.replace(self._forecast, outcome=outcome).to_json())
-
-    def _trial_hours(self) -> float:
-        return sum(trial.metrics.get("device_hours", 0.0) for trial in self._ledger.trials.values())
-
-    def _trials_ended(self) -> int:
-        return self._ledger.counts["FINISHED"] + self._ledger.counts["FAILED"]
 
 
 def earlier_speeds(plan: Plan, store: Store, site: Site, kinds: Iterable[Hashable]) -> dict[Hashable, Speed]:
@@ -212,17 +160,53 @@ def _speed_of(trial: TrialRecord, search: SearchRecord) -> Speed:
     return Speed(training, rest / (looks * search.dataset["validation_images"]), EARLIER)
 
 
-def _alike_but_for_threads(
-    speeds: Mapping[Hashable, Speed], kinds: Iterable[Hashable], resources: Resources
-) -> dict[Hashable, Speed]:
-    """For networks with more threads than a trial has, where nothing else is known: they take no longer than so."""
-    found: dict[Hashable, Speed] = {}
+def with_those_alike(speeds: Mapping[Hashable, Speed], kinds: Iterable[Hashable]) -> dict[Hashable, Speed]:
+    """`speeds`, with those of other `kinds` as far as they follow from them.
+
+    What is distilled costs the looks of teachers that run live, and no more; who has more threads takes no longer.
+    """
+    found = dict(speeds)
     for kind in kinds:
-        if isinstance(kind, Kind) and kind.threads > resources.threads("trial"):
-            speed = speeds.get(dataclasses.replace(kind, threads=resources.threads("trial")))
-            if speed is not None:
-                found[kind] = speed
+        if kind not in found and isinstance(kind, Kind) and (speed := _alike(kind, speeds)) is not None:
+            found[kind] = speed
     return found
+
+
+def _alike(kind: Kind, speeds: Mapping[Hashable, Speed]) -> Speed | None:
+    looks = _seconds_of_looks(kind, speeds)
+    known = [
+        (other.threads, other.looks != kind.looks, speed, other_looks)
+        for other, speed in speeds.items()
+        if isinstance(other, Kind)
+        and _undistilled(other, kind.threads) == _undistilled(kind, kind.threads)
+        and other.threads <= kind.threads
+        and (other_looks := _seconds_of_looks(other, speeds)) is not None
+    ]
+    if looks is None or not known:
+        return None
+    _, _, speed, other_looks = max(known, key=lambda one: (one[0], not one[1]))
+    least = min(speed.training, speed.evaluation)
+    return dataclasses.replace(speed, training=max(speed.training + looks - other_looks, least))
+
+
+def _undistilled(kind: Kind, threads: int) -> Kind:
+    return dataclasses.replace(kind, threads=threads, method="", looks=())
+
+
+def _seconds_of_looks(kind: Kind, speeds: Mapping[Hashable, Speed]) -> float | None:
+    """What live teachers add to a training image; None where nothing is known of such a network."""
+    added = 0.0
+    for backbone, look in kind.looks:
+        if look != "bank":
+            seen = [
+                speed.evaluation
+                for other, speed in speeds.items()
+                if isinstance(other, Kind) and other.backbone == backbone
+            ]
+            if not seen:
+                return None
+            added += max(seen)
+    return added
 
 
 def _probed(

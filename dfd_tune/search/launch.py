@@ -1,19 +1,18 @@
 """A launch from beginning to end: read, prepare, plan, search, conclude, record.
 
-Not for: options and exit codes (cli/), nor for any of the steps themselves.
+Not for: the lock and the Ray that it runs under (begin.py), options and exit codes (cli/), nor any of the steps
+themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,6 @@ from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
-from dfd_tune.liveness import running
 from dfd_tune.machine import multiplies_bf16
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
@@ -36,91 +34,29 @@ from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
 from dfd_tune.search.context import SearchContext, scratch_folder
-from dfd_tune.search.estimate import Measured, site_of
+from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
+from dfd_tune.search.measured import Measured
+from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.screen import Screen
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
-from dfd_tune.store import Copies, Store
+from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
 MOST_NETWORK_CPUS = 8
 """More threads gain networks of this size nothing."""
-
 MANY_RUNS = 100
 """So many take MLflow longer than a person waits without a word."""
 
 Say = Callable[[str], None]
 Device = Literal["cpu", "cuda"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """What a launch is told besides the request itself."""
-
-    name: str
-    mlflow_uri: str | None = None
-    cpus_per_worker: float | None = None
-    gpus_per_worker: float | None = None
-    bank_budget: int = 8_000_000_000
-    """Bytes."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    checkpoint_seconds: float = 60.0
-    """A training is kept at an epoch's end, at most this often."""
-    max_failures: int = 3
-    """How often a trial goes on after a fault of the machine's."""
-    retry_failed: bool = False
-    """Whether trials that FAILED by their own fault run again."""
-    node_copies: str | None = None
-    """Folder on each node for copies of what trainings read; None reads from the store itself."""
-    node_copies_budget: int | None = None
-    """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
-    price_per_hour: float | None = None
-    """Of one node, in whatever currency; None to say nothing of money."""
-    prepared: str | None = None
-    """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
-
-    @property
-    def copies(self) -> Copies | None:
-        """Where each node keeps its copies."""
-        return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
-
-
-def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
-    """The options that a search was launched with, from its record; its images are those that it has seen.
-
-    Args:
-        search: its record.
-        mlflow_uri: MLflow's address with its password; None for the recorded one, which has none.
-        retry_failed: of this launch alone.
-
-    Raises:
-        UserError: the recorded address of MLflow had a password.
-    """
-    known = {field.name for field in fields(LaunchOptions)}
-    recorded = {name: value for name, value in search.options.items() if name in known}
-    address = mlflow_uri if mlflow_uri is not None else recorded.get("mlflow_uri")
-    if mlflow_uri is None and search.options.get("mlflow_password") and "MLFLOW_TRACKING_PASSWORD" not in os.environ:
-        raise UserError(
-            f"The search '{search.search}' is recorded in MLflow at '{address}', whose password is not kept; give the "
-            "whole address with --mlflow-uri."
-        )
-    return LaunchOptions(
-        **recorded
-        | {
-            "name": search.search,
-            "mlflow_uri": address,
-            "retry_failed": retry_failed,
-            "prepared": search.dataset["prepared"],
-        },
-    )
 
 
 @dataclass(frozen=True)
@@ -136,51 +72,39 @@ class Outcome:
     """What MLflow did not take."""
 
 
-def launch(request: Request, store: Store, options: LaunchOptions, screen: Screen, signals: Signals) -> Outcome:
-    """Carry out a search, or what is left of it.
-
-    On KeyboardInterrupt (Ctrl-C, SIGTERM, `stop`) finished trials are kept, running ones are recorded as KILLED, Ray is
-    stopped, and the exception goes on.
-
-    Raises:
-        UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
-    """
+def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Screen, ray: RayRuntime) -> Outcome:
+    """Carry out a search, or what is left of it, that `begin.launch` has opened: see there."""
     say = screen.line
-    with running(store, options.name, say), RayRuntime(_ray_log(store, options.name), signals) as ray:
-        known = find_search(store, options.name)
-        # A search that goes on is recorded where it began, unless another place is named.
-        address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
-        resolve_address(store, address)
-        dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
-        device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
-        vgg19 = vgg19_at_hand(store) is not None
-        plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
-        tracker = open_tracker(store, address, meanwhile=True)
-        search = search_record(plan, options, tracker)
-        if known is not None:
-            refuse_changes(known, search)
-            search = _continued(known, search)
-        progress = Progress(
-            screen,
-            plan.num_trials + plan.num_anew,
-            list(request.explore),
-            price_of=partial(_price, options) if ray.on_cluster else None,
-        )
-        ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
-        with _closing_books(ledger, signals):
-            ledger.update_search()
-            reused = _take_known_results(ledger, plan, say)
-            for line in describe(plan, reused):
-                say(line)
-            _carry_out(plan, device, ledger, options, progress, ray, say)
-            return _end(plan, ledger, tracker, say)
+    known = find_search(store, options.name)
+    # A search that goes on is recorded where it began, unless another place is named.
+    address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
+    resolve_address(store, address)
+    dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+    device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
+    vgg19 = vgg19_at_hand(store) is not None
+    plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
+    tracker = open_tracker(store, address, meanwhile=True)
+    search = search_record(plan, options, tracker)
+    if known is not None:
+        refuse_changes(known, search)
+        search = _continued(known, search)
+    progress = Progress(
+        screen,
+        plan.num_trials + plan.num_anew,
+        list(request.explore),
+        price_of=partial(_price, options) if ray.on_cluster else None,
+    )
+    ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
+    with _closing_books(ledger, ray.signals):
+        ledger.update_search()
+        reused = _take_known_results(ledger, plan, say)
+        for line in describe(plan, reused):
+            say(line)
+        _run_what_is_left(plan, device, ledger, options, progress, ray, say)
+        return _end(plan, ledger, tracker, say)
 
 
-def _ray_log(store: Store, name: str) -> Path:
-    return store.path("searches", name, "logs", "ray.log")
-
-
-def _carry_out(
+def _run_what_is_left(
     plan: Plan,
     device: Device,
     ledger: Ledger,
@@ -201,7 +125,6 @@ def _carry_out(
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with _closing_books(ledger, ray.signals):
-        ledger.tracker.ready()
         nodes = ray_nodes()
         resources = resources_for(plan, device, ledger.search.resources, options, nodes)
         workers = plan.request.settings["workers"]
@@ -220,7 +143,7 @@ def _carry_out(
             lambda: follow_up(ledger, plan),
             options.max_failures,
         )
-        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, say, time.monotonic)
+        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, measured, say, time.monotonic)
         context = SearchContext(
             store_root=str(ledger.store.root),
             search=ledger.search.search,
@@ -234,7 +157,8 @@ def _carry_out(
 
         with progress.screen:
             run(agenda, cluster, context, books)
-        measured.ended(books.network_seconds)
+        measured.ended()
+        ray.end()  # takes seconds, in which the search is concluded
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -26,6 +27,8 @@ ANSWER_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
+PRELOADED = ("torch", "ray.tune", "ray.train.torch", "dfd_tune.search.worker")
+"""What every process of a search imports: seconds, in which the launch itself has other things to do."""
 
 
 class RayRuntime:
@@ -40,28 +43,67 @@ class RayRuntime:
         self.signals = signals
         self._log_file = log_file
         self._address = os.environ.get("RAY_ADDRESS")
-        self._stack = contextlib.ExitStack()
-        self._started = False
+        self._ready: Future[None] | None = None
+        """Of the thread that Ray lives in; None before that is started."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="ray_runtime", daemon=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.end()
+        if self._ready is not None:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            if kind is not None and self._log_file.stat().st_size == 0:  # a launch that is refused leaves no trace
+                self._log_file.unlink()
+                self._log_file.parent.rmdir()
 
     @property
     def on_cluster(self) -> bool:
         """Whether Ray is a cluster that was there before."""
         return bool(self._address)
 
+    def begin(self) -> None:
+        """Start a Ray of this machine's while the caller goes on; `start` waits for it. A cluster is left alone."""
+        if not self.on_cluster:
+            self._begin()
+
     def start(self) -> None:
-        """Start or join Ray, once.
+        """Start or join Ray, and wait until it is there.
 
         Raises:
             UserError: RAY_ADDRESS names a cluster that does not answer, or refuses.
         """
-        if self._started:
-            return
+        self._begin().result()
+        if threading.current_thread() is threading.main_thread():
+            self.signals.install()
+
+    def end(self) -> None:
+        """Stop Ray, if it was started, while the caller goes on; leaving the runtime waits for it."""
+        self._over.set()
+
+    def _begin(self) -> Future[None]:
+        if self._ready is None:
+            self._ready = Future()
+            self._thread.start()
+        return self._ready
+
+    def _live(self) -> None:
+        """From Ray's start to its end. Linux ends Ray's processes with the thread that started them; and what Ray
+        writes goes to the log by this thread's name."""
+        assert self._ready is not None
+        with contextlib.ExitStack() as stack:
+            try:
+                self._start(stack)
+            except BaseException as error:
+                self._ready.set_exception(error)
+                return
+            self._ready.set_result(None)
+            self._over.wait()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
         if self._address:
             refuse_client_address(self._address)
             refuse_where_nobody_answers(self._address)
@@ -70,20 +112,18 @@ class RayRuntime:
             # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
             # address, and listens there alone.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            os.environ.setdefault("RAY_preload_python_modules", ",".join(PRELOADED))
         import ray
 
-        self._stack.enter_context(_logged_to(self._log_file))
+        stack.enter_context(_logged_to(self._log_file))
         try:
             self._init()
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if not self._address:
                 raise
             raise UserError(why_not_connected(self._address, error)) from None
-        self._stack.callback(ray.shutdown)
-        self._started = True
+        stack.callback(ray.shutdown)
         _log_to_file(self._log_file)
-        if threading.current_thread() is threading.main_thread():
-            self.signals.install()
 
     def _init(self) -> None:
         import ray

@@ -11,9 +11,11 @@ import logging
 import os
 import re
 import ssl
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from dfd_tune.errors import UserError, cause_of
@@ -214,3 +216,42 @@ def _environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class Connection:
+    """A client that a thread makes once it is wanted; seconds, for importing mlflow and making tables.
+
+    Args:
+        connect: makes it; may raise.
+    """
+
+    def __init__(self, connect: Callable[[], MlflowClient]):
+        self._connect = connect
+        self._begun = threading.Lock()
+        self._made: Future[MlflowClient] = Future()
+
+    def begin(self) -> None:
+        """Have it made; returns at once. The process does not end before it is, so that no table is half made."""
+        if self._begun.acquire(blocking=False):
+            threading.Thread(target=self._make, name="dfd-tune-mlflow-connect").start()
+
+    def client(self) -> MlflowClient:
+        """The client, waited for.
+
+        Raises:
+            UserError: what `connect` raised.
+        """
+        if self._begun.acquire(blocking=False):
+            self._make()
+        return self._made.result()
+
+    def raise_if_refused(self) -> None:
+        """Raise what `connect` raised, if it has by now."""
+        if self._made.done() and (error := self._made.exception()) is not None:
+            raise error
+
+    def _make(self) -> None:
+        try:
+            self._made.set_result(self._connect())
+        except BaseException as error:
+            self._made.set_exception(error)

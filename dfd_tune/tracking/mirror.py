@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dfd_tune.errors import UserError
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import Store
-from dfd_tune.tracking.connection import connect, resolve_address
+from dfd_tune.tracking.connection import Connection, connect, resolve_address
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.summary import Summary
-from dfd_tune.tracking.tracker import Tracker, at_hand
+from dfd_tune.tracking.tracker import Tracker
 
 MANY_RUNS = 50
 """Of so many, MLflow's database takes some seconds, which are announced."""
@@ -64,7 +64,7 @@ def mirror(
     try:
         with store.lease(f"mirror-{search.search}"):
             address = resolve_address(store, uri)
-            tracker = Tracker(at_hand(connect(store, address)), address, store, lambda: since, patience=0)
+            tracker = Tracker(Connection(lambda: connect(store, address)), address, store, lambda: since, patience=0)
             problems = _write(tracker, search, shown, summary, say)
             if not runs_elsewhere:
                 mark_interrupted(store, search, shown, gone, uri=uri)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +24,7 @@ from dfd_tune.store import Store
 from dfd_tune.tracking import models
 from dfd_tune.tracking.address import Address
 from dfd_tune.tracking.connection import (
+    Connection,
     artifact_root,
     connect,
     is_away,
@@ -78,39 +78,18 @@ def open_tracker(
         clock: seconds since 1970.
         patience: seconds; how long summary and model are tried while MLflow is away.
         pauses: between attempts while MLflow is away.
-        meanwhile: whether the store's own database is made ready while the caller goes on, until it calls `ready`:
-            seconds, for importing mlflow and making tables. Any other address is connected to at once.
+        meanwhile: whether the store's own database is made ready while the caller goes on, once it calls `prepare` or
+            has something to write: seconds, for importing mlflow and making tables. Any other address is connected to
+            at once.
 
     Raises:
         UserError: no such address, no answer within seconds, or a database that can't be opened.
     """
     address = resolve_address(store, uri)
-    if meanwhile and address.recorded is None:
-        connected = _begun(lambda: connect(store, address))
-    else:
-        connected = at_hand(connect(store, address))
-    return Tracker(connected, address, store, clock, patience, pauses)
-
-
-def at_hand(client: MlflowClient) -> Future[MlflowClient]:
-    """A connection that is there already."""
-    connected: Future[MlflowClient] = Future()
-    connected.set_result(client)
-    return connected
-
-
-def _begun(connect: Callable[[], MlflowClient]) -> Future[MlflowClient]:
-    """A connection that a thread makes; the process does not end before it has, so that no table is half made."""
-    connected: Future[MlflowClient] = Future()
-
-    def work() -> None:
-        try:
-            connected.set_result(connect())
-        except BaseException as error:
-            connected.set_exception(error)
-
-    threading.Thread(target=work, name="dfd-tune-mlflow-connect").start()
-    return connected
+    connection = Connection(lambda: connect(store, address))
+    if not meanwhile or address.recorded is not None:
+        connection.client()
+    return Tracker(connection, address, store, clock, patience, pauses)
 
 
 def upload_report(
@@ -142,7 +121,7 @@ class Tracker:
     """One writer to one MLflow. Make it with `open_tracker`; `close` it at the end.
 
     Args:
-        connected: a client, or one that is on its way.
+        connection: makes the client.
         address: where MLflow is.
         store: whose searches these are.
         clock: seconds since 1970.
@@ -152,14 +131,14 @@ class Tracker:
 
     def __init__(
         self,
-        connected: Future[MlflowClient],
+        connection: Connection,
         address: Address,
         store: Store,
         clock: Callable[[], float] = time.time,
         patience: float = PATIENCE_SECONDS,
         pauses: Pauses = PAUSES,
     ):
-        self._connected = connected
+        self._connection = connection
         self._address = address
         self._store = store
         self._clock = clock
@@ -174,15 +153,19 @@ class Tracker:
 
     @property
     def _client(self) -> MlflowClient:
-        return self._connected.result()
+        return self._connection.client()
 
-    def ready(self) -> None:
-        """Wait until MLflow is connected to.
+    def prepare(self) -> None:
+        """Begin to connect, if that has not begun; returns at once."""
+        self._connection.begin()
+
+    def raise_if_refused(self) -> None:
+        """Say so if the connection was tried and could not be made.
 
         Raises:
             UserError: the store's own database can't be opened.
         """
-        self._connected.result()
+        self._connection.raise_if_refused()
 
     @property
     def address(self) -> str:

@@ -9,8 +9,9 @@ import pytest
 from dfd_tune.cli.entry import main
 from dfd_tune.confirm import Confirm
 from dfd_tune.record import find_search, load_search, save_search
-from dfd_tune.search import launch as search_launch
-from dfd_tune.search.launch import LaunchOptions, Outcome
+from dfd_tune.search import begin
+from dfd_tune.search.launch import Outcome
+from dfd_tune.search.options import LaunchOptions
 from dfd_tune.settings import request_as_json
 from dfd_tune.store import open_store
 from tests.report.searches import make_request, make_search
@@ -32,7 +33,7 @@ def handed(monkeypatch):
         seen.append((request, options))
         return Outcome(find_search(store, options.name), {}, None, "sqlite:////x", [])
 
-    monkeypatch.setattr(search_launch, "launch", run)
+    monkeypatch.setattr(begin, "launch", run)
     return seen
 
 
@@ -137,7 +138,7 @@ def stopping(monkeypatch, before=lambda: None):
         before()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search_launch, "launch", run)
+    monkeypatch.setattr(begin, "launch", run)
 
 
 def test_a_stopped_search_says_how_to_go_on_by_its_name(store, monkeypatch, capsys):

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LAUNCH = """
     import json, sys
     from rich.console import Console
-    from dfd_tune.search.launch import LaunchOptions, launch
+    from dfd_tune.search.begin import launch
+    from dfd_tune.search.options import LaunchOptions
     from dfd_tune.search.screen import Terminal
     from dfd_tune.signals import Signals
     from dfd_tune.store import open_store

@@ -8,12 +8,13 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
-from dfd_tune.forecast import JOB_SECONDS
+from dfd_tune.forecast import JOB_SECONDS, Speed
 from dfd_tune.plan import make_plan
 from dfd_tune.record import TrialRecord, save_search, save_trial
 from dfd_tune.search.capacity import Node, Resources
-from dfd_tune.search.estimate import EARLIER, Site, earlier_speeds, estimate, gain_of_bf16
-from dfd_tune.search.launch import LaunchOptions, search_record
+from dfd_tune.search.estimate import EARLIER, Site, earlier_speeds, estimate, gain_of_bf16, with_those_alike
+from dfd_tune.search.launch import search_record
+from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.works import works_of
 from dfd_tune.store import open_store
 from tests.samples import request_for
@@ -153,8 +154,26 @@ def test_an_earlier_trial_tells_how_fast_training_and_evaluation_are(tmp_path):
     seconds = {part.what: part.seconds for part in found.parts}
     assert seconds["trials resnet18, plain, 5 epochs"] == pytest.approx(5 * 2.0 + JOB_SECONDS)
     assert found.parts[1].source == EARLIER
-    assert seconds["trials resnet18, distilled, 5 epochs"] is None
-    assert found.wall_seconds is None
+    # A student on a bank is trained at the same speed.
+    assert seconds["trials resnet18, distilled, 5 epochs"] == seconds["trials resnet18, plain, 5 epochs"]
+    assert found.wall_seconds is not None
+
+
+def test_what_is_distilled_from_a_live_teacher_costs_its_looks(store):
+    plan = plan_of(store)
+    kinds = {bool(work.kind.method): work.kind for work in works_of(plan, store, {}, RESOURCES)}
+    plain, banked = kinds[False], kinds[True]
+    assert banked.looks == (("resnet18", "bank"),)
+    live = dataclasses.replace(banked, looks=(("resnet18", "live"),))
+    speed = Speed(0.010, 0.004, "a watch")
+    from_plain = with_those_alike({plain: speed}, [banked, live])
+    assert (from_plain[banked].training, from_plain[live].training) == (pytest.approx(0.010), pytest.approx(0.014))
+    assert with_those_alike({live: speed}, [plain])[plain].training == pytest.approx(0.006)
+    more_threads = dataclasses.replace(plain, threads=2)
+    assert with_those_alike({plain: speed}, [more_threads])[more_threads] == speed
+    assert with_those_alike({more_threads: speed}, [plain]).keys() == {more_threads}
+    by_vgg = dataclasses.replace(live, looks=(("vgg16", "live"),))
+    assert with_those_alike({plain: speed}, [by_vgg]).keys() == {plain}, "nobody has seen a VGG-16"
 
 
 def test_looking_at_validation_images_less_often_costs_less(tmp_path):
@@ -209,13 +228,6 @@ def test_the_newest_search_speaks_and_one_that_cannot_be_read_is_passed_over(tmp
     save_search(store, dataclasses.replace(search, search="foreign", request={"of": "another version"}))
     kind = plain_kind(plan, store)
     assert earlier_speeds(plan, store, HERE, [kind])[kind].training == pytest.approx(1 / 50)
-
-
-def test_a_small_search_is_not_probed_for(store):
-    lines = []
-    found = estimate(plan_of(store), store, {}, HERE, lines.append, worth=10**9)
-    assert lines == []
-    assert all(part.seconds is None for part in found.parts)
 
 
 def test_memory_bounds_how_many_run_at_once():

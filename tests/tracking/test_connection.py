@@ -17,7 +17,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.store import Store
 from dfd_tune.tracking import connection, open_tracker
 from dfd_tune.tracking.connection import is_away
-from tests.tracking.records import complaints_in
+from tests.tracking.records import complaints_in, search_record
 
 
 def test_a_server_that_refuses_or_is_silent_fails_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,16 +62,22 @@ def test_a_file_that_is_no_database_is_a_user_error_at_once(tmp_path: Path) -> N
     assert time.monotonic() - start < 10
 
 
-def test_a_database_that_is_made_ready_meanwhile_is_told_of_when_it_is_waited_for(tmp_path: Path) -> None:
+def test_a_database_is_made_ready_once_it_is_wanted_and_what_is_wrong_with_it_told_of_then(tmp_path: Path) -> None:
     tracker = open_tracker(Store(tmp_path / "good"), None, meanwhile=True)
-    tracker.ready()
+    assert not (tmp_path / "good" / "mlflow.db").exists()
+    tracker.prepare()
+    assert tracker.experiment_id(search_record("any"))
     assert (tmp_path / "good" / "mlflow.db").is_file()
+    tracker.raise_if_refused()
     assert tracker.close() == []
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "mlflow.db").write_text("this is no database, and long enough that SQLite looks at it" * 20)
     tracker = open_tracker(Store(tmp_path / "bad"), None, meanwhile=True)
+    tracker.raise_if_refused()
     with pytest.raises(UserError, match="not a database"):
-        tracker.ready()
+        tracker.experiment_id(search_record("any"))
+    with pytest.raises(UserError, match="not a database"):
+        tracker.raise_if_refused()
     assert tracker.close() == []
 
 

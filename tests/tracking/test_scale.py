@@ -12,7 +12,8 @@ import pytest
 
 from dfd_tune.store import open_store
 from dfd_tune.tracking.address import read_address
-from dfd_tune.tracking.tracker import Tracker, at_hand
+from dfd_tune.tracking.connection import Connection
+from dfd_tune.tracking.tracker import Tracker
 from tests.tracking.records import search_record, trial_record
 
 SEARCH = search_record("large")
@@ -85,7 +86,7 @@ def client() -> Counting:
 
 def tracker_for(client: Counting, folder: Path) -> Tracker:
     store = open_store(folder)
-    return Tracker(at_hand(client), read_address(store, None), store)
+    return Tracker(Connection(lambda: client), read_address(store, None), store)
 
 
 def test_a_trial_costs_the_same_few_calls_however_many_there_are(client: Counting, tmp_path: Path) -> None:

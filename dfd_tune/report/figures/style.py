@@ -86,6 +86,11 @@ def save(figure: Figure, folder: Path, name: str, salt: str) -> list[Path]:
     from matplotlib import rc_context
 
     folder.mkdir(parents=True, exist_ok=True)
+    # Laid out once: both files show the same places, and a layout takes as long as a file.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     files = []
     for kind in ("png", "svg"):
         file = folder / f"{name}.{kind}"

@@ -1,0 +1,43 @@
+"""The first second of a launch: its search is locked, Ray begins to start, and what takes long is imported meanwhile.
+
+Imports no torch. Not for: what a launch does (launch.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfd_tune.liveness import running
+from dfd_tune.record import SearchRecord, find_search
+from dfd_tune.search.options import LaunchOptions
+from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.signals import Signals
+from dfd_tune.store import Store
+
+if TYPE_CHECKING:
+    from dfd_tune.search.launch import Outcome
+    from dfd_tune.search.screen import Screen
+    from dfd_tune.settings import Request
+
+
+def launch(request: Request, store: Store, options: LaunchOptions, screen: Screen, signals: Signals) -> Outcome:
+    """Carry out a search, or what is left of it.
+
+    On KeyboardInterrupt (Ctrl-C, SIGTERM, `stop`) finished trials are kept, running ones are recorded as KILLED, Ray is
+    stopped, and the exception goes on.
+
+    Raises:
+        UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
+    """
+    log = store.path("searches", options.name, "logs", "ray.log")
+    with running(store, options.name, screen.line), RayRuntime(log, signals) as ray:
+        if not _is_concluded(find_search(store, options.name)):
+            ray.begin()
+        from dfd_tune.search.launch import carry_out
+
+        return carry_out(request, store, options, screen, ray)
+
+
+def _is_concluded(search: SearchRecord | None) -> bool:
+    """Whether a search came to its end before, so that its launch will hardly need Ray."""
+    return search is not None and search.best is not None
