@@ -1,7 +1,7 @@
 """The stored student as an ONNX file, which ONNX Runtime is asked about before anybody else is.
 
 Resizing and normalisation are inside (models/portable.py). Not for: the registered model (tracking/models.py), nor for
-commands (cli/models.py). Needs the packages of `dfd-tune[onnx]`, which this file alone imports.
+commands (cli/models.py), nor for how weights are made lighter (lighter.py). Needs the packages of `dfd-tune[onnx]`.
 """
 
 from __future__ import annotations
