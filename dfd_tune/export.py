@@ -1,7 +1,7 @@
 """The stored student as an ONNX file, which ONNX Runtime is asked about before anybody else is.
 
 Resizing and normalisation are inside (models/portable.py). Not for: the registered model (tracking/models.py), nor for
-commands (cli/models.py). Needs the packages of `dfd-tune[onnx]`, which this file alone imports.
+commands (cli/models.py), nor for how weights are made lighter (lighter.py). Needs the packages of `dfd-tune[onnx]`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dfd_tune.data.degradation import enlarge, normalise, resize
 from dfd_tune.errors import UserError, cause_of
+from dfd_tune.lighter import CALIBRATION_IMAGES, WEIGHTS, WEIGHTS_KEY, with_float16, with_int8
 from dfd_tune.models.card import ModelCard
-from dfd_tune.models.cost import BATCH, example_images, latency, latency_of
+from dfd_tune.models.cost import BATCH, example_images, latencies, latency, latency_of
 from dfd_tune.models.deployed import Deployed, load_deployed
 from dfd_tune.models.portable import Portable
+from dfd_tune.store import Store
+from dfd_tune.trained_on import TrainedOn, find_images
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,6 +45,10 @@ LARGEST_DIFFERENCE = 1e-4
 SIDES = ((20, 20), (21, 34), (33, 32), (64, 48), (97, 51), (128, 128), (200, 143), (199, 200))
 """Height and width of the images that a written model is tried on."""
 IMAGES_A_SIDE = 4
+ALLOWED_LOSS = 1.0
+"""Percentage points of validation accuracy that lighter weights may cost unless another allowance is given."""
+_REPEATS, _PATIENCE_SECONDS = 101, 2.0
+"""Of what is measured in turn, one image and 64 at once: the two models may be nearly as fast."""
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -85,6 +93,57 @@ class Agreement:
         return lines
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What lighter weights bring and cost: of each pair, float32 comes first."""
+
+    weights: str
+    sizes: tuple[int, int]
+    """Bytes of the files."""
+    image_seconds: tuple[float, float]
+    """On one thread of ONNX Runtime, for one image of the network's own side: medians."""
+    batch_seconds: tuple[float, float]
+    """Likewise for 64 at once."""
+    accuracies: tuple[float, float]
+    """On the validation images, a fraction."""
+    images: int
+    """How many these are."""
+
+    @property
+    def loss(self) -> float:
+        """Percentage points of validation accuracy; below 0 if it rose."""
+        before, after = self.accuracies
+        return 100 * (before - after)
+
+    def in_words(self) -> list[str]:
+        """Size and time, then accuracy, in a line each."""
+        one, many = (
+            f"{before / after:.1f} times as fast on {what} ({1000 * before:.3g} → {1000 * after:.3g} ms)"
+            for what, (before, after) in (("one image", self.image_seconds), (f"{BATCH} at once", self.batch_seconds))
+        )
+        before, after = (f"{100 * accuracy:.1f}" for accuracy in self.accuracies)
+        return [
+            f"{self.weights}: {self.sizes[1] / self.sizes[0]:.2f} of the size, {one}, {many}.",
+            f"{self.weights}: validation accuracy {before} → {after} % ({self.images} images).",
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What is known of a file that was written."""
+
+    agreement: Agreement
+    """Of the model in float32."""
+    gain: Gain | None = None
+    """None of a file in float32."""
+
+    def in_words(self) -> list[str]:
+        """Lines for a person."""
+        if self.gain is None:
+            return self.agreement.in_words()
+        return [*self.gain.in_words(), "In float32:", *(f"  {line}" for line in self.agreement.in_words())]
+
+
 def check_destination(file: Path) -> None:
     """Nothing, if an ONNX file can be written there.
 
@@ -117,19 +176,38 @@ def check_packages() -> None:
         raise UserError(f'`export` needs {", ".join(missing)}; install them by `pip install "dfd-tune[onnx]"`.')
 
 
-def export_onnx(model_file: Path, file: Path) -> Agreement:
+def export_onnx(
+    model_file: Path,
+    file: Path,
+    *,
+    weights: str = WEIGHTS[0],
+    allowed_loss: float | None = None,
+    store: Callable[[], Store] | None = None,
+) -> Exported:
     """Write a stored student as ONNX, and compare ONNX Runtime with it; a file that was there is replaced.
 
     Its input `images` is uint8 (N, H, W, C) with N, H and W free, its output `probabilities` float32 (N, K). The
     metadata say the rest: classes (a JSON list), resolution, mean, std, and the other settings of the card.
 
+    Args:
+        model_file: the student's.
+        file: to write.
+        weights: one of `WEIGHTS`; those lighter than float32 are measured on the student's validation images.
+        allowed_loss: percentage points of validation accuracy that lighter weights may cost, `ALLOWED_LOSS` if None.
+        store: opens the store that holds the student's images; not called for float32.
+
     Raises:
-        UserError: the model can't be loaded, the file can't be written, a package is missing, or ONNX Runtime does not
-            say what the student says; then no file is left.
+        UserError: the model can't be loaded, the file can't be written, a package or the images are missing, ONNX
+            Runtime does not say what the student says, or lighter weights cost too much; then no file is left.
     """
     check_destination(file)
+    check_loss(weights, allowed_loss)
     check_packages()
     deployed, card = load_deployed(model_file)
+    images = None
+    if weights != WEIGHTS[0]:
+        assert store is not None
+        images = _images_of(model_file, card, store(), weights)
     portable = Portable(deployed)
     model = onnx_model(portable, card)
     agreement = compare(portable, model)
@@ -141,8 +219,95 @@ def export_onnx(model_file: Path, file: Path) -> Agreement:
         )
     for name in portable.stages:
         _drop_output(model, name)
+    gain = None
+    if images is not None:
+        lighter = lighter_model(portable, model, weights, images)
+        gain = gain_of(portable, model, lighter, weights, images)
+        _check_gain(model_file, gain, ALLOWED_LOSS if allowed_loss is None else allowed_loss)
+        model = lighter
     _write(file, model.SerializeToString())
-    return agreement
+    return Exported(agreement=agreement, gain=gain)
+
+
+def check_loss(weights: str, allowed_loss: float | None) -> None:
+    """Nothing, if that allowance can be meant.
+
+    Raises:
+        UserError: it is out of range, or the weights are float32, which lose nothing.
+    """
+    assert weights in WEIGHTS
+    if allowed_loss is None:
+        return
+    if not 0 <= allowed_loss <= 100:
+        raise UserError(f"--allow-loss is {allowed_loss:g}, but must be 0 to 100 percentage points.")
+    if weights == WEIGHTS[0]:
+        others = " or ".join(WEIGHTS[1:])
+        raise UserError(f"--allow-loss goes with --weights {others}; float32 loses nothing, so leave it out.")
+
+
+def _images_of(model_file: Path, card: ModelCard, store: Store, weights: str) -> TrainedOn:
+    images = find_images(store, card)
+    if images is None:
+        raise UserError(
+            f"--weights {weights} needs the images that the student '{model_file}' was trained on and chosen by, which "
+            f"the store '{store.root}' does not hold; name the store that does with --store, launch the search again "
+            "to prepare them, or leave --weights out."
+        )
+    return images
+
+
+def lighter_model(portable: Portable, model: ModelProto, weights: str, images: TrainedOn) -> ModelProto:
+    """The model with its weights as float16 or int8; of the images, training ones alone are looked at."""
+    if weights == "float16":
+        return with_float16(model)
+    with _silence():
+        return with_int8(model, portable.stages[-1], INPUT, images.training(CALIBRATION_IMAGES))
+
+
+def gain_of(portable: Portable, model: ModelProto, lighter: ModelProto, weights: str, images: TrainedOn) -> Gain:
+    """Both models measured: the files, both in turn for the seconds, and the validation images."""
+    sessions = (session(model), session(lighter))
+    deployed = portable.deployed
+    examples = example_images(BATCH, deployed.image_size, deployed.channels).numpy()
+    one, many = (
+        latencies(
+            [partial(outputs.run, [OUTPUT], {INPUT: batch}) for outputs in sessions],
+            repeats=_REPEATS,
+            patience=_PATIENCE_SECONDS,
+        )
+        for batch in (examples[:1], examples)
+    )
+    pictures, labels = images.validation()
+    before, after = (_accuracy(outputs, pictures, labels) for outputs in sessions)
+    return Gain(
+        weights=weights,
+        sizes=(model.ByteSize(), lighter.ByteSize()),
+        image_seconds=(one[0], one[1]),
+        batch_seconds=(many[0], many[1]),
+        accuracies=(before, after),
+        images=len(labels),
+    )
+
+
+def _accuracy(outputs: Any, images: np.ndarray, labels: np.ndarray) -> float:
+    right = 0
+    for start in range(0, len(images), BATCH):
+        (probabilities,) = outputs.run([OUTPUT], {INPUT: images[start : start + BATCH]})
+        right += int((probabilities.argmax(1) == labels[start : start + BATCH]).sum())
+    return right / len(labels)
+
+
+def _check_gain(model_file: Path, gain: Gain, allowed_loss: float) -> None:
+    # A loss is a difference of two fractions; what it is in decimals must not decide.
+    if gain.loss <= allowed_loss + 1e-9:
+        return
+    before, after = (f"{100 * accuracy:.1f}" for accuracy in gain.accuracies)
+    others = "try --weights float16" if gain.weights == "int8" else "leave --weights out"
+    raise UserError(
+        f"The ONNX model of '{model_file}' was not written: with {gain.weights} weights its validation accuracy is "
+        f"{after} %, with float32 {before} %, and it may lose at most {allowed_loss:g} points; {others}, or "
+        "allow more with --allow-loss."
+    )
 
 
 def onnx_model(portable: Portable, card: ModelCard) -> ModelProto:
@@ -185,10 +350,11 @@ def _metadata(card: ModelCard) -> dict[str, str]:
         "frontend": None if card.frontend is None else dict(card.frontend),
         "trial_key": card.extras.get("trial_key"),
     }
-    return {
+    metadata = {
         f"dfd_tune.{name}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()
     }
+    return metadata | {WEIGHTS_KEY: WEIGHTS[0]}
 
 
 def _name_sides(model: ModelProto) -> None:

@@ -14,11 +14,22 @@ import pytest
 import torch
 
 from dfd_tune.errors import UserError
-from dfd_tune.export import LARGEST_DIFFERENCE, check_destination, compare, export_onnx, onnx_model
+from dfd_tune.export import (
+    LARGEST_DIFFERENCE,
+    Gain,
+    _check_gain,
+    check_destination,
+    check_loss,
+    compare,
+    export_onnx,
+    onnx_model,
+)
 from dfd_tune.models.card import ModelCard
 from dfd_tune.models.deployed import load_deployed, network_of, save_student
 from dfd_tune.models.portable import Portable
 from dfd_tune.models.super_resolution import build_frontend
+from dfd_tune.store import open_store
+from tests.trained import COUNTS, write_trained
 
 CARD = ModelCard(
     backbone="alexnet",
@@ -168,6 +179,87 @@ def test_missing_packages_are_named_with_what_installs_them(exported, tmp_path, 
     with pytest.raises(UserError, match=r'onnxscript, onnxruntime.*pip install "dfd-tune\[onnx\]"'):
         export_onnx(exported[0], tmp_path / "student.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    """A store, and a student in it that says nothing any more once it computes in bytes."""
+    return write_trained(tmp_path_factory.mktemp("fragile"), fragile=True)
+
+
+def test_weights_that_cost_too_much_are_refused_and_nothing_is_written(fragile, tmp_path):
+    store, model = fragile
+    file = tmp_path / "student.onnx"
+    file.write_text("an older one")
+    with pytest.raises(UserError, match=r"float32 100\.0 %.*--weights float16.*--allow-loss") as refused:
+        export_onnx(model, file, weights="int8", store=lambda: store)
+    assert len(refused.value.problems) == 1
+    assert file.read_text() == "an older one"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_larger_allowance_lets_them_pass(fragile, tmp_path):
+    store, model = fragile
+    gain = export_onnx(model, tmp_path / "s.onnx", weights="int8", allowed_loss=100, store=lambda: store).gain
+    assert gain is not None
+    assert gain.images == COUNTS["validation"]
+    assert gain.loss > 20
+    assert gain.sizes[1] == (tmp_path / "s.onnx").stat().st_size < gain.sizes[0]
+    with pytest.raises(UserError, match="was not written"):
+        export_onnx(model, tmp_path / "t.onnx", weights="int8", allowed_loss=gain.loss - 1, store=lambda: store)
+    assert not (tmp_path / "t.onnx").exists()
+
+
+def test_a_loss_as_large_as_the_allowance_passes(fragile):
+    settings = {"weights": "int8", "sizes": (2, 1), "image_seconds": (1, 1), "batch_seconds": (1, 1), "images": 1000}
+    for before, after in ((0.923, 0.913), (0.6, 0.59), (1.0, 0.99), (0.5, 0.7)):
+        _check_gain(fragile[1], Gain(accuracies=(before, after), **settings), 1.0)
+    for before, after in ((0.923, 0.912), (0.6, 0.589)):
+        with pytest.raises(UserError, match="was not written"):
+            _check_gain(fragile[1], Gain(accuracies=(before, after), **settings), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "loss", "expected"),
+    [
+        ("int8", -0.5, "0 to 100"),
+        ("int8", float("nan"), "0 to 100"),
+        ("float16", 101.0, "0 to 100"),
+        ("float32", 2.0, "leave it out"),
+    ],
+)
+def test_an_allowance_that_can_not_be_meant_is_refused(weights, loss, expected):
+    with pytest.raises(UserError, match=expected):
+        check_loss(weights, loss)
+
+
+def test_lighter_weights_need_the_students_images(exported, tmp_path):
+    store = open_store(tmp_path / "store")
+    with pytest.raises(UserError, match=r"--weights float16 needs the images.*does not hold.*--store"):
+        export_onnx(exported[0], tmp_path / "student.onnx", weights="float16", store=lambda: store)
+    assert not (tmp_path / "student.onnx").exists()
+
+
+def test_the_command_with_lighter_weights(run_cli, fragile, tmp_path):
+    store, model = fragile
+    file = tmp_path / "student.onnx"
+    done = run_cli("export", model, "--onnx", file, "--weights", "float16", "--store", store.root)
+    assert done.returncode == 0, done.stderr
+    assert "validation accuracy 100.0 → 100.0 %" in done.stdout
+    assert file.stat().st_size < 0.7 * model.stat().st_size
+    file.unlink()
+    for arguments, expected in (
+        (("--weights", "int8", "--store", store.root), "may lose at most 1 points"),
+        (("--weights", "int8", "--store", store.root, "--allow-loss", "-3"), "0 to 100"),
+        (("--weights", "bf16", "--store", store.root), "'float32', 'float16', 'int8'"),
+        (("--weights", "int8", "--store", tmp_path / "none"), str(tmp_path / "none")),
+        (("--allow-loss", "3"), "leave it out"),
+    ):
+        refused = run_cli("export", model, "--onnx", file, *arguments)
+        assert refused.returncode == 2, refused.stdout
+        assert expected in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command(run_cli, tmp_path):

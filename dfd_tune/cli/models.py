@@ -6,11 +6,13 @@ Not for: the search that the model comes from (launch.py, searches.py).
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
 
 from dfd_tune.cli.group import STORE_OPTION
+from dfd_tune.lighter import WEIGHTS
 
 
 @click.command()
@@ -36,24 +38,40 @@ def predict(images: tuple[str, ...], model: str, form: str, store_path: str) -> 
 @click.command()
 @click.argument("model", metavar="NAME")
 @click.option("--onnx", "file", required=True, metavar="FILE", help="File to write, whose name ends in .onnx.")
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default=WEIGHTS[0],
+    show_default=True,
+    help="float16 halves the file; int8 quarters it and computes in bytes. Validation images say what that costs.",
+)
+@click.option(
+    "--allow-loss",
+    type=float,
+    metavar="POINTS",
+    help="Percentage points of validation accuracy that lighter weights may cost; more, and nothing is written. "
+    "[default: 1.0]",
+)
 @STORE_OPTION
-def export(model: str, file: str, store_path: str) -> None:
+def export(model: str, file: str, weights: str, allow_loss: float | None, store_path: str) -> None:
     """Write a search's best student as ONNX, resizing and normalisation inside.
 
     NAME is that of a search, or the path of a student.safetensors file. The file takes raw images, uint8
     (images, height, width, channels), of any size, and gives class probabilities. ONNX Runtime is asked about images
     of many sizes before it is written; where it does not say what the student says, nothing is.
     """
-    from dfd_tune.export import check_destination, export_onnx
+    from dfd_tune.export import check_destination, check_loss, export_onnx
     from dfd_tune.predict import find_model
     from dfd_tune.store import existing_store
 
     destination = Path(file).expanduser()
     check_destination(destination)
-    source = find_model(model, lambda: existing_store(store_path))
-    agreement = export_onnx(source, destination)
+    check_loss(weights, allow_loss)
+    store = partial(existing_store, store_path)
+    source = find_model(model, store)
+    exported = export_onnx(source, destination, weights=weights, allowed_loss=allow_loss, store=store)
     click.echo(f"Wrote {destination}, {destination.stat().st_size / 2**20:.2f} MiB.")
-    for line in agreement.in_words():
+    for line in exported.in_words():
         click.echo(line)
 
 

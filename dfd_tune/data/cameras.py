@@ -47,14 +47,23 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
         store.set_aside("low_res", key)
         store.clear_drafts("low_res", key)
         with store.publish("low_res", key) as folder:
-            for number, name in enumerate(SPLITS):
-                # A generator of its own for each split: the noise of an image depends on its place there alone.
-                pictures = take_pictures(_split(dataset, name).images, camera, np.random.default_rng(number))
-                np.save(folder / f"{name}.npy", pictures)
+            for name in SPLITS:
+                np.save(folder / f"{name}.npy", pictures_of(dataset, camera, name))
             write_json(folder / "camera.json", _identity(dataset, camera))
         found = _open(store, key, dataset, camera, split)
         assert found is not None, f"low_res/{key} was just written"
         return found
+
+
+def pictures_of(dataset: Dataset, camera: Camera, split: str) -> np.ndarray:
+    """The images of a split as `camera` sees them, taken now, and kept nowhere; equal to those of `camera_images`.
+
+    Returns:
+        uint8 (N, C, r, r).
+    """
+    # A generator of its own for each split: the noise of an image depends on its place there alone.
+    random = np.random.default_rng(SPLITS.index(split))
+    return take_pictures(_split(dataset, split).images, camera, random)
 
 
 def _open(store: Store, key: str, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +59,35 @@ def example_images(count: int, size: int, channels: int) -> Tensor:
 
 def latency(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that `run` takes: the median of `REPEATS` after one that warms up; of a slow one fewer, at least 1."""
-    end = clock() + PATIENCE_SECONDS
-    run()
-    seconds: list[float] = []
-    while len(seconds) < REPEATS and not (seconds and clock() >= end):
-        began = clock()
+    return latencies([run], clock=clock)[0]
+
+
+def latencies(
+    runs: Sequence[Callable[[], object]],
+    *,
+    repeats: int = REPEATS,
+    patience: float = PATIENCE_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, ...]:
+    """As `latency`, of each run, measured in turn: what else the machine does slows all of them alike.
+
+    Args:
+        runs: what is measured.
+        repeats: how often, unless they are slow.
+        patience: seconds after which none is begun again.
+        clock: tells seconds.
+    """
+    end = clock() + patience
+    for run in runs:
         run()
-        seconds.append(clock() - began)
-    return statistics.median(seconds)
+    rounds: list[list[float]] = []
+    while len(rounds) < repeats and not (rounds and clock() >= end):
+        rounds.append([])
+        for run in runs:
+            began = clock()
+            run()
+            rounds[-1].append(clock() - began)
+    return tuple(statistics.median(seconds) for seconds in zip(*rounds, strict=True))
 
 
 def latency_of(model: nn.Module, images: Tensor) -> float:

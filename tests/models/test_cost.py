@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfd_tune.models.cost import REPEATS, latency, latency_of, multiply_adds, parameters_of
+from dfd_tune.models.cost import REPEATS, latencies, latency, latency_of, multiply_adds, parameters_of
 
 
 class Tiny(nn.Module):
@@ -52,6 +52,19 @@ def test_latency_is_the_median_after_a_run_that_warms_up():
     runs: list[None] = []
     assert latency(lambda: runs.append(None), clock=lambda: 0.0) == 0.0
     assert len(runs) == 1 + REPEATS
+
+
+def test_what_is_compared_is_measured_in_turn():
+    order: list[str] = []
+    spent = {"a": 1.0, "b": 3.0}
+    found = latencies(
+        [lambda: order.append("a"), lambda: order.append("b")],
+        repeats=2,
+        patience=100.0,
+        clock=lambda: sum(spent[name] for name in order),
+    )
+    assert found == (1.0, 3.0)
+    assert order == ["a", "b"] * 3  # a round that warms up
 
 
 def test_a_slow_model_is_measured_once():
