@@ -43,6 +43,7 @@ from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.screen import Screen
+from dfd_tune.search.shares import Shares
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Copies, Store
@@ -219,6 +220,7 @@ def _carry_out(
             lambda key, config: trial_job(config, key, ledger.dataset_digest),
             lambda: follow_up(ledger, plan),
             options.max_failures,
+            Shares(resources.gpus, ledger.trials.values()),
         )
         books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, say, time.monotonic)
         context = SearchContext(
@@ -310,6 +312,8 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
         if failure.plain and job is not None and not isinstance(job.config, TrialConfig):
             settings = "frontend_" if broken[0] == "frontend" else "teacher_"
             problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
+        elif failure.plain:
+            problems.append(f"{name}: {failure.cause}")
         elif failure.fault == "machine":
             problems.append(f"{name}: attempt after attempt failed ({failure.cause}); mend that, and launch again.")
         else:
