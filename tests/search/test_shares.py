@@ -5,7 +5,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfd_tune.record import TrialRecord
@@ -41,7 +41,7 @@ def trial(key, width=WIDE, **settings):
     return Job(kind="trial", key=key, config=digits_trial(width=width, **settings))
 
 
-def tested(key):
+def exam(key):
     return Job(kind="test", key=key, config=digits_trial(width=WIDE))
 
 
@@ -73,7 +73,7 @@ def shares(attempts, room):
     return {key: room.bundle(attempt.job).get("GPU", 0.0) for key, attempt in attempts.items()}
 
 
-@pytest.mark.parametrize("job", [trial("a"), teacher("a"), tested("a"), reference("a")])
+@pytest.mark.parametrize("job", [trial("a"), teacher("a"), exam("a"), reference("a")])
 def test_a_job_runs_again_with_twice_the_share_up_to_a_whole_gpu_and_then_fails(job):
     room = cluster(1)
     agenda, _ = agenda_of(job, max_failures=0)
@@ -104,7 +104,7 @@ def test_a_planned_share_that_does_not_double_into_a_whole_gpu_ends_at_one():
 def test_jobs_alike_begin_at_the_share_that_was_found_and_others_as_planned():
     room = cluster(1)
     jobs = [trial("first"), trial("alike", seed=1, learning_rate=0.5), trial("narrow", NARROW), teacher("teacher")]
-    jobs += [trial("smaller batches", batch_size=8), trial("plain", lambda_=0.0), tested("first")]
+    jobs += [trial("smaller batches", batch_size=8), trial("plain", lambda_=0.0), exam("first")]
     agenda, _ = agenda_of(*jobs)
     first = agenda.next(room)
     agenda.failed(first.job, SHORT, room)
@@ -194,6 +194,7 @@ def test_an_autoscaler_is_asked_for_the_larger_share():
     assert [[bundle["GPU"] for bundle in bundles] for bundles in asked] == [[0.25, 0.25], [0.5, 0.25]]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     planned=st.sampled_from([0.05, 0.1, 0.25, 0.3, 0.5, 0.7, 1.0]),
     needs=st.lists(st.floats(0.01, 1.5), min_size=1, max_size=8),
