@@ -79,6 +79,8 @@ class LaunchOptions:
     """How often a trial goes on after a fault of the machine's."""
     retry_failed: bool = False
     """Whether trials that FAILED by their own fault run again."""
+    deterministic: bool = False
+    """Whether equal trainings must give equal bits on GPUs too, where that takes longer."""
     node_copies: str | None = None
     """Folder on each node for copies of what trainings read; None reads from the store itself."""
     node_copies_budget: int | None = None
@@ -208,7 +210,7 @@ def _carry_out(
         workers = plan.request.settings["workers"]
         refuse_what_never_fits(resources, workers, nodes, may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
-        say(_resources_in_words(resources, plan.request.settings["precision"]))
+        say(_resources_in_words(resources, plan.request.settings["precision"], deterministic=options.deterministic))
         emulated = plan.request.settings["precision"] == "bf16" and device == "cpu" and not multiplies_bf16()
         if emulated and not ray.on_cluster:
             say("This CPU emulates bf16, many times slower than float32; --set precision=float32 is what suits it.")
@@ -231,6 +233,7 @@ def _carry_out(
             resources=resources,
             checkpoint_seconds=options.checkpoint_seconds,
             copies=options.copies,
+            deterministic=options.deterministic,
         )
         from dfd_tune.search.driver import run
 
@@ -284,12 +287,15 @@ def resources_for(
     return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
 
-def _resources_in_words(resources: Resources, precision: str) -> str:
+def _resources_in_words(resources: Resources, precision: str, *, deterministic: bool) -> str:
     gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
     networks = (
         f"; networks before them: {resources.network_cpus:g} CPU" if resources.network_cpus > resources.cpus else ""
     )
-    return f"Trials train on {resources.device} in {precision}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
+    how = ", deterministically" if deterministic else ""
+    return (
+        f"Trials train on {resources.device} in {precision}{how}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
+    )
 
 
 def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:

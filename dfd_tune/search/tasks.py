@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
@@ -76,6 +77,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
     def loop() -> dict[str, Any]:
         # Ray Train writes every report of every worker into the job's log, which has its own line an epoch.
         logging.getLogger("ray.train").setLevel(logging.WARNING)
+        compute(deterministic=context.deterministic)
         where = train.get_context()
         process = TuneProcess(
             device=train.torch.get_device(),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.joblog import job_log, note, warnings_told
 from dfd_tune.search.jobs import Attempt
@@ -34,6 +35,7 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
     tell(started=_whereabouts(context))
     with job_log(context.store, context.search, attempt), warnings_told(tell):
         try:
+            compute(deterministic=context.deterministic)  # first, as CUDA reads some of it when it begins
             _forget_memory_of_earlier_jobs()
             done = {"outcome": "done"} | RUN[job.kind](job, context, process, attempt)
             failure = None
