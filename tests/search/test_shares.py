@@ -3,16 +3,19 @@
 import dataclasses
 import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfd_tune.errors import UserError
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node, Resources
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Job, Placed
+from dfd_tune.search.launch import _raise_what_broke
 from dfd_tune.search.shares import Shares
 from tests.samples import digits_trial
 
@@ -232,6 +235,17 @@ def test_shares_never_shrink_nor_exceed_a_whole_gpu_and_every_trial_ends(planned
         assert given_to[-1] <= 1.0
         assert points.told[key] == (0.5 if need <= 1.0 else None)
         assert need > 1.0 or given_to[-1] < max(2 * need, planned + 1e-9), "no more than twice what it needs"
+
+
+def test_a_test_that_fits_on_no_gpu_ends_the_launch_with_a_sentence():
+    room = cluster(1, planned=1.0)
+    agenda, _ = agenda_of(exam("a"), planned=1.0)
+    verdict = agenda.failed(agenda.next(room).job, SHORT, room)
+    nothing = SimpleNamespace(networks=(), later_networks=(), frontends=(), later_frontends=())
+    with pytest.raises(UserError) as ended:
+        _raise_what_broke(agenda, nothing, "digest")
+    (problem,) = ended.value.problems
+    assert verdict.failure.cause in problem
 
 
 # Room on GPUs.
