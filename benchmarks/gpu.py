@@ -25,6 +25,7 @@ from benchmarks.baselines.product import work_of
 from benchmarks.baselines.work import Work
 from dfd_tune.config import DatasetConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.features import LiveFeatures
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import SingleProcess
@@ -288,11 +289,13 @@ def main() -> None:
     parser.add_argument("what", choices=["agree", "speed", "students"])
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's files")
     parser.add_argument("--store", type=Path, default=Path("dfd-tune-store"), help="for images and teachers")
+    parser.add_argument("--deterministic", action="store_true", help="as of `dfd-tune launch`")
     parser.add_argument("--repeats", type=int, default=2, help="of `speed`")
     parser.add_argument("--epochs", type=int, default=30, help="of `students`: of each, and of the teacher")
     parser.add_argument("--which", nargs="+", default=["teacher", "plain", "dfd:0.5"], help="of `students`")
     parser.add_argument("--results", type=Path, default=Path("gpu-results"), help="of `students`")
     given = parser.parse_args()
+    compute(deterministic=given.deterministic)  # as each job of a search does
     store = open_store(given.store)
     if given.what == "agree":
         agree(store, given.data)

@@ -62,6 +62,8 @@ class TrialRecord:
     host: str | None = None
     """Name of the machine of its last attempt; likewise `device`, cpu or cuda."""
     device: str | None = None
+    gpus: float | None = None
+    """Share of a GPU that each worker of its last attempt had, where the search's did not do for it."""
     attempts: int = 0
     """How often it was begun, over all launches of the search."""
     started: float | None = None

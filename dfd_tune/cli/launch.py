@@ -126,6 +126,11 @@ RETRY_OPTION = click.option(
     show_default=True,
     help="How often a trial goes on after a lost machine, a killed process or the like.",
 )
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Have equal trainings give equal bits on GPUs too; slower, and an error where torch can't.",
+)
 @RETRY_OPTION
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost; run nothing.")

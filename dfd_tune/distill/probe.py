@@ -27,6 +27,7 @@ from dfd_tune.data.degradation import resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity
 from dfd_tune.distill.frontends import content_loss, train_frontend
 from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
@@ -192,6 +193,7 @@ def _measure_all(
     """One process's part: the kinds of which more than `number` run at once, each as often as there are rounds."""
     found: list[list[Timing]] = [[] for _ in kinds]
     try:
+        compute(deterministic=False)
         store, dataset = Store(root), open_dataset(folder)
         # In turns, so that what else the machine does meanwhile falls upon all kinds alike.
         for _ in range(ROUNDS):

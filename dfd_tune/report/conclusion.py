@@ -125,6 +125,12 @@ def _warnings(search: SearchRecord, trials: Sequence[TrialRecord], found: Headli
     failed = sum(trial.stage == "confirm" and trial.status == "FAILED" for trial in trials)
     if failed:
         lines.append(f"{failed} of the trials that confirm FAILED, so their pairs are missing.")
+    shares = [trial.gpus for trial in trials if trial.gpus is not None]
+    if shares:
+        lines.append(
+            f"A GPU's memory did not suffice for {len(shares)} of {len(trials)} trials at the planned share of it; "
+            f"they had up to {max(shares):g} of a GPU."
+        )
     return lines
 
 

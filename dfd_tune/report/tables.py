@@ -35,6 +35,7 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
                 "metrics": trial.metrics,
                 "teacher": trial.teacher,
                 "error": trial.error,
+                "gpus": trial.gpus,
             }
             for trial in trials
         ],

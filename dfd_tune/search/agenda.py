@@ -2,8 +2,9 @@
 
 Jobs wait for what they need; points of the space are drawn as there is room; when all is done, the follow-up says what
 comes after (the λ = 0 twin of the best, then the test images). A machine's failure leads to another attempt, as often
-as is allowed; an exception that comes again at the same epoch is the job's own. Nothing here knows Ray, so all of it
-can be tried without. Not for: running jobs (driver.py, worker.py), or what is remembered of them (ledger.py).
+as is allowed; too little of a GPU's memory, to one with a larger share of it; an exception that comes again at the same
+epoch is the job's own. Nothing here knows Ray, so all of it can be tried without. Not for: running jobs (driver.py,
+worker.py), or what is remembered of them (ledger.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt, Job, JobId, Kind, Placed
 from dfd_tune.search.points import Points
+from dfd_tune.search.shares import DOES_NOT_FIT, Shares
 
 LOOK_AHEAD = 16
 """So many ready jobs are looked at for one that fits."""
@@ -57,6 +59,8 @@ class Verdict:
     """As it is to be recorded; an exception that came again is the job's own by then."""
     left_out: str | None = None
     """Id of a node that is left out from now on."""
+    gpus: float | None = None
+    """The larger share of a GPU that the next attempt gets; None where there is none, or it has the share as before."""
 
 
 class Agenda:
@@ -68,6 +72,7 @@ class Agenda:
         trial: makes a point's job.
         follow_up: jobs that come when all else is done; asked again after these, until it has none.
         max_failures: how many of the machine's failures a job may have and be tried again.
+        shares: what each job gets of a GPU; None where that never changes.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Agenda:
         trial: Callable[[str, TrialConfig], Job],
         follow_up: Callable[[], list[Job]],
         max_failures: int,
+        shares: Shares | None = None,
     ):
         self._ready: deque[Job] = deque()
         self._blocked: dict[JobId, Job] = {}
@@ -98,6 +104,7 @@ class Agenda:
         self._trial = trial
         self._follow_up = follow_up
         self._max_failures = max_failures
+        self._shares = Shares(0.0) if shares is None else shares
         for job in jobs:
             self._add(job)
         if points.at_once:
@@ -111,8 +118,8 @@ class Agenda:
     def open_jobs(self) -> Iterator[Job]:
         """What runs, and what is known to come."""
         yield from (attempt.job for attempt in self._running.values())
-        yield from self._ready
-        yield from self._blocked.values()
+        yield from map(self._shares.given, self._ready)
+        yield from map(self._shares.given, self._blocked.values())
 
     @property
     def broken(self) -> dict[JobId, Failure]:
@@ -125,20 +132,21 @@ class Agenda:
             return None
         self._draw_if_room(room)
         running = self._placed()
-        full: set[tuple[Kind, int, frozenset[str]]] = set()
-        # A job that waits for a node of its own does not hold up those behind it.
-        for job in itertools.islice(self._ready, LOOK_AHEAD):
+        full: set[tuple[Kind, int, float | None, frozenset[str]]] = set()
+        # A job that waits for a node of its own, or for more of a GPU, does not hold up those behind it.
+        for waiting in itertools.islice(self._ready, LOOK_AHEAD):
+            job = self._shares.given(waiting)
             avoid = self._avoided(job, room)
-            wanted = (job.kind, job.workers, frozenset(avoid))
+            wanted = (job.kind, job.workers, job.gpus, frozenset(avoid))
             if wanted in full:
                 continue  # it wants what another one did not get
             if room.has_room(job, running, avoid):
+                self._ready.remove(waiting)
                 return self._begin(job, avoid)
             full.add(wanted)
         return None
 
     def _begin(self, job: Job, avoid: set[str]) -> Attempt:
-        self._ready.remove(job)
         past = self._past.setdefault(job.id, _Past())
         past.attempts += 1
         attempt = Attempt(job=job, number=past.attempts, avoid=tuple(sorted(avoid)))
@@ -182,8 +190,10 @@ class Agenda:
         self._where.pop(job.id, None)
 
     def failed(self, job: Job, failure: Failure, room: Room) -> Verdict:
-        """An attempt ended without a result."""
+        """An attempt at `job`, as the attempt has it, ended without a result."""
         self._close(job.id)
+        if failure.gpu_memory and self._shares.planned:
+            return self._short_of_memory(job, failure)
         past, node = self._past.setdefault(job.id, _Past()), self._where.pop(job.id, "")
         left_out = self._blame(job, node, failure, room)
         again = False
@@ -203,6 +213,17 @@ class Agenda:
             self._give_up(job, failure)
         return Verdict(again, failure, left_out)
 
+    def _short_of_memory(self, job: Job, failure: Failure) -> Verdict:
+        """Nobody's fault, so long as there is more to be had of a GPU."""
+        self._where.pop(job.id, None)
+        gpus = self._shares.enlarged(job)
+        if gpus is None:
+            failure = dataclasses.replace(failure, fault="trial", cause=DOES_NOT_FIT, plain=True)
+            self._give_up(job, failure)
+        elif not self.stopping:
+            self._ready.appendleft(job)
+        return Verdict(gpus is not None, failure, gpus=gpus)
+
     def _placed(self) -> list[Placed]:
         return [
             Placed(attempt.job, self._where.get(job) if attempt.job.workers == 1 else None, attempt.avoid)
@@ -211,7 +232,7 @@ class Agenda:
 
     def _draw_if_room(self, room: Room) -> None:
         # What a sampler gives depends on what it was told, so it is asked only when a trial could begin at once.
-        probe = self._last_trial
+        probe = None if self._last_trial is None else self._shares.given(self._last_trial)
         if probe is None or self._ready or room.has_room(probe, self._placed(), self.left_out):
             self._draw_one()
 

@@ -69,7 +69,14 @@ class SearchBooks:
         job = attempt.job
         if isinstance(job.config, TrialConfig):
             if job.kind == "trial":
-                self._ledger.started(job.config, job.key, host=where["host"], device=where["device"], stage=job.stage)
+                self._ledger.started(
+                    job.config,
+                    job.key,
+                    host=where["host"],
+                    device=where["device"],
+                    gpus=job.gpus,
+                    stage=job.stage,
+                )
         else:
             self._progress.network_started(job.key, title(job.config), job.config)
 
@@ -107,8 +114,8 @@ class SearchBooks:
             self._prepared(job.config, what)
         return None
 
-    def failed(self, attempt: Attempt, failure: Failure, *, again: bool) -> None:
-        """An attempt ended without a result."""
+    def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
+        """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""
         job = attempt.job
         if job.kind == "trial":
             assert isinstance(job.config, TrialConfig)
@@ -117,7 +124,13 @@ class SearchBooks:
             else:
                 self._ledger.failed(job.config, job.key, failure, stage=job.stage)
         self._progress.network_ended(job.key)
-        if again:
+        if gpus is not None:
+            had = self._cluster.bundle(job)["GPU"]
+            self._say(
+                f"{self._name(attempt)}: attempt {attempt.number} ran out of memory on {had:g} of a GPU; it goes on "
+                f"with {gpus:g}, and those like it begin so."
+            )
+        elif again:
             what = "exception" if failure.fault == "unknown" else "lost"
             self._say(f"{self._name(attempt)}: attempt {attempt.number} {what} ({failure.cause}); it is tried again.")
 

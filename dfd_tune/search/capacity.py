@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from dfd_tune.errors import UserError
 from dfd_tune.search.jobs import Job, Kind, Placed
@@ -94,29 +95,27 @@ class Cluster:
 
     def has_room(self, job: Job, running: Iterable[Placed], avoid: Collection[str]) -> bool:
         """Whether all workers of `job` fit beside what runs, first fit, off the nodes to avoid."""
-        free = {node.id: [node.cpus, node.gpus, max(node.memory, TRIAL_MEMORY_BYTES)] for node in self.nodes()}
+        free = {node.id: _Free.of(node) for node in self.nodes()}
         wanted = cache(self._wanted)  # asked a thousand times where a thousand jobs run
         # What is known to be somewhere is there; only then is the rest fitted in.
         for placed in sorted(running, key=lambda placed: placed.node is None):
             here = [placed.node] if placed.node in free else [node for node in free if node not in placed.avoid]
             for _ in range(placed.job.workers):
-                _take(wanted(placed.job.kind), free, here)
+                _take(wanted(placed.job.kind, placed.job.gpus), free, here)
         usable = [node for node in free if node not in avoid]
-        return all(_take(wanted(job.kind), free, usable) for _ in range(job.workers))
+        return all(_take(wanted(job.kind, job.gpus), free, usable) for _ in range(job.workers))
 
-    def _wanted(self, kind: Kind) -> tuple[float, float, float]:
+    def _wanted(self, kind: Kind, gpus: float | None) -> _Wanted:
+        """What a worker of such a job takes, with that share of a GPU or, with None, the search's."""
         self.nodes()
         # Threads are frozen, the CPUs held for them are not: a search goes on on a smaller machine.
-        return (
-            min(self.resources.worker_cpus(kind), max(self._most_cpus, self.resources.cpus)),
-            self.resources.gpus,
-            TRIAL_MEMORY_BYTES,
-        )
+        cpus = min(self.resources.worker_cpus(kind), max(self._most_cpus, self.resources.cpus))
+        return _Wanted(cpus, self.resources.gpus if gpus is None else gpus)
 
     def bundle(self, job: Job) -> dict[str, float]:
         """What one worker of a job asks Ray for."""
-        cpus, gpus, _ = self._wanted(job.kind)
-        return {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+        wanted = self._wanted(job.kind, job.gpus)
+        return {"CPU": wanted.cpus} | ({"GPU": wanted.gpus} if wanted.gpus else {})
 
     def ask_for(self, jobs: Sequence[Job]) -> None:
         """Tell an autoscaler how large a cluster would run these jobs, all at once; with none, that it is no longer
@@ -133,14 +132,54 @@ class Cluster:
         return all(known.id != node for known in self.nodes())
 
 
-def _take(wanted: tuple[float, float, float], free: dict[str, list[float]], nodes: Iterable[str | None]) -> bool:
-    """Take what a worker wants (CPUs, GPUs, bytes) from the first of the nodes that has it free."""
-    for node in nodes:
-        room = free[node or ""]
-        if all(have + TOLERANCE >= want for have, want in zip(room, wanted, strict=True)):
-            room[:] = [have - want for have, want in zip(room, wanted, strict=True)]
-            return True
-    return False
+class _Wanted(NamedTuple):
+    """What a worker takes of a node, beside its memory."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass
+class _Free:
+    """What is free of a node."""
+
+    cpus: float
+    gpus: list[float]
+    """Of each of its GPUs: a share is of one, never put together from several."""
+    memory: float
+
+    @classmethod
+    def of(cls, node: Node) -> _Free:
+        """All of it."""
+        whole, rest = int(node.gpus), node.gpus % 1
+        return cls(node.cpus, [1.0] * whole + [rest] * bool(rest), max(node.memory, TRIAL_MEMORY_BYTES))
+
+    def give(self, wanted: _Wanted) -> bool:
+        """Give a worker what it wants, if that is free."""
+        if self.cpus + TOLERANCE < wanted.cpus or self.memory + TOLERANCE < TRIAL_MEMORY_BYTES:
+            return False
+        shares = self._shares(wanted.gpus) if wanted.gpus else []
+        if shares is None:
+            return False
+        self.cpus -= wanted.cpus
+        self.memory -= TRIAL_MEMORY_BYTES
+        for number, share in shares:
+            self.gpus[number] -= share
+        return True
+
+    def _shares(self, wanted: float) -> list[tuple[int, float]] | None:
+        """Which GPUs to take of, and how much of each, as Ray does: of the one on which least is left over."""
+        each, count = (wanted, 1) if wanted < 1 else (1.0, round(wanted))
+        least = each - TOLERANCE
+        fit = [(left, number) for number, left in enumerate(self.gpus) if left >= least]
+        if len(fit) < count:
+            return None
+        return [(number, each) for _, number in ([min(fit)] if count == 1 else fit[:count])]
+
+
+def _take(wanted: _Wanted, free: dict[str, _Free], nodes: Iterable[str | None]) -> bool:
+    """Take what a worker wants from the first of the nodes that has it free."""
+    return any(free[node or ""].give(wanted) for node in nodes)
 
 
 def ray_nodes() -> list[Node]:

@@ -41,6 +41,8 @@ class SearchContext:
     checkpoint_seconds: float
     copies: Copies | None = None
     """Where each node keeps its own of what trainings read; None: they read from the store itself."""
+    deterministic: bool = False
+    """Whether equal runs must give equal bits, on GPUs too."""
 
     @property
     def store(self) -> Store:

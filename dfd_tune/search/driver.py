@@ -46,8 +46,8 @@ class Books(Protocol):
     def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
         """A job is done; returns what its point is worth to a sampler."""
 
-    def failed(self, attempt: Attempt, failure: Failure, *, again: bool) -> None:
-        """An attempt ended without a result."""
+    def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
+        """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""
 
     def left_out(self, node: str) -> None:
         """A node gets no more work."""
@@ -259,7 +259,7 @@ class AgendaCallback(Callback):
 
     def _failed(self, attempt: Attempt, failure: Failure) -> None:
         verdict = self._agenda.failed(attempt.job, failure, self._cluster)
-        self._books.failed(attempt, verdict.failure, again=verdict.again)
+        self._books.failed(attempt, verdict.failure, again=verdict.again, gpus=verdict.gpus)
         if verdict.left_out is not None:
             self._books.left_out(verdict.left_out)
 

@@ -1,8 +1,9 @@
 """Whose fault a failure is: the machine's, which another attempt may mend, or the trial's own, which is a result.
 
-The machine's: a lost process, worker or node, no memory (a GPU's too), a full or failing disk, CUDA errors, a broken
-connection between workers. The trial's own: a loss that is not finite, and any other exception once it comes again at
-the same epoch. Not for: what is done about it (agenda.py).
+The machine's: a lost process, worker or node, no memory, a full or failing disk, CUDA errors, a broken connection
+between workers. The trial's own: a loss that is not finite, an operation that is not deterministic where it has to be,
+and any other exception once it comes again at the same epoch. Want of a GPU's memory is told apart, as a larger share
+of the GPU may mend it. Not for: what is done about it (agenda.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import errno
 import traceback
 from dataclasses import dataclass
 
+import torch
+
+from dfd_tune.distill.arithmetic import NO_DETERMINISTIC_VERSION
 from dfd_tune.distill.training import DivergedError
 from dfd_tune.errors import UserError
 from dfd_tune.record import Fault
@@ -32,6 +36,13 @@ MACHINE_WORDS = (
     "socket timeout",
 )
 """What torch says, in lower case, where it has no class of its own for a machine's fault."""
+GPU_MEMORY_WORDS = (
+    "cuda out of memory",
+    "cuda error: out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+"""Likewise for want of a GPU's memory: libraries beside torch's allocator take of it too."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,29 @@ class Failure:
     """Whether it is one of the failures that are allowed; an announced pre-emption is not."""
     plain: bool = False
     """Whether the cause is a sentence for the user, who can mend it by other settings."""
+    gpu_memory: bool = False
+    """Whether a GPU's memory did not suffice."""
 
 
 def failure_of(error: BaseException, epoch: int = 0) -> Failure:
     """What an exception inside an attempt, caught where it was raised, says."""
     text = "".join(traceback.format_exception(error))
-    plain = isinstance(error, DivergedError | UserError)
+    operation = _without_deterministic_version(error)
+    plain = operation is not None or isinstance(error, DivergedError | UserError)
     cause = " ".join(str(error).split()) if plain else one_line(error)
-    return Failure(_fault_of(error), cause, text, getattr(error, "epoch", epoch), plain=plain)
+    if operation is not None:
+        cause = (
+            f"torch has no deterministic version of {operation}; launch the search without --deterministic, and with "
+            "--retry-failed."
+        )
+    return Failure(
+        _fault_of(error),
+        cause,
+        text,
+        getattr(error, "epoch", epoch),
+        plain=plain,
+        gpu_memory=_lacks_gpu_memory(error),
+    )
 
 
 def lost_process(error: BaseException | None) -> Failure:
@@ -69,7 +95,7 @@ def lost_process(error: BaseException | None) -> Failure:
 
 
 def _fault_of(error: BaseException) -> Fault:
-    if isinstance(error, DivergedError | UserError):
+    if isinstance(error, DivergedError | UserError) or _without_deterministic_version(error) is not None:
         return "trial"
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRNOS:
         return "machine"
@@ -78,6 +104,18 @@ def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in MACHINE_WORDS):
         return "machine"
     return "unknown"
+
+
+def _without_deterministic_version(error: BaseException) -> str | None:
+    """The name of the operation that torch refuses as it is to be deterministic; None if that is not the error."""
+    name, found, _ = str(error).partition(f" {NO_DETERMINISTIC_VERSION}")
+    return name if found and isinstance(error, RuntimeError) else None
+
+
+def _lacks_gpu_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in GPU_MEMORY_WORDS)
 
 
 def _loss_in_words(error: BaseException) -> str:

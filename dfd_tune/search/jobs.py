@@ -38,6 +38,8 @@ class Job:
     """Of a trial: whether a result whose weights are gone is not enough."""
     stage: Stage = "search"
     """Of a trial: what it is for."""
+    gpus: float | None = None
+    """Share of a GPU of each worker; None for the search's (shares.py)."""
 
     @property
     def id(self) -> JobId:

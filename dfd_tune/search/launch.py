@@ -30,6 +30,7 @@ from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
 from dfd_tune.search.agenda import Agenda
+from dfd_tune.search.begin import is_concluded
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, register
@@ -43,6 +44,7 @@ from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.screen import Screen
+from dfd_tune.search.shares import Shares
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -80,6 +82,8 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+    if not is_concluded(known):
+        ray.begin()
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
@@ -130,7 +134,7 @@ def _run_what_is_left(
         workers = plan.request.settings["workers"]
         refuse_what_never_fits(resources, workers, nodes, may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
-        say(_resources_in_words(resources, plan.request.settings["precision"]))
+        say(_resources_in_words(resources, plan.request.settings["precision"], deterministic=options.deterministic))
         emulated = plan.request.settings["precision"] == "bf16" and device == "cpu" and not multiplies_bf16()
         if emulated and not ray.on_cluster:
             say("This CPU emulates bf16, many times slower than float32; --set precision=float32 is what suits it.")
@@ -142,6 +146,7 @@ def _run_what_is_left(
             lambda key, config: trial_job(config, key, ledger.dataset_digest),
             lambda: follow_up(ledger, plan),
             options.max_failures,
+            Shares(resources.gpus, ledger.trials.values()),
         )
         books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, measured, say, time.monotonic)
         context = SearchContext(
@@ -152,6 +157,7 @@ def _run_what_is_left(
             resources=resources,
             checkpoint_seconds=options.checkpoint_seconds,
             copies=options.copies,
+            deterministic=options.deterministic,
         )
         from dfd_tune.search.driver import run
 
@@ -206,12 +212,15 @@ def resources_for(
     return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
 
 
-def _resources_in_words(resources: Resources, precision: str) -> str:
+def _resources_in_words(resources: Resources, precision: str, *, deterministic: bool) -> str:
     gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
     networks = (
         f"; networks before them: {resources.network_cpus:g} CPU" if resources.network_cpus > resources.cpus else ""
     )
-    return f"Trials train on {resources.device} in {precision}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
+    how = ", deterministically" if deterministic else ""
+    return (
+        f"Trials train on {resources.device} in {precision}{how}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
+    )
 
 
 def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
@@ -234,6 +243,8 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
         if failure.plain and job is not None and not isinstance(job.config, TrialConfig):
             settings = "frontend_" if broken[0] == "frontend" else "teacher_"
             problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
+        elif failure.plain:
+            problems.append(f"{name}: {failure.cause}")
         elif failure.fault == "machine":
             problems.append(f"{name}: attempt after attempt failed ({failure.cause}); mend that, and launch again.")
         else:

@@ -99,8 +99,18 @@ class Ledger:
         """The trials of that status, in the order they were first seen; goes through all of them."""
         return [trial for trial in self.trials.values() if trial.status == status]
 
-    def started(self, config: TrialConfig, key: str, *, host: str, device: str, stage: Stage = "search") -> None:
-        """An attempt at a trial has begun; `stage` says what for, of one that is begun for the first time."""
+    def started(
+        self,
+        config: TrialConfig,
+        key: str,
+        *,
+        host: str,
+        device: str,
+        gpus: float | None = None,
+        stage: Stage = "search",
+    ) -> None:
+        """An attempt at a trial has begun; `stage` says what for, of one that is begun for the first time, `gpus` the
+        share of a GPU of each worker where it is not the search's."""
         before = self.trials.get(key)
         self._attempts[key] = _Attempt(self._clock(), config.workers)
         self._put(
@@ -114,6 +124,7 @@ class Ledger:
                 metrics=_lasting(before),
                 host=host,
                 device=device,
+                gpus=gpus,
                 attempts=(0 if before is None else before.attempts) + 1,
                 started=self._now() if before is None or before.started is None else before.started,
             )
@@ -154,6 +165,7 @@ class Ledger:
             history=result.history,
             host=None if before is None else before.host,
             device=None if before is None else before.device,
+            gpus=None if before is None else before.gpus,
             attempts=0 if before is None else before.attempts,
             started=None if before is None else before.started,
             ended=self._now(),

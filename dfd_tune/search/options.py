@@ -33,6 +33,8 @@ class LaunchOptions:
     """How often a trial goes on after a fault of the machine's."""
     retry_failed: bool = False
     """Whether trials that FAILED by their own fault run again."""
+    deterministic: bool = False
+    """Whether equal trainings must give equal bits on GPUs too, where that takes longer."""
     node_copies: str | None = None
     """Folder on each node for copies of what trainings read; None reads from the store itself."""
     node_copies_budget: int | None = None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
@@ -76,6 +77,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
     def loop() -> dict[str, Any]:
         # Ray Train writes every report of every worker into the job's log, which has its own line an epoch.
         logging.getLogger("ray.train").setLevel(logging.WARNING)
+        compute(deterministic=context.deterministic)
         where = train.get_context()
         process = TuneProcess(
             device=train.torch.get_device(),
@@ -93,12 +95,13 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
                 raise RankFailedError(json.dumps(dataclasses.asdict(failure_in(error, process.epoch)))) from None
 
     resources = context.resources
-    per_worker = {"CPU": resources.cpus - TUNE_DRIVER_CPUS} | ({"GPU": resources.gpus} if resources.gpus else {})
+    gpus = resources.gpus if job.gpus is None else job.gpus
+    per_worker = {"CPU": resources.cpus - TUNE_DRIVER_CPUS} | ({"GPU": gpus} if gpus else {})
     result = TorchTrainer(
         loop,
         scaling_config=ScalingConfig(
             num_workers=job.workers,
-            use_gpu=resources.gpus > 0,
+            use_gpu=gpus > 0,
             resources_per_worker=per_worker,
             label_selector=elsewhere(attempt.avoid),
         ),
@@ -123,7 +126,8 @@ def failure_in(error: Exception, epoch: int) -> Failure:
         return failure_of(error, epoch)
     found = [_failure_of_rank(failure) for failure in ranks.values()]
     order = ("trial", "unknown", "machine")
-    return min(found, key=lambda failure: order.index(failure.fault))
+    # Where one rank has too little memory, the others are left without it.
+    return min(found, key=lambda failure: (order.index(failure.fault), not failure.gpu_memory))
 
 
 def _failure_of_rank(error: BaseException) -> Failure:

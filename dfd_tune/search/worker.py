@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dfd_tune.distill.arithmetic import compute
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.joblog import job_log, note, warnings_told
 from dfd_tune.search.jobs import Attempt
@@ -34,7 +35,8 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
     tell(started=_whereabouts(context))
     with job_log(context.store, context.search, attempt), warnings_told(tell):
         try:
-            _forget_peak_memory()
+            compute(deterministic=context.deterministic)  # first, as CUDA reads some of it when it begins
+            _forget_memory_of_earlier_jobs()
             done = {"outcome": "done"} | RUN[job.kind](job, context, process, attempt)
             failure = None
         except StoppedError:
@@ -60,9 +62,11 @@ def _whereabouts(context: SearchContext) -> dict[str, Any]:
     }
 
 
-def _forget_peak_memory() -> None:
-    """Begin to measure anew: a reused process has the peak of earlier jobs behind it."""
+def _forget_memory_of_earlier_jobs() -> None:
+    """Begin to measure anew, as a reused process has the peak of earlier jobs behind it; and give back what torch keeps
+    of theirs, for which those that share the GPU may have a use."""
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: https://docs.kernel.org/filesystems/proc.html

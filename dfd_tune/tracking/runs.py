@@ -334,6 +334,7 @@ def _trial_tags(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
         "dfd.teacher_key": trial.teacher,
         "dfd.host": trial.host,
         "dfd.device": trial.device,
+        "dfd.gpus": None if trial.gpus is None else f"{trial.gpus:g}",
         ARM_TAG: None if trial.stage == "search" else arm_of(search, trial.key),
     }
     if trial.status == "INTERRUPTED" and trial.ended is not None:

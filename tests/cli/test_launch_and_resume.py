@@ -59,6 +59,7 @@ OPTIONS = {
     "device": "cpu",
     "checkpoint_seconds": 0.5,
     "max_failures": 7,
+    "deterministic": True,
 }
 
 
@@ -85,6 +86,7 @@ def test_a_password_is_asked_for_and_taken(store, handed, monkeypatch, capsys):
 def test_options_of_a_launch_reach_the_search(store, handed, monkeypatch, tmp_path):
     recorded(store, "mine", request_for("lambda_grid"))
     given = ("--device", "cpu", "--checkpoint-seconds", "0", "--max-failures", "0", "--retry-failed", "--bank-gb", "1")
+    given += ("--deterministic",)
     monkeypatch.chdir(tmp_path)
     launch = ("launch", "--space", "lambda_grid", "--name", "mine", "--store", store.root, "--data", "here")
     anew = ("--confirm-seeds", "2", "--confirm-cells", "all", "--replicate", "pipeline", "--controls", "longer")
@@ -100,6 +102,7 @@ def test_options_of_a_launch_reach_the_search(store, handed, monkeypatch, tmp_pa
         checkpoint_seconds=0.0,
         max_failures=0,
         retry_failed=True,
+        deterministic=True,
     )
     assert request.dataset.data == str(tmp_path / "here")  # `resume` may be typed elsewhere
     assert request.confirm == Confirm(seeds=2, cells="all", replicate="pipeline", controls=("longer",))

@@ -206,3 +206,12 @@ def test_that_no_point_has_all_of_its_seeds_is_said_with_what_to_do():
 def test_before_its_end_a_search_that_has_results_is_not_said_to_have_none(trials):
     (line,) = conclusion(make_search(REQUEST, {}), trials)
     assert "No trial has finished" not in line
+
+
+def test_shares_of_a_gpu_that_did_not_do_are_told_of():
+    search, trials = concluded(students(0.15))
+    assert not any("GPU" in line for line in conclusion(search, trials))
+    grown = [dataclasses.replace(trial, gpus=share) for trial, share in zip(trials, (0.5, 1.0), strict=False)]
+    (line,) = [line for line in conclusion(search, grown + trials[2:]) if "GPU" in line]
+    assert f"2 of {len(trials)}" in line
+    assert "1 of a GPU" in line

@@ -61,7 +61,7 @@ class UntilTwoProcesses:
         self.ended[attempt.job.key] += 1
         return 0.5
 
-    def failed(self, attempt, failure, *, again):
+    def failed(self, attempt, failure, *, again, gpus):
         raise AssertionError(failure)
 
     def tick(self):

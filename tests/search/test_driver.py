@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 MOST = 1_500
 """So many jobs of 20 ms last several times as long as a process takes to start."""
 
@@ -18,3 +20,26 @@ def test_jobs_shorter_than_the_start_of_a_process_get_a_second_one(tmp_path):
     assert seen["ended"] == seen["told"] == [1] * seen["given"], "each job ends once"
     assert seen["log"] == "", "Tune looks for no files of results"
     assert seen["left behind"] == []
+
+
+@pytest.mark.slow
+def test_a_trial_short_of_a_gpus_memory_goes_on_with_a_larger_share_and_fails_only_at_a_whole_one(tmp_path):
+    words = [sys.executable, "-m", "tests.search.short_of_memory", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    trials = seen["trials"]
+    assert {name: (trial["status"], trial["gpus"], trial["attempts"]) for name, trial in trials.items()} == {
+        "0.125, 0": ("FINISHED", None, 1),
+        "0.25, 0": ("FINISHED", 1.0, 2),
+        "0.25, 1": ("FINISHED", 1.0, 1),
+        "0.375, 0": ("FAILED", 1.0, 2),
+    }
+    failed = trials.pop("0.375, 0")
+    assert failed["fault"] == "trial"
+    assert "batch_size" in failed["cause"]
+    assert len(failed["history"]) == 3, "it went on from its checkpoint of two epochs"
+    for name, trial in trials.items():
+        assert trial["history"] == seen["alone"][name], "as if nothing had happened, bit by bit"
+    larger = [line for line in seen["lines"] if "width=0.25" in line or "width=0.375" in line]
+    assert len(seen["lines"]) == len(larger) == 2, "one line for each that was given more"

@@ -31,6 +31,7 @@ def raised(error):
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"),
     ],
 )
@@ -63,6 +64,27 @@ def test_a_lost_process_is_the_machines_and_counts_unless_its_end_was_announced(
     assert "memory" in lost_process(OutOfMemoryError("killed")).cause
 
 
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"), False),
+        (MemoryError(), False),
+        (ValueError("CUDA out of memory."), False),
+    ],
+)
+def test_want_of_a_gpus_memory_is_told_apart_from_want_of_the_machines(error, lacks):
+    assert failure_of(raised(error)).gpu_memory == lacks
+
+
+def test_a_process_killed_for_want_of_the_machines_memory_lacks_none_of_a_gpus():
+    assert not lost_process(OutOfMemoryError("killed")).gpu_memory
+
+
 class GroupError(Exception):
     """As Ray Train tells of a worker group."""
 
@@ -81,6 +103,12 @@ def test_of_a_group_the_trials_own_fault_comes_before_what_it_did_to_the_other_r
     assert failure_in(GroupError({0: told_by_rank(peer), 1: told_by_rank(own)}), 0) == own
     diverged = Failure("trial", "The loss is not finite.", "Traceback …", epoch=1, plain=True)
     assert failure_in(GroupError({0: told_by_rank(own), 1: told_by_rank(diverged)}), 0) == diverged
+
+
+def test_of_a_group_a_ranks_want_of_a_gpus_memory_comes_before_what_it_did_to_the_other_ranks():
+    peer, short = failure_of(RuntimeError("NCCL error")), failure_of(torch.OutOfMemoryError("CUDA out of memory."))
+    for first, second in ((peer, short), (short, peer)):
+        assert failure_in(GroupError({0: told_by_rank(first), 1: told_by_rank(second)}), 0) == short
 
 
 def test_of_a_group_a_lost_rank_is_the_machines():

@@ -115,6 +115,21 @@ def test_an_attempt_that_begins_earlier_than_the_last_one_ended_replaces_its_epo
     assert ledger.trials[key].attempts == 2
 
 
+def test_a_record_holds_the_share_of_a_gpu_of_the_last_attempt_however_it_ended(tmp_path):
+    _, ledger, _ = watched(tmp_path, Clock())
+    ends = {"FINISHED": lambda config: ledger.finished(config, result_of(config)), "FAILED": lambda c: fail(ledger, c)}
+    for seed, (status, end) in enumerate(ends.items()):
+        config = digits_trial(seed=seed)
+        key = config.key(DIGEST)
+        start(ledger, config)
+        assert ledger.trials[key].gpus is None
+        ledger.interrupted(config, key)
+        ledger.started(config, key, host="here", device="cuda", gpus=0.5)
+        end(config)
+        assert (ledger.trials[key].status, ledger.trials[key].gpus) == (status, 0.5)
+    assert {record.gpus for record in load_trials(ledger.store, ledger.search)} == {0.5}
+
+
 def test_device_hours_are_those_of_all_attempts_and_all_workers(tmp_path):
     clock = Clock()
     _, ledger, _ = watched(tmp_path, clock)

@@ -250,6 +250,8 @@ def test_a_run_says_where_it_ran_and_what_it_cost_however_it_ended(anywhere: Tra
             f"{attempts}",
         )
         assert (metrics["device_hours"], metrics["peak_memory_bytes"]) == (attempts / 4, 1e9)
+    assert "dfd.gpus" not in tags
+    assert write("FINISHED", 3, 0.75, gpus=0.5)[0]["dfd.gpus"] == "0.5"
     [run_id] = anywhere.runs(search).values()
     assert_one_value_a_step(anywhere, run_id)
     assert [value for _, value in history_of(anywhere, run_id, "device_hours")] == [0.25, 0.5, 0.75]
