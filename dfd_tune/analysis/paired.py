@@ -81,7 +81,7 @@ def as_differences(student: np.ndarray, plain: np.ndarray) -> np.ndarray:
 
 def difference_of(differences: np.ndarray) -> PairedDifference:
     """The mean of paired differences, float (S, I), with its interval."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # scipy.stats, which has these too, takes a second to import
 
     seeds, images = differences.shape
     if seeds < 2 or images < 2:
@@ -96,7 +96,7 @@ def difference_of(differences: np.ndarray) -> PairedDifference:
             smallest_seen=None,
         )
     mean, error, freedom = (float(value) for value in crossed(differences))
-    quantile = float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+    quantile = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return PairedDifference(
         difference=mean,
         seeds=seeds,
@@ -104,8 +104,8 @@ def difference_of(differences: np.ndarray) -> PairedDifference:
         standard_error=error,
         degrees_of_freedom=freedom,
         half=quantile * error,
-        p_value=float(2 * t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0),
-        smallest_seen=(quantile + float(t.ppf(POWER, freedom))) * error if error > 0 else None,
+        p_value=float(2 * stdtr(freedom, -abs(mean) / error)) if error > 0 else float(mean == 0),
+        smallest_seen=(quantile + float(stdtrit(freedom, POWER))) * error if error > 0 else None,
     )
 
 
@@ -121,12 +121,12 @@ def crossed(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     Returns:
         Arrays of the leading shape.
     """
-    from scipy.stats import f
+    from scipy.special import fdtri
 
     seeds, images = differences.shape[-2:]
     mean, by_seed, by_image, rest = mean_squares(differences)
     added = np.maximum(by_image - rest, 0.0)
-    believed = by_seed > rest * f.ppf(CHANCE, seeds - 1, (seeds - 1) * (images - 1))
+    believed = by_seed > rest * fdtri(seeds - 1, (seeds - 1) * (images - 1), CHANCE)
     variance = np.where(believed, by_seed + added, np.maximum(by_seed + added, by_image))
     share = np.divide(by_seed, variance, out=np.zeros_like(variance), where=variance > 0)
     freedom = np.minimum((seeds - 1) / np.maximum(share, 1e-12), images - 1.0)
@@ -158,12 +158,12 @@ def gap_recovered(gains: np.ndarray, gaps: np.ndarray) -> GapRecovered | None:
     Returns:
         None where the gap itself is not above zero by its own 95 % interval, and of a single seed.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     gap = difference_of(gaps)
     if gap.half is None or gap.difference - gap.half <= 0:
         return None
     share = float(gains.mean()) / gap.difference
     _, error, freedom = crossed(gains - share * gaps)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * error) / gap.difference
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * error) / gap.difference
     return GapRecovered(share=share, half=half, gap=gap)

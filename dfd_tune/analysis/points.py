@@ -61,9 +61,9 @@ def half_width(values: Sequence[float]) -> float | None:
 
 @lru_cache
 def _quantile(degrees_of_freedom: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees_of_freedom))
+    return float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE / 2))
 
 
 def points_of(trials: Sequence[TrialRecord]) -> list[Point]:

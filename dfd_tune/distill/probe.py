@@ -41,8 +41,8 @@ from dfd_tune.store import Store
 ROUNDS = 2
 MOST_BATCHES = 16
 """Of an epoch of the probe."""
-EVALUATED_AT_ONCE = 500
-"""Images, as `EvaluationImages.batches` has them."""
+EVALUATED = 500
+"""Validation images, looked at after each epoch of the probe."""
 START_SECONDS = 120.0
 """So long the processes wait for each other."""
 HARMLESS = 1e-6
@@ -276,8 +276,8 @@ def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, secon
     )
     held_out = dataset.validation
     validation = EvaluationImages(
-        torch.tensor(held_out.images[:EVALUATED_AT_ONCE]).to(device),
-        torch.tensor(held_out.labels[:EVALUATED_AT_ONCE]).to(device),
+        torch.tensor(held_out.images[:EVALUATED]).to(device),
+        torch.tensor(held_out.labels[:EVALUATED]).to(device),
         dataset.mean,
         dataset.std,
     )

@@ -36,6 +36,7 @@ class SearchBooks:
         cluster: to tell of nodes that come and go.
         progress: shows what runs.
         measured: told how long all of it takes.
+        prepare: called once, when the first job runs.
         say: takes lines for a person.
         clock: seconds.
     """
@@ -48,6 +49,7 @@ class SearchBooks:
         cluster: Cluster,
         progress: Progress,
         measured: Measured,
+        prepare: Callable[[], None],
         say: Callable[[str], None],
         clock: Callable[[], float],
     ):
@@ -62,10 +64,13 @@ class SearchBooks:
         self._stop_at: float | None = None
         self._agenda = agenda
         self._measured = measured
+        self._prepare: Callable[[], None] | None = prepare
 
     def started(self, attempt: Attempt, where: Mapping[str, Any]) -> None:
-        """An attempt runs: now the driver has time to import mlflow."""
-        self._ledger.tracker.prepare()
+        """An attempt runs; at the first one, the driver has time to prepare the end."""
+        if self._prepare is not None:
+            self._prepare()
+            self._prepare = None
         job = attempt.job
         if isinstance(job.config, TrialConfig):
             if job.kind == "trial":

@@ -5,8 +5,11 @@ Not for: training anything, which is done as jobs, or what is to be trained anew
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +26,7 @@ from dfd_tune.confirm import twin_of
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.errors import UserError
 from dfd_tune.machine import this_process
 from dfd_tune.models.cost import BATCH, example_images, latency_of, multiply_adds, parameters_of
 from dfd_tune.models.deployed import load_deployed
@@ -45,6 +49,28 @@ from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.store import Store, write_text
 from dfd_tune.tracking import Tracker
+
+IMPORTED_AHEAD = (
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "scipy.special",
+    "torch._dynamo",
+)
+"""By the report, and by the export of the best student: seconds, in which nothing else would be done at the end."""
+
+
+def prepare(tracker: Tracker) -> None:
+    """While trials run, connect to MLflow and import what the conclusion needs; returns at once."""
+    tracker.prepare()
+    threading.Thread(target=_import_ahead, args=(tracker,), name="dfd-tune-imports", daemon=True).start()
+
+
+def _import_ahead(tracker: Tracker) -> None:
+    # One after the other: modules that import each other in a circle are safe in one thread alone.
+    with contextlib.suppress(UserError):
+        tracker.wait()
+    for module in IMPORTED_AHEAD:
+        importlib.import_module(module)
 
 
 def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:

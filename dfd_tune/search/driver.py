@@ -110,8 +110,11 @@ def _tuner(
     )
 
 
-class _AllDoneError(Exception):
-    """Ends Tune's loop. At an end of its own it would write down all trials, and look for their results' files."""
+class _AllDoneError(BaseException):
+    """Ends Tune's loop. At an end of its own it would write down all trials, and look for their results' files.
+
+    No `Exception`: after one of these Tune waits for its processes to end, which Ray does as well when it is stopped.
+    """
 
 
 class AsAsked(FIFOScheduler):

@@ -33,7 +33,7 @@ from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.begin import is_concluded
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
-from dfd_tune.search.conclude import conclude, follow_up, register
+from dfd_tune.search.conclude import conclude, follow_up, prepare, register
 from dfd_tune.search.context import SearchContext, scratch_folder
 from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
@@ -83,7 +83,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     resolve_address(store, address)
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
     if not is_concluded(known):
-        ray.begin()
+        ray.begin(*options.share)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
@@ -148,7 +148,8 @@ def _run_what_is_left(
             options.max_failures,
             Shares(resources.gpus, ledger.trials.values()),
         )
-        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, measured, say, time.monotonic)
+        ahead = partial(prepare, ledger.tracker)
+        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, measured, ahead, say, time.monotonic)
         context = SearchContext(
             store_root=str(ledger.store.root),
             search=ledger.search.search,

@@ -159,6 +159,14 @@ class Tracker:
         """Begin to connect, if that has not begun; returns at once."""
         self._connection.begin()
 
+    def wait(self) -> None:
+        """Wait until it is connected.
+
+        Raises:
+            UserError: the store's own database can't be opened.
+        """
+        self._connection.client()
+
     def raise_if_refused(self) -> None:
         """Say so if the connection was tried and could not be made.
 

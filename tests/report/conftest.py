@@ -46,6 +46,9 @@ class SilentTracker:
     def log_trial(self, search, trial):
         pass
 
+    def raise_if_refused(self):
+        pass
+
 
 class NobodyWatches:
     def changed(self, ledger, trial):

@@ -82,6 +82,13 @@ class WithGpu(RayRuntime):
         )
 
 
+class Unmeasured:
+    """Of how long it takes nobody asks."""
+
+    def epoch(self, job, metrics):
+        pass
+
+
 def main():
     """See above."""
     store = fresh_store(Path(sys.argv[1]))
@@ -101,7 +108,9 @@ def main():
         from dfd_tune.search.driver import run
 
         cluster = Cluster(resources, ray_nodes)
-        books = SearchBooks(ledger, agenda, [], cluster, progress, lines.append, time.monotonic)
+        books = SearchBooks(
+            ledger, agenda, [], cluster, progress, Unmeasured(), lambda: None, lines.append, time.monotonic
+        )
         run(agenda, cluster, context, books, trainable=job_short_of_memory)
     trials = {
         f"{record.config['width']:g}, {record.config['seed']}": {
