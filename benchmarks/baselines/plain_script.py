@@ -39,7 +39,7 @@ from benchmarks.baselines.work import (
 )
 
 LOW, HIGH = "low", "high"
-EVALUATED_AT_ONCE = 500
+EVALUATED_AT_ONCE = 128
 
 
 class Pictures(Dataset):  # type: ignore[type-arg]

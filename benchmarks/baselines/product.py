@@ -57,7 +57,7 @@ GRID = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BANK_BYTES = 8 * 10**9
 """As `dfd-tune launch` has it."""
 STORE, REQUEST = "store", "request.json"
-EVALUATED_AT_ONCE = 500
+EVALUATED_AT_ONCE = 128
 """Images, as `EvaluationImages.batches` has them."""
 
 

@@ -36,7 +36,7 @@ from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.training import batches
 
 AUGMENT_SEED = 0
-EVALUATED_AT_ONCE = 500
+EVALUATED_AT_ONCE = 128
 
 
 def lowered(images: Tensor, resolution: int) -> Tensor:

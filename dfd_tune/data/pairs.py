@@ -5,6 +5,7 @@ Not for: making a dataset (prepared.py) or the low-resolution side of a pair (ca
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,8 @@ class Draw:
 class TrainingImages:
     """One side of the training pairs, high or low resolution, ready to be cut into views."""
 
-    padded: Tensor
-    """uint8 (N, C, S + 2p, S + 2p)."""
+    images: Tensor
+    """uint8 (N, C, S, S); never written to, as it may be a file's pages."""
     labels: Tensor
     """int64 (N,)."""
     space: ViewSpace
@@ -62,14 +63,14 @@ class TrainingImages:
     def draws_of_views(self, epoch: int, batches: Sequence[np.ndarray], ids: np.ndarray) -> list[Draw]:
         """Likewise in the views `ids`, int64, of all batches' images one after the other."""
         sizes = [len(batch) for batch in batches]
-        sent = torch.from_numpy(np.stack([np.concatenate(batches), ids])).to(self.padded.device)
+        sent = torch.from_numpy(np.stack([np.concatenate(batches), ids])).to(self.images.device)
         on_host = np.split(ids, np.cumsum(sizes)[:-1])
         parts = zip(*(row.split(sizes) for row in sent), batches, on_host, strict=True)
         return [Draw(epoch, *part) for part in parts]
 
     def views(self, draw: Draw) -> Tensor:
         """What a draw sees, standardised: float32 (B, C, S, S)."""
-        crops = self.space.cut(self.padded, draw.indices, draw.ids)
+        crops = self.space.cut(self.images, draw.indices, draw.ids)
         return _laid_out(normalise(crops, self.mean, self.std))
 
     def labels_of(self, draw: Draw) -> Tensor:
@@ -106,7 +107,7 @@ def training_images(
     """One side of the training split: `side` has its images, uint8 (N, C, S, S), high or low resolution."""
     assert side.shape == dataset.train.images.shape
     return TrainingImages(
-        padded=space.pad(side).to(device),
+        images=side.to(device),
         labels=torch.tensor(dataset.train.labels).to(device),
         space=space,
         augment_seed=augment_seed,
@@ -124,6 +125,13 @@ def evaluation_images(dataset: Dataset, split: Split, side: Tensor, device: torc
         mean=dataset.mean,
         std=dataset.std,
     )
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """The same memory as a tensor; where it is a file's pages, without torch's warning that none must be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
 
 
 def _laid_out(images: Tensor) -> Tensor:

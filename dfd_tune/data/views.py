@@ -40,23 +40,20 @@ class ViewSpace:
         bits = _mix(_mix(_mix(np.uint64(augment_seed)) ^ np.uint64(epoch)) ^ indices.astype(np.uint64))
         return (bits % np.uint64(self.count)).astype(np.int64)
 
-    def pad(self, images: Tensor) -> Tensor:
-        """Black pixels around uint8 images (N, C, S, S), so that every crop can be cut out of them."""
-        return F.pad(images, (self.crop_padding,) * 4)
-
-    def cut(self, padded: Tensor, indices: Tensor, ids: Tensor) -> Tensor:
+    def cut(self, images: Tensor, indices: Tensor, ids: Tensor) -> Tensor:
         """The views `ids` of the images `indices`, both int64 (B,): uint8 (B, C, S, S).
 
         Args:
-            padded: what `pad` gave for all images, uint8 (N, C, S + 2p, S + 2p).
+            images: uint8 (N, C, S, S); only those that are asked for are padded, with black pixels, so that all of them
+                can stay in a file's pages.
             indices: which images.
             ids: which view of each.
         """
-        size = padded.shape[-1] - 2 * self.crop_padding
+        size, places = images.shape[-1], torch.arange(len(indices), device=images.device)
         flipped = ids % self._flips
         top, left = ids // self._flips // self._offsets, ids // self._flips % self._offsets
-        windows = padded.unfold(2, size, 1).unfold(3, size, 1)
-        crops = windows[indices, :, top, left]
+        padded = F.pad(images[indices], (self.crop_padding,) * 4)
+        crops = padded.unfold(2, size, 1).unfold(3, size, 1)[places, :, top, left]
         if not self.flip:
             return crops
         return torch.where(flipped.bool()[:, None, None, None], crops.flip(-1), crops)

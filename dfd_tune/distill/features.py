@@ -186,7 +186,7 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
         raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")
     if features.dtype != np.float16 or features.shape != identity.shape:
         raise BankMismatchError(f"the bank in {folder} has {features.dtype} {features.shape}")
-    bank = BankedFeatures(identity, _placed(torch.from_numpy(features), live.images.padded.device))
+    bank = BankedFeatures(identity, _placed(torch.from_numpy(features), live.images.images.device))
     _spot_check(bank, live, folder)
     return bank
 

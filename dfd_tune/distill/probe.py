@@ -272,7 +272,7 @@ def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, secon
     low, labels = dataset.train.images[:count], dataset.train.labels[:count]
     space = ViewSpace(config.crop_padding, config.flip)
     images = TrainingImages(
-        space.pad(torch.tensor(low)).to(device), torch.tensor(labels).to(device), space, 0, dataset.mean, dataset.std
+        torch.tensor(low).to(device), torch.tensor(labels).to(device), space, 0, dataset.mean, dataset.std
     )
     held_out = dataset.validation
     validation = EvaluationImages(
@@ -314,7 +314,7 @@ def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset:
     config = kind.example
     if not kind.looks or not isinstance(config, TrialConfig):
         return None
-    device = images.padded.device
+    device = images.images.device
     teachers, targets = [], []
     for guide, (_, look) in zip(config.guides(), kind.looks, strict=True):
         teacher = network_for(dataset, guide.network, 1).eval().requires_grad_(False)
@@ -338,7 +338,7 @@ def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource
     if look == "bank":
         identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
         # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
-        empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.padded.device)
+        empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
         features = BankedFeatures(identity, empty.expand(identity.shape))
     return LogitTargets(features, live.teacher) if COMPARED[config.method] == "logits" else features
 

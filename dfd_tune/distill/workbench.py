@@ -18,7 +18,7 @@ from dfd_tune.config import FrontendConfig, LowRes, PretrainedConfig, TrialConfi
 from dfd_tune.copies import near
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge_array, resize
-from dfd_tune.data.pairs import EvaluationImages, TrainingImages, evaluation_images, training_images
+from dfd_tune.data.pairs import EvaluationImages, TrainingImages, as_tensor, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.checkpoints import Checkpoints
@@ -177,7 +177,7 @@ class Workbench:
         """The images of a split, uint8 (N, C, S, S): a camera's, perhaps through a front end, enlarged; or, with None,
         those of high resolution."""
         if low_res is None:
-            return torch.tensor(getattr(self.dataset, split).images)
+            return as_tensor(getattr(self.dataset, split).images)
         pictures = camera_images(self.store, self.dataset, low_res.camera, split)
         restore = None if low_res.frontend is None else self.frontend(low_res.frontend).restore
         return enlarge_array(pictures, self.dataset.image_size, low_res.upsample, restore)

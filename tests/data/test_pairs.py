@@ -144,12 +144,3 @@ def test_evaluation_sees_a_split_as_it_is_and_in_order(dataset):
         assert [len(labels) for _, labels in batches] == [3, 3, 1]
         assert np.array_equal(pixels(torch.cat([batch for batch, _ in batches])), expected)
         assert torch.cat([labels for _, labels in batches]).tolist() == dataset.validation.labels.tolist()
-
-
-def test_training_images_are_a_copy_that_the_dataset_does_not_share(dataset):
-    images = training_images(dataset, high(dataset.train), ViewSpace(0, False), 0, CPU)
-    before = dataset.train.images.copy()
-    images.padded.zero_()
-    images.labels.zero_()
-    assert np.array_equal(dataset.train.images, before)
-    assert dataset.train.labels.any()

@@ -54,7 +54,7 @@ def training(count: int = 40, noise: int = 40, crop_padding: int = 1) -> Trainin
     space = ViewSpace(crop_padding, flip=True)
     pixels, labels = banded_images(count, seed=0, noise=noise)
     return TrainingImages(
-        space.pad(torch.from_numpy(pixels)), torch.from_numpy(labels), space, augment_seed=0, mean=(0.2,), std=(0.25,)
+        torch.from_numpy(pixels), torch.from_numpy(labels), space, augment_seed=0, mean=(0.2,), std=(0.25,)
     )
 
 
