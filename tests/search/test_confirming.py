@@ -144,6 +144,7 @@ def test_kills_of_a_trial_and_of_the_driver_while_it_confirms_cost_nothing(
     assert {own["cost"][name] == listed["best"]["cost"][name] for name in own["cost"].keys() - measured} == {True}
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_replicated_with_its_teacher(launch, results_of, tmp_path):
     space = tmp_path / "pipeline.yaml"
     space.write_text(SPACE.replace("[half_longer, low_res_teacher, tuned_base]", "[]"))

@@ -189,7 +189,8 @@ def test_looking_at_validation_images_less_often_costs_less(tmp_path):
     assert seconds["trials resnet18, plain, 10 epochs"] == pytest.approx(0.1 * train + 10 * 2.0 + JOB_SECONDS)
 
 
-def test_bf16_is_probed_where_trials_run_in_float32_on_this_machine(tmp_path):
+def test_bf16_is_probed_where_trials_run_in_float32_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("dfd_tune.search.estimate.MOST_SECONDS_A_KIND", 0.2)
     store = open_store(tmp_path)
     gain = gain_of_bf16(plan_of(store, "precision=float32"), store, HERE)
     assert gain is not None
