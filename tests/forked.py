@@ -51,6 +51,7 @@ def main() -> None:
         if child == 0:
             run(**json.loads(line))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201
+    os._exit(0)  # for the same reason; and some of these modules complain where they are taken apart
 
 
 def run(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> NoReturn:

@@ -158,21 +158,23 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "lambda_",
-    [0, pytest.param(2, marks=pytest.mark.slow)],  # the latter has a twin, thus two groups
-)
-def test_two_workers_train_as_one(launch, results, search, tmp_path, lambda_):
+@pytest.mark.slow
+def test_two_workers_train_as_one(launch, results, search, tmp_path):
     """Without batch norm, two workers on halves of each batch must follow the losses of the search's one."""
-    space, name = tmp_path / "workers.yaml", f"workers-{lambda_}"
+    space = tmp_path / "workers.yaml"
     space.write_text(
-        f"confirm: {{seeds: 0}}\nexplore: {{lambda_: [{lambda_}]}}\n"
+        "confirm: {seeds: 0}\nexplore: {lambda_: [0, 2]}\n"
         "settings: {backbone: alexnet, batch_norm: false, reduction: mean, batch_size: 25}\n"
     )
-    done = launch("--space", space, "--name", name, "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
+    done = launch("--space", space, "--name", "workers", "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
     assert done.returncode == 0, done.stdout + done.stderr
-    records = [json.loads(file.read_text()) for file in (search.store / "searches" / name / "trials").glob("*.json")]
-    (trial,) = [record for record in records if record["config"]["lambda_"] == lambda_]
+    records = [json.loads(file.read_text()) for file in (search.store / "searches/workers/trials").glob("*.json")]
+    assert [record["config"]["lambda_"] for record in records] in ([0, 2], [2, 0])
+    for trial in records:
+        follows_the_search(trial, results, search)
+
+
+def follows_the_search(trial, results, search):
     (single,) = [other["key"] for other in results["trials"] if trial["config"] == other["config"] | {"workers": 2}]
     assert trial["key"] != single
     alone = json.loads((search.store / "searches" / search.name / "trials" / f"{single}.json").read_text())
