@@ -25,7 +25,7 @@ from tests.samples import tiny_dataset
 DATASET = tiny_dataset(train=40, image_size=8)
 EVERYTHING = list(HealthCheck)
 FEW = settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=EVERYTHING)
-MANY = settings(FEW, max_examples=1000)
+MANY = settings(FEW, max_examples=500)
 
 NAMES = [*settings_of(TrialConfig), *settings_of(DatasetConfig)]
 SETTABLE = [name for name in NAMES if name not in ("dataset", "data")]
