@@ -141,11 +141,10 @@ def test_batch_norm_is_folded_into_the_convolutions(exported):
 
 
 def test_a_model_that_differs_is_not_written(exported, tmp_path, monkeypatch):
-    import onnx
     from onnx import numpy_helper
 
     def wrong(portable: Portable, card: ModelCard) -> Any:
-        model = onnx.load(exported[1])
+        model = onnx_model(portable, card)
         weights = next(node for node in model.graph.node if node.op_type == "Gemm").input[1]
         stored = next(tensor for tensor in model.graph.initializer if tensor.name == weights)
         stored.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(stored), weights))

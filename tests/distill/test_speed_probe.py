@@ -57,8 +57,9 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
         trial(method="kd"),
         trial(method="rdl", teacher_sees="low_res"),
         trial(batch_size=4096),  # more than there are
+        trial(precision="bf16"),
     ],
-    ids=lambda config: f"{config.method} {config.lambda_:g} {config.teachers} {config.batch_size}",
+    ids=lambda config: f"{config.method} {config.lambda_:g} {config.teachers} {config.batch_size} {config.precision}",
 )
 def test_every_kind_of_training_can_be_timed(store, config):
     dataset = workbench(store).dataset

@@ -71,6 +71,7 @@ def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(wild,
     assert not left.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_sampled_search_continues_with_more_trials(launch, results_of):
     settings = ("epochs=1", "teacher_epochs=1", "backbone=alexnet", "student_start=[scratch, base, teacher]")
     arguments = (
