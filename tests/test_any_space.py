@@ -23,9 +23,9 @@ from dfd_tune.store import problem_with_name
 from tests.samples import tiny_dataset
 
 DATASET = tiny_dataset(train=40, image_size=8)
-EXAMPLES = settings(
-    max_examples=500, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+EVERYTHING = list(HealthCheck)
+FEW = settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=EVERYTHING)
+MANY = settings(FEW, max_examples=500)
 
 NAMES = [*settings_of(TrialConfig), *settings_of(DatasetConfig)]
 SETTABLE = [name for name in NAMES if name not in ("dataset", "data")]
@@ -245,20 +245,37 @@ CONFIRMS = [
 """What the options of a launch say of confirming."""
 
 
-@EXAMPLES
+@FEW
 @given(text=texts())
 def test_any_space_is_a_plan_or_refused_in_sentences(planned_text, text):
     planned_text(text)
 
 
-@EXAMPLES
-@given(
+@pytest.mark.slow
+@MANY
+@given(text=texts())
+def test_any_of_many_spaces_is_a_plan_or_refused_in_sentences(planned_text, text):
+    planned_text(text)
+
+
+any_assignments = given(
     st.sampled_from(["lambda_grid", "tpe_all", "random_all", "table2"]),
     assignments(),
     st.sampled_from([None] * 8 + [0, 3, -1, 200_000]),
     st.sampled_from([None] * 4 + CONFIRMS),
 )
+
+
+@FEW
+@any_assignments
 def test_any_assignment_is_a_plan_or_refused_in_sentences(space, given_assignments, trials, confirm):
+    planned(space, given_assignments, trials=trials, confirm=confirm)
+
+
+@pytest.mark.slow
+@MANY
+@any_assignments
+def test_any_of_many_assignments_is_a_plan_or_refused_in_sentences(space, given_assignments, trials, confirm):
     planned(space, given_assignments, trials=trials, confirm=confirm)
 
 
@@ -288,7 +305,11 @@ def test_any_assignment_is_a_plan_or_refused_in_sentences(space, given_assignmen
         "---\nexplore: {lambda_: [0]}\n---\nexplore: {lambda_: [1]}\n",
         "explore: {lambda_: [0, 1]}\nconfirm: {seeds: 1e3, ? [cells] : all, 1: 2}\ncontrols: {longer: 1}\n",
         "explore: {lambda_: [0, 1]}\nconfirm: {seeds: &a [*a]}\ncontrols: &b [longer, *b, 2024-01-01, '\\ud800']\n",
-        "explore: {lambda_: [0, 1], seed: [0, 1]}\nconfirm: {seeds: 1000, cells: all, replicate: pipeline}\n",
+        "explore: {lambda_: [0, 1], seed: [0, 1]}\nconfirm: {seeds: 20, cells: all, replicate: pipeline}\n",
+        pytest.param(
+            "explore: {lambda_: [0, 1], seed: [0, 1]}\nconfirm: {seeds: 1000, cells: all, replicate: pipeline}\n",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_spaces_that_are_out_to_break_it(planned_text, text):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,12 @@ def refusals(process, count=1):
         assert line.startswith("dfd-tune: ")
         assert line.endswith((".", "?"))
     return process.stderr
+
+
+@pytest.fixture
+def launched(run_cli, ray_variables):
+    """`run_cli` on the Ray of all tests: some are refused only once a Ray of their own would have begun to start."""
+    return partial(run_cli, **ray_variables)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +73,9 @@ def refusals(process, count=1):
         (("datasets", "digits", "--set", "epochs=3"), "Unknown setting of a dataset 'epochs'"),
     ],
 )
-def test_a_slip_of_the_pen_gets_one_sentence(run_cli, tmp_path, arguments, expected):
+def test_a_slip_of_the_pen_gets_one_sentence(launched, tmp_path, arguments, expected):
     store = () if "--store" in arguments or arguments[0] not in ("launch", "datasets") else ("--store", tmp_path / "s")
-    assert expected in refusals(run_cli(*arguments, *store))
+    assert expected in refusals(launched(*arguments, *store))
     assert not (tmp_path / "s" / "searches").exists()
 
 
@@ -91,10 +98,10 @@ def test_a_space_that_is_not_there(run_cli, tmp_path):
     assert "can't be read (No such file or directory)" in refusals(run_cli("launch", "--space", tmp_path / "none.yaml"))
 
 
-def test_a_missing_folder_of_images(run_cli, tmp_path):
+def test_a_missing_folder_of_images(launched, tmp_path):
     arguments = (*LAUNCH, "--dataset", "folder", "--store", tmp_path / "store")
-    assert "--data" in refusals(run_cli(*arguments))
-    assert str(tmp_path / "none") in refusals(run_cli(*arguments, "--data", tmp_path / "none"))
+    assert "--data" in refusals(launched(*arguments))
+    assert str(tmp_path / "none") in refusals(launched(*arguments, "--data", tmp_path / "none"))
     assert not (tmp_path / "store" / "searches").exists()
 
 
@@ -110,9 +117,11 @@ def test_an_unreadable_image_is_named(run_cli, tmp_path):
     assert not list((tmp_path / "store").glob("datasets/*"))
 
 
-def test_a_resolution_that_the_images_do_not_have(run_cli, tmp_path):
+def test_a_resolution_that_the_images_do_not_have(launched, tmp_path):
     arguments = (*LAUNCH, "--set", "resolution=8", "--store", tmp_path / "store")
-    assert "resolution is 8, but must be below the image size of the dataset, 8 pixels" in refusals(run_cli(*arguments))
+    assert "resolution is 8, but must be below the image size of the dataset, 8 pixels" in refusals(
+        launched(*arguments)
+    )
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "file:///tmp/mlruns", "gopher://x"])

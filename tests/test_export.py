@@ -48,19 +48,20 @@ CARD = ModelCard(
 )
 GREY = {"channels": 1, "mean": (0.5,), "std": (0.2,)}
 KINDS: dict[str, dict[str, Any]] = {
-    "alexnet": {},
     "vgg16, grey, odd sides": {
         "backbone": "vgg16", "width": 0.05, "image_size": 24, "resolution": 7, "upsample": "bilinear", **GREY,
     },
     "resnet18, no batch norm": {
         "backbone": "resnet18", "width": 0.05, "batch_norm": False, "downsample": "bilinear", "upsample": "nearest",
     },
-    "area": {"downsample": "area", "upsample": "area", "resolution": 5},
-    "nearest": {"downsample": "nearest"},
-    "vdsr": {"frontend": {"kind": "vdsr", "size": 0.1}},
+    "alexnet, area": {"downsample": "area", "upsample": "area", "resolution": 5},
+    "vdsr, nearest": {"frontend": {"kind": "vdsr", "size": 0.1}, "downsample": "nearest"},
     "espcn, reduced again": {"frontend": {"kind": "espcn", "size": 0.1}, "resolution": 12, **GREY},
     "srgan": {"frontend": {"kind": "srgan", "size": 0.1}},
 }  # fmt: skip
+"""Beside the one that `exported` exports."""
+OFTEN = ("vgg16, grey, odd sides", "alexnet, area", "espcn, reduced again")
+"""The others are slow: they go the same ways."""
 
 
 def write_student(file: Path, **changes: Any) -> Path:
@@ -89,7 +90,9 @@ def exported(tmp_path_factory):
     return model, folder / "student.onnx"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_onnx_runtime_says_what_the_student_says(tmp_path, kind):
     portable = Portable(load_deployed(write_student(tmp_path / "student.safetensors", **KINDS[kind]))[0])
     found = compare(portable, onnx_model(portable, dataclasses.replace(CARD, **KINDS[kind])))
@@ -140,18 +143,14 @@ def test_batch_norm_is_folded_into_the_convolutions(exported):
 def test_a_model_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     from onnx import numpy_helper
 
-    import dfd_tune.export as module
-
-    honest = module.onnx_model
-
     def wrong(portable: Portable, card: ModelCard) -> Any:
-        model = honest(portable, card)
+        model = onnx_model(portable, card)
         weights = next(node for node in model.graph.node if node.op_type == "Gemm").input[1]
         stored = next(tensor for tensor in model.graph.initializer if tensor.name == weights)
         stored.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(stored), weights))
         return model
 
-    monkeypatch.setattr(module, "onnx_model", wrong)
+    monkeypatch.setattr("dfd_tune.export.onnx_model", wrong)
     with pytest.raises(UserError, match="was not written"):
         export_onnx(exported[0], tmp_path / "student.onnx")
     assert list(tmp_path.iterdir()) == []

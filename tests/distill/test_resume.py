@@ -309,7 +309,7 @@ def same_bits(ours, theirs) -> bool:
     return all(np.array_equal(ours["weights"][name], theirs["weights"][name]) for name in theirs["weights"])
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_go_on_together(size, two_processes, store, tmp_path):
     # From three processes on, the order of a sum over them matters.
     with contextlib.ExitStack() as stack:

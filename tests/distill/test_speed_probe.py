@@ -57,8 +57,9 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
         trial(method="kd"),
         trial(method="rdl", teacher_sees="low_res"),
         trial(batch_size=4096),  # more than there are
+        trial(precision="bf16"),
     ],
-    ids=lambda config: f"{config.method} {config.lambda_:g} {config.teachers} {config.batch_size}",
+    ids=lambda config: f"{config.method} {config.lambda_:g} {config.teachers} {config.batch_size} {config.precision}",
 )
 def test_every_kind_of_training_can_be_timed(store, config):
     dataset = workbench(store).dataset
@@ -78,9 +79,9 @@ def test_every_front_end_can_be_timed(store, front):
 def test_a_probe_leaves_no_trace_in_the_store_nor_in_this_process(store):
     before = sorted(store.root.rglob("*"))
     dataset = workbench(store).dataset
-    small, large = kind(trial(lambda_=0.0)), kind(trial(lambda_=0.0, backbone="vgg16", width=1.0))
+    small, large = kind(trial(lambda_=0.0)), kind(trial(lambda_=0.0, backbone="vgg16", width=0.5))
     state = torch.get_rng_state()
-    quick, slow = probe(store, dataset, [(small, 2), (large, 1)], "cpu", seconds=0.3)
+    quick, slow = probe(store, dataset, [(small, 2), (large, 1)], "cpu", seconds=0.1)
     assert slow.training > quick.training > 0
     assert sorted(store.root.rglob("*")) == before
     assert torch.equal(torch.get_rng_state(), state)

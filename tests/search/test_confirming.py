@@ -1,11 +1,12 @@
 """What a search trains anew once it has chosen: real launches, killed and resumed, and what they record."""
 
+import contextlib
 import json
-import signal
-import time
 
+import psutil
 import pytest
 
+from benchmarks.processes import Running, Search, held_against
 from tests.search.conftest import TINY, runs_of, trial_runs
 
 SPACE = """
@@ -93,43 +94,57 @@ def test_a_second_launch_has_nothing_left_and_a_changed_confirmation_is_another_
     assert "confirm: seeds was 2, now 3" in refused.stderr
 
 
-def test_a_kill_while_it_confirms_costs_nothing_that_was_done(confirmed, start_cli, launch, run_cli, tmp_path):
+@pytest.fixture
+def start(home, ray_token, ray_variables):
+    """Start `dfd-tune ARGUMENTS...` in a process of its own, which joins the Ray of all tests."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            running = Running(*arguments, home=home, **ray_token, **ray_variables)
+            stack.callback(running.end)
+            return running
+
+        yield start
+
+
+def test_kills_of_a_trial_and_of_the_driver_while_it_confirms_cost_nothing(
+    confirmed, start, run_cli, ray_variables, store_path, tmp_path
+):
     listed, _, space = confirmed
-    store = tmp_path / "store"
-    process = start_cli("launch", "--dataset", "digits", "--space", space, "--name", "cut", "--store", store, *TINY)
-    records = store / "searches" / "cut" / "trials"
-    try:
-        deadline = time.monotonic() + 150
-        while not finished(records, "confirm") and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
-        before = finished(records, "confirm")
-        assert before, process.communicate(timeout=10)[0] if process.poll() is not None else "none in time"
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    finally:
-        process.kill()
-    resumed = run_cli("resume", "cut", "--store", store)
+    search, undisturbed = Search(tmp_path / "store", "anew"), Search(store_path, "anew")
+    running = start("launch", "--dataset", "digits", "--space", space, "--name", "anew", "--store", search.store, *TINY)
+
+    def finished(stage):
+        return {
+            key: record
+            for key, record in search.records().items()
+            if (record["stage"], record["status"]) == (stage, "FINISHED")
+        }
+
+    (first, *_) = running.until(lambda: finished("search"), "finished trial")
+    # The process of that trial, which by now is at its next job or waits for one.
+    process = psutil.Process(search.log(first).processes[-1])
+    assert process.name().startswith("ray::"), "a process of the tests' Ray"
+    process.kill()
+    running.until(lambda: finished("confirm"), "trial that was finished anew")
+    running.kill()
+    before = finished("search") | finished("confirm")
+    resumed = run_cli("resume", "anew", "--store", search.store, **ray_variables)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    done = run_cli("results", "cut", "--store", store, "--format", "json")
-    found = json.loads(done.stdout)
+    verdict = held_against(search, undisturbed, f"sqlite:///{search.store}/mlflow.db")
+    assert verdict.problems == []
+    after = search.records()
+    assert {key: after[key]["ended"] for key in before} == {key: before[key]["ended"] for key in before}
+    found = json.loads(run_cli("results", "anew", "--store", search.store, "--format", "json").stdout)
     assert found["confirmation"] == listed["confirmation"]
     assert found["tested"] == listed["tested"]
     own = {name: found["best"][name] for name in ("model", "cost")}  # latencies are never the same twice
     assert found["best"] == listed["best"] | own
     measured = {name for name in own["cost"] if name.endswith("_seconds")}
     assert {own["cost"][name] == listed["best"]["cost"][name] for name in own["cost"].keys() - measured} == {True}
-    for key, ended in before.items():
-        assert json.loads((records / f"{key}.json").read_text())["ended"] == ended, "trained again"
 
 
-def finished(records, stage):
-    """When the finished trials of a stage ended, by key."""
-    found = [json.loads(file.read_text()) for file in records.glob("[!.]*.json")]
-    return {
-        record["key"]: record["ended"] for record in found if (record["stage"], record["status"]) == (stage, "FINISHED")
-    }
-
-
+@pytest.mark.slow
 def test_a_pipeline_is_replicated_with_its_teacher(launch, results_of, tmp_path):
     space = tmp_path / "pipeline.yaml"
     space.write_text(SPACE.replace("[half_longer, low_res_teacher, tuned_base]", "[]"))

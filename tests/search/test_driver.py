@@ -10,6 +10,7 @@ MOST = 1_500
 """So many jobs of 20 ms last several times as long as a process takes to start."""
 
 
+@pytest.mark.slow
 def test_jobs_shorter_than_the_start_of_a_process_get_a_second_one(tmp_path):
     """Tune would give every process that has ended a job to one that waits for its own, and end that."""
     words = [sys.executable, "-m", "tests.search.short_jobs", str(tmp_path), str(MOST)]

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.probe import Timing
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.workbench import Workbench
@@ -189,11 +190,17 @@ def test_looking_at_validation_images_less_often_costs_less(tmp_path):
     assert seconds["trials resnet18, plain, 10 epochs"] == pytest.approx(0.1 * train + 10 * 2.0 + JOB_SECONDS)
 
 
-def test_bf16_is_probed_where_trials_run_in_float32_on_this_machine(tmp_path):
+def test_bf16_is_probed_where_trials_run_in_float32_on_this_machine(tmp_path, monkeypatch):
+    probed = []
+
+    def probe(store, dataset, kinds, device, seconds):
+        probed.extend((kind.precision, at_once, device) for kind, at_once in kinds)
+        return [Timing(training=3.0, evaluation=1.0), Timing(training=2.0, evaluation=1.0)]
+
+    monkeypatch.setattr("dfd_tune.search.estimate.probe", probe)  # what it is: tests/distill/test_speed_probe.py
     store = open_store(tmp_path)
-    gain = gain_of_bf16(plan_of(store, "precision=float32"), store, HERE)
-    assert gain is not None
-    assert gain > 0
+    assert gain_of_bf16(plan_of(store, "precision=float32"), store, HERE) == 1.5
+    assert probed == [("float32", 2, "cpu"), ("bf16", 2, "cpu")]
     assert gain_of_bf16(plan_of(store, "precision=bf16"), store, HERE) is None
     assert gain_of_bf16(plan_of(store), store, dataclasses.replace(HERE, host=None)) is None
 

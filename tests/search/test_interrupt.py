@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from dfd_tune.machine import usable_cores
 from tests.search.conftest import TINY, runs_of, trial_runs
 
 
@@ -32,14 +33,18 @@ def listening(*processes):
     return found
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("signal_number", "cpus_per_worker"),
+    [(signal.SIGINT, usable_cores()), pytest.param(signal.SIGTERM, usable_cores() / 2, marks=pytest.mark.slow)],
+    ids=["SIGINT, one trial at a time", "SIGTERM, two at once"],
+)
 def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(
-    start_cli, run_cli, results_of, store_path, tmp_path, signal_number
+    start_cli, run_cli, results_of, store_path, tmp_path, signal_number, cpus_per_worker
 ):
     space = tmp_path / "long.yaml"
     space.write_text("confirm: {seeds: 0}\nexplore:\n  epochs: [1, 2000, 2001, 2002]\n")
     name = f"stopped-{signal_number.name}"
-    tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet"]
+    tiny = [*TINY[:-1], "lambda_=0", "--set", "backbone=alexnet", "--cpus-per-worker", cpus_per_worker]
     process = start_cli("launch", "--dataset", "digits", "--space", space, "--name", name, "--store", store_path, *tiny)
     try:
         wait_until_running(store_path / "searches" / name / "trials", process)

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.processes import RayNodes, Running, Search, environment, free_port, held_against, tracked, wait_for
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 """Many starts of Ray in one test; a bound against hanging, on a machine that has other work."""
 SPACE = """
 description: plain and distilled
@@ -186,7 +186,6 @@ def test_after_a_kill_of_the_driver_nothing_says_that_the_search_runs(killed):
     assert "RUNNING" not in statuses.values()
 
 
-@pytest.mark.slow
 def test_a_killed_worker_of_a_group(home, start):
     group = (*TINY, "--set", f"epochs={EPOCHS}", "--set", "lambda_=0", "--workers-per-trial", "2")
     (home / "one.yaml").write_text(
@@ -221,7 +220,6 @@ def test_a_killed_worker_of_a_group(home, start):
     assert searches[1].records()[trial]["attempts"] == 2
 
 
-@pytest.mark.slow
 def test_a_killed_raylet_of_two(home, start):
     epochs = 800  # a worker of a node that is gone goes on for seconds: its trial must not end in them
     (home / "two.yaml").write_text(
@@ -273,7 +271,6 @@ def test_a_killed_raylet_of_two(home, start):
     assert max(map(len, lines)) < 200
 
 
-@pytest.mark.slow
 def test_a_driver_killed_while_it_concludes(home, start, undisturbed):
     search = Search(home / "concluding", "plain")
     first = start(*launch_of(search, home))
@@ -333,7 +330,6 @@ class MlflowServer:
                 child.kill()
 
 
-@pytest.mark.slow
 def test_an_mlflow_server_that_is_away_for_a_while(home, start, undisturbed, tmp_path):
     search = Search(home / "away", "plain")
     server = MlflowServer(tmp_path)
@@ -352,7 +348,6 @@ def test_an_mlflow_server_that_is_away_for_a_while(home, start, undisturbed, tmp
         server.stop()
 
 
-@pytest.mark.slow
 def test_two_launches_of_one_name_and_a_lease_in_other_hands(home, start, undisturbed):
     """Another process holds the teacher's lease, so the first launch waits for it; the second is refused meanwhile."""
     search = Search(home / "twice", "plain")

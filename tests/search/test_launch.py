@@ -1,15 +1,20 @@
 """A whole search through the command line: real Ray, real MLflow store, real files."""
 
+import dataclasses
 import json
-import subprocess
-import sys
 from xml.etree import ElementTree
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from dfd_tune.forecast import Forecast, against_outcome
+from dfd_tune.record import load_search, load_trials
+from dfd_tune.report.layouts import Found
+from dfd_tune.report.write import summary
+from dfd_tune.store import open_store
 from tests.search.conftest import runs_of, trial_runs
 
 
@@ -99,7 +104,7 @@ def test_files_of_the_search(search):
     assert not [file for file in search.store.rglob(".*") if file.name != ".gitignore"]
 
 
-def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path):
+def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     files = []
     for number, size in enumerate([(8, 8), (4, 4), (30, 17)]):
@@ -107,24 +112,13 @@ def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(files[-1])
     done = run_cli("predict", *files, "--model", "tiny", "--format", "json", "--store", search.store)
     assert (done.returncode, done.stderr) == (0, "")
-    code = (
-        "import json, sys, mlflow, numpy as np\n"
-        "from PIL import Image\n"
-        "mlflow.set_tracking_uri(sys.argv[1])\n"
-        "model = mlflow.pyfunc.load_model('models:/tiny@best')\n"
-        "for file in sys.argv[2:]:\n"
-        "    image = np.asarray(Image.open(file))[None, :, :, None]\n"
-        "    print(json.dumps(np.asarray(model.predict(image))[0].tolist()))\n"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code, search.mlflow_uri, *map(str, files)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", search.mlflow_uri)
+    model = mlflow.pyfunc.load_model("models:/tiny@best")
+    theirs = []
+    for file in files:
+        with Image.open(file) as image:
+            theirs.append(np.asarray(model.predict(np.asarray(image)[None, :, :, None]))[0].tolist())
     ours = json.loads(done.stdout)
-    theirs = [json.loads(line) for line in loaded.stdout.splitlines()]
     for prediction, probabilities in zip(ours, theirs, strict=True):
         assert list(prediction["probabilities"].values()) == pytest.approx(probabilities, abs=1e-5)
         assert sum(probabilities) == pytest.approx(1, abs=1e-4)
@@ -164,20 +158,68 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one(launch, results, search, tmp_path):
     """Without batch norm, two workers on halves of each batch must follow the losses of the search's one."""
     space = tmp_path / "workers.yaml"
     space.write_text(
-        "confirm: {seeds: 0}\nexplore: {reduction: [mean]}\n"
-        "settings: {backbone: alexnet, batch_norm: false, lambda_: 2, batch_size: 25}\n"
+        "confirm: {seeds: 0}\nexplore: {lambda_: [0, 2]}\n"
+        "settings: {backbone: alexnet, batch_norm: false, reduction: mean, batch_size: 25}\n"
     )
     done = launch("--space", space, "--name", "workers", "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
     assert done.returncode == 0, done.stdout + done.stderr
-    (file,) = (search.store / "searches" / "workers" / "trials").glob("*.json")
-    trial = json.loads(file.read_text())
+    records = [json.loads(file.read_text()) for file in (search.store / "searches/workers/trials").glob("*.json")]
+    assert [record["config"]["lambda_"] for record in records] in ([0, 2], [2, 0])
+    for trial in records:
+        follows_the_search(trial, results, search)
+
+
+def follows_the_search(trial, results, search):
     (single,) = [other["key"] for other in results["trials"] if trial["config"] == other["config"] | {"workers": 2}]
     assert trial["key"] != single
     alone = json.loads((search.store / "searches" / search.name / "trials" / f"{single}.json").read_text())
     for one, two in zip(alone["history"], trial["history"], strict=True):
         for metric in ("loss", "cross_entropy", "distillation", "train_accuracy", "val_accuracy"):
             assert two[metric] == pytest.approx(one[metric], rel=1e-3, abs=1e-4)
+
+
+# What it was forecast to cost, and what it did.
+
+
+@pytest.fixture(scope="module")
+def records(search):
+    store = open_store(search.store)
+    found = load_search(store, search.name)
+    return found, load_trials(store, found)
+
+
+def test_a_search_too_small_for_a_probe_still_says_what_came_of_it(search, records):
+    found, trials = records
+    forecast = Forecast.from_json(found.forecast)
+    assert forecast.wall_seconds is None
+    assert "Timing a few steps" not in search.output
+    assert forecast.outcome["jobs"] == len(trials) + len(found.teachers)
+    hours = sum(trial.metrics["device_hours"] for trial in trials)
+    assert forecast.outcome["device_hours"] > hours > 0  # the teachers' too
+    assert forecast.outcome["wall_seconds"] > max(trial.metrics["seconds"] for trial in trials)
+
+
+def test_the_line_ends_the_launch_and_stands_in_the_report(search, records):
+    found, trials = records
+    line = against_outcome(found.forecast)
+    assert line is not None
+    assert line in search.output
+    assert summary(Found(found, trials))[-1] == f"{line}."
+    assert summary(Found(dataclasses.replace(found, forecast={}), trials)) == summary(Found(found, trials))[:-1]
+
+
+def test_a_search_that_is_launched_again_is_forecast_by_its_own_trials(search, records, run_cli):
+    again = run_cli(*search.arguments, "--dry-run")
+    assert again.returncode == 0, again.stderr
+    assert "by a probe" not in again.stdout, "nothing is left to run"
+    assert again.stdout.splitlines()[-1].startswith("In all 0 trainings")
+    assert load_search(open_store(search.store), search.name) == records[0]
+    other = [part if part != "epochs=2" else "epochs=3" for part in search.arguments]
+    refused = run_cli(*other, "--dry-run")
+    assert refused.returncode == 2
+    assert "epochs was 2, now 3" in refused.stderr

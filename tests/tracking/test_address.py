@@ -6,11 +6,12 @@ import base64
 import logging
 import re
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dfd_tune.errors import UserError
@@ -69,13 +70,32 @@ def all_that_is_told(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(password=PASSWORDS, form=st.sampled_from(FORMS), as_text=st.sampled_from(sorted(AS_TEXT)))
-@example(password="p@ssQXZJ", form=FORMS[4], as_text="raw")
-@example(password="QXZJ/7897", form=FORMS[0], as_text="raw")
-@example(password="𝒜QXZJ℀", form=FORMS[0], as_text="raw")
-@example(password="QX%00ZJ789", form=FORMS[0], as_text="raw")
+def addresses(max_examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a test run with so many of them, and with these."""
+    chosen = settings(max_examples=max_examples, deadline=None)
+    drawn = given(password=PASSWORDS, form=st.sampled_from(FORMS), as_text=st.sampled_from(sorted(AS_TEXT)))
+    known = [("p@ssQXZJ", FORMS[4]), ("QXZJ/7897", FORMS[0]), ("𝒜QXZJ℀", FORMS[0]), ("QX%00ZJ789", FORMS[0])]
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        for password, form in known:
+            test = example(password=password, form=form, as_text="raw")(test)
+        return chosen(drawn(test))
+
+    return decorate
+
+
+@addresses(60)
 def test_what_an_address_shows_holds_no_password(password: str, form: str, as_text: str) -> None:
+    no_password_in(password, form, as_text)
+
+
+@pytest.mark.slow
+@addresses(400)
+def test_what_any_of_many_addresses_shows_holds_no_password(password: str, form: str, as_text: str) -> None:
+    no_password_in(password, form, as_text)
+
+
+def no_password_in(password: str, form: str, as_text: str) -> None:
     uri = form.format(AS_TEXT[as_text](password))
     assert_hidden(password, shown(uri))
     try:
