@@ -16,7 +16,7 @@ from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
-from dfd_tune.distill.networks import network_for
+from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
 from dfd_tune.fit import misfits, missing_weights
@@ -243,12 +243,7 @@ def _bank_for(
     layout = min(slots, key=lambda name: slots[name])
     if slots[layout] >= live:
         return None, 0
-    size = (
-        slots[layout]
-        * len(dataset.train.labels)
-        * network_for(dataset, network.network, seed=0).feature_dim
-        * FLOAT16_BYTES
-    )
+    size = slots[layout] * len(dataset.train.labels) * feature_dim_of(dataset, network.network) * FLOAT16_BYTES
     if size > budget:
         return None, 0
     return BankPlan(layout, longest), size

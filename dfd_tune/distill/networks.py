@@ -5,6 +5,8 @@ Not for: architectures (models/), training (training.py), or where weights are k
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import nn
@@ -26,6 +28,26 @@ def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:
         num_classes=len(dataset.classes),
         seed=seed,
     )
+
+
+def feature_dim_of(dataset: Dataset, config: NetworkConfig) -> int:
+    """D, how many features such a network has; built once a process for each architecture."""
+    return _feature_dim(config, dataset.channels, dataset.image_size)
+
+
+@lru_cache
+def _feature_dim(config: NetworkConfig, channels: int, image_size: int) -> int:
+    network = build_network(
+        config.backbone,
+        width=config.width,
+        dropout=config.dropout,
+        batch_norm=config.batch_norm,
+        channels=channels,
+        image_size=image_size,
+        num_classes=2,
+        seed=0,
+    )
+    return network.feature_dim
 
 
 def computed_in(precision: Precision, device: torch.device) -> torch.autocast:

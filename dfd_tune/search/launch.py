@@ -82,11 +82,11 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
-    if not is_concluded(known):
-        ray.begin(*options.share)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
+    if not is_concluded(known):
+        ray.begin(*options.share)
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
     if known is not None:
@@ -165,7 +165,6 @@ def _run_what_is_left(
         with progress.screen:
             run(agenda, cluster, context, books)
         measured.ended()
-        ray.end()  # takes seconds, in which the search is concluded
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)

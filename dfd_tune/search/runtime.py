@@ -56,7 +56,8 @@ class RayRuntime:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self.end()
+        self._over.set()
+        # Nobody else goes on meanwhile: where a reference of Ray's is dropped while it stops, it ends the process.
         if self._ready is not None:
             self._thread.join()
         with contextlib.suppress(OSError):
@@ -91,10 +92,6 @@ class RayRuntime:
         self._begin().result()
         if threading.current_thread() is threading.main_thread():
             self.signals.install()
-
-    def end(self) -> None:
-        """Stop Ray, if it was started, while the caller goes on; leaving the runtime waits for it."""
-        self._over.set()
 
     def _begin(self) -> Future[None]:
         if self._ready is None:
