@@ -27,7 +27,6 @@ import dataclasses
 import math
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.baselines.ratios import ratio_of
-from benchmarks.cohort import Member, apart, bench_for, members, say
+from benchmarks.cohort import Member, _now, _without_speed, apart, bench_for, members, say
 from dfd_tune.config import Recipe, TrialConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.distill.arithmetic import compute
@@ -61,6 +60,7 @@ from dfd_tune.distill.training import (
     learning_rate_schedule,
 )
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.errors import UserError
 from dfd_tune.models import Network
 from dfd_tune.store import open_store
 
@@ -69,6 +69,9 @@ MODES = {"compiled": "default", "reduce_overhead": "reduce-overhead"}
 VARIANTS = ("eager", "no_wait", "captured", *MODES)
 WARM_UP = 3
 """Steps before a capture, in which libraries choose their algorithms and set memory aside."""
+MEASURED: dict[str, Any] = {"width": 1.0, "batch_size": 128, "train_images": None}
+CHECKED: dict[str, Any] = {"width": 0.125, "batch_size": 32, "train_images": 154}
+"""What is trained where nothing else is asked for; of --check, batches of 28 and of 27."""
 CHECKED_EPOCHS = 2
 COMPARED_EPOCHS, COMPARED_STEPS = 10, 20
 """200 steps, whose losses are compared an epoch at a time."""
@@ -195,7 +198,7 @@ class Static:
         smaller: whether the smaller size of batch is captured too; else its steps are launched one by one.
 
     Raises:
-        ValueError: a teacher's outputs don't lie on the device.
+        UserError: a teacher's outputs don't lie on the device.
     """
 
     def __init__(self, member: Member, bench: Workbench, *, how: str, smaller: bool = True):
@@ -228,6 +231,7 @@ class Static:
         self.number = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         self.validation_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self.draws: dict[int, StaticDraw] = {}
         self.steps: dict[int, Callable[[], None]] = {}
 
@@ -235,13 +239,18 @@ class Static:
         import torch._inductor.config
 
         torch._inductor.config.force_disable_caches = True  # seconds are to be those of a first time
-        # Else what is no parameter would be copied into each captured graph's own memory, a step at a time.
         banks = [_bank_of(target).features for target in _targets(self.distillation)]
-        for tensor in (self.images.images, self.images.labels, self.images.mean, self.images.std, *banks):
-            torch._dynamo.mark_static_address(tensor)
+        kept = (self.images.images, self.images.labels, self.images.mean, self.images.std)
+        self._mark_static(self.number, *kept, *banks)
         how = {"mode": MODES[self.how], "dynamic": False, "fullgraph": True}
         self._losses = torch.compile(_unbound(self._losses), **how)
         self._told = torch.compile(_unbound(self._told), **how)
+
+    def _mark_static(self, *tensors: Any) -> None:
+        """Say that they stay where they are: else each step would copy images and bank into its graph's memory."""
+        if self.how in MODES:
+            for tensor in tensors:
+                torch._dynamo.mark_static_address(tensor)
 
     def begin(self, course: Course) -> None:
         """Put the training back to its first step, all in the same memory."""
@@ -254,6 +263,7 @@ class Static:
         for size in course.sizes:
             if size not in self.draws:
                 both = torch.zeros(2, size, dtype=torch.int64, device=self.device)
+                self._mark_static(both)
                 self.draws[size] = StaticDraw(self.number, both)
                 self.steps[size] = partial(self._step, self.draws[size])
 
@@ -262,11 +272,13 @@ class Static:
         sizes = self.course.sizes
         self.outputs.train()
         for batch in self.course.batches(0):
-            if len(batch) in sizes:
-                sizes.remove(len(batch))
-                self._load(self.images.draw(0, batch).indices, self.images.draw(0, batch).ids, 0)
-                captured = self.smaller or len(batch) == self.course.sizes[0]
-                self.steps[len(batch)] = self._prepared(self.steps[len(batch)], captured=captured)
+            size = len(batch)
+            if size in sizes:
+                sizes.remove(size)
+                draw = self.images.draw(0, batch)
+                self._load(torch.stack([draw.indices, draw.ids]), step=0)
+                work = partial(self._step, self.draws[size])
+                self.steps[size] = self._prepared(work, captured=self.smaller or size == self.course.sizes[0])
         self.outputs.eval()
         self._evaluation = self._prepared(self._evaluate, captured=True)
 
@@ -284,15 +296,15 @@ class Static:
         torch.cuda.current_stream(self.device).wait_stream(side)
         if not captured:
             return work
-        # Their memory is shared: they never run at once, and none reads what another one has left there.
-        self.pool = getattr(self, "pool", None) or torch.cuda.graph_pool_handle()
+        # The graphs share their memory: none runs beside another one, nor reads what that has left there.
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=side):
             work()
         return graph.replay
 
-    def _load(self, indices: Tensor, ids: Tensor, step: int) -> None:
-        self.draws[len(indices)].both.copy_(torch.stack([indices, ids]))
+    def _load(self, both: Tensor, step: int) -> None:
+        """Put a draw, int64 (2, B), and the learning rate of a step into their buffers."""
+        self.draws[both.shape[1]].both.copy_(both)
         self.rate.copy_(self.rates[step])
 
     def _step(self, draw: StaticDraw) -> None:
@@ -324,8 +336,7 @@ class Static:
         self.sums.zero_()
         self.number.fill_(number)
         for step, both in enumerate(table.split([len(part) for part in parts], dim=1)):
-            self.draws[both.shape[1]].both.copy_(both)
-            self.rate.copy_(self.rates[first + step])
+            self._load(both, first + step)
             self.steps[both.shape[1]]()
         loss, cross_entropy, distilled, accuracy = (self.sums / self.course.count).tolist()
         return {
@@ -356,14 +367,16 @@ def refuse_outputs_elsewhere(distillation: Distillation | None, device: torch.de
     """Refuse a teacher that is not a bank on the device.
 
     Raises:
-        ValueError: its bank lies in the host's memory, or it has none.
+        UserError: its bank lies in the host's memory, or it has none.
     """
     for target in _targets(distillation):
         bank = _bank_of(target)
         if not isinstance(bank, BankedFeatures):
-            raise ValueError("the teacher looks at images itself, but a step that is captured reads a bank")
+            raise UserError("The teacher looks at images itself, but a step that is captured reads a bank; plan one.")
         if bank.features.device.type != device.type:
-            raise ValueError(f"the teacher's bank of {bank.features.nbytes} bytes has no room on the device")
+            raise UserError(
+                f"The teacher's bank of {bank.features.nbytes} bytes has no room on the device; take fewer images."
+            )
 
 
 def _targets(distillation: Distillation | None) -> tuple[Any, ...]:
@@ -425,9 +438,7 @@ def check(names: Sequence[str], config: TrialConfig, bench: Workbench, smaller: 
     """Whether each variant trains as `train_network` does: bit by bit on a CPU, if torch.compile has no part in it."""
     course = course_of(config, bench)
     (alone,) = members([config], bench)
-    expected = alone.train(bench)
-    for metrics in expected:
-        del metrics["images_per_second"]
+    expected = _without_speed(alone.train(bench))
     good = True
     for name, variant in variants_of(names, config, bench, smaller).items():
         variant.begin(course)
@@ -455,17 +466,20 @@ class Found:
 
 def speed(variants: dict[str, Variant], course: Course, repeats: int) -> None:
     """Print how fast steps and evaluations are, in rounds by turns, and how far 200 steps are apart."""
+    variants["eager"].begin(course)
+    variants["eager"].epoch(0)  # in which libraries try out their algorithms, which takes memory that no step takes
     found = {name: _first(variant, course) for name, variant in variants.items()}
     for number in range(1, repeats + 1):
         for name, variant in variants.items():
-            found[name].epochs_s.append(_seconds(variant, lambda one: one.epoch(number)))  # noqa: B023
-            found[name].evaluations_s.append(_seconds(variant, lambda one: one.evaluate()))
+            found[name].epochs_s.append(_seconds(variant.device, partial(variant.epoch, number)))
+            found[name].evaluations_s.append(_seconds(variant.device, variant.evaluate))
             say(what="round", variant=name, number=number, seconds=round(found[name].epochs_s[-1], 4))
     part = course.part()
     eager = history_of(variants["eager"], part)
     for name, variant in variants.items():
         distance = apart([history_of(variant, part)], [eager])  # of eager itself: of two equal trainings
-        say(**_line_of_steps(name, found, course), losses_apart=float(f"{distance:.3g}"), of_steps=part.steps * 10)
+        steps = part.steps * part.recipe.epochs
+        say(**_line_of_steps(name, found, course), losses_apart=float(f"{distance:.3g}"), of_steps=steps)
     for name, variant in variants.items():
         say(**_line_of_evaluations(name, found, len(variant.validation.labels)))
 
@@ -478,7 +492,7 @@ def _first(variant: Variant, course: Course) -> Found:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_reserved()
     variant.begin(course)
-    found.prepare_s = _seconds(variant, lambda one: one.prepare())
+    found.prepare_s = _seconds(device, variant.prepare)
     variant.begin(course)
     variant.epoch(0)
     variant.evaluate()
@@ -496,17 +510,14 @@ def _waits(variant: Variant) -> int:
             variant.epoch(0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
 
-def _seconds(variant: Variant, work: Callable[[Any], Any]) -> float:
-    if variant.device.type == "cuda":
-        torch.cuda.synchronize(variant.device)
-    started = time.perf_counter()
-    work(variant)
-    if variant.device.type == "cuda":
-        torch.cuda.synchronize(variant.device)
-    return time.perf_counter() - started
+def _seconds(device: torch.device, work: Callable[[], Any]) -> float:
+    """Seconds until all of the work is done on the device."""
+    started = _now(device)
+    work()
+    return _now(device) - started
 
 
 def _line_of_steps(name: str, found: dict[str, Found], course: Course) -> dict[str, Any]:
@@ -549,9 +560,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, help="for images, teacher and bank; else a folder that is removed")
     parser.add_argument("--repeats", type=int, default=5, help="epochs that count, after one that warms up")
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--train-images", type=int, help="a subset; else all")
+    parser.add_argument("--width", type=float, help="else 1, for --check an eighth")
+    parser.add_argument("--batch-size", type=int, help="else 128, for --check 32")
+    parser.add_argument("--train-images", type=int, help="a subset; else all, for --check 154")
     return parser
 
 
@@ -566,10 +577,25 @@ def main() -> int:
         parser.error("torch finds no GPU on this machine, on which alone a speed is measured; take --check.")
     asked = given.variants or [name for name in VARIANTS if not given.check or given.compile or name not in MODES]
     names = [name for name in VARIANTS if name == "eager" or name in asked]
+    for name, value in (CHECKED if given.check else MEASURED).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
     given.epochs = CHECKED_EPOCHS if given.check else max(given.repeats + 1, COMPARED_EPOCHS)  # slots of the bank
     compute(deterministic=given.check)
     if device.type == "cpu":
         torch.set_num_threads(1)
+    try:
+        return run(given, names, device)
+    except UserError as problem:
+        parser.error(str(problem))
+
+
+def run(given: argparse.Namespace, names: Sequence[str], device: torch.device) -> int:
+    """Check or measure these variants; 1 where losses are other ones.
+
+    Raises:
+        UserError: the dataset is unsuitable, or the bank has no room on the device.
+    """
     with contextlib.ExitStack() as stack:
         folder = given.store or stack.enter_context(tempfile.TemporaryDirectory(prefix="captured-step-"))
         bench, config = bench_for(open_store(folder), given, device)
