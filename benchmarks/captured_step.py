@@ -566,6 +566,16 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def names_of(given: argparse.Namespace, device: torch.device) -> list[str]:
+    """Which variants are asked for, eager first."""
+    asked: set[str] = set(given.variants or VARIANTS)
+    if given.check and not given.variants and not given.compile:
+        asked -= MODES.keys()
+    if device.type == "cpu" and not given.variants:
+        asked -= {"reduce_overhead"}  # captures nothing there, and compiles the same as the other one
+    return [name for name in VARIANTS if name == "eager" or name in asked]
+
+
 def main() -> int:
     """Do what is asked for; 1 where losses are other ones, 2 for bad input."""
     parser = arguments()
@@ -575,8 +585,9 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not given.check and device.type != "cuda":
         parser.error("torch finds no GPU on this machine, on which alone a speed is measured; take --check.")
-    asked = given.variants or [name for name in VARIANTS if not given.check or given.compile or name not in MODES]
-    names = [name for name in VARIANTS if name == "eager" or name in asked]
+    if given.compile and not given.check:
+        parser.error("--compile is of --check; without it, torch.compile's variants are measured anyway.")
+    names = names_of(given, device)
     for name, value in (CHECKED if given.check else MEASURED).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
