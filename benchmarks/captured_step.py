@@ -242,7 +242,7 @@ class Static:
         banks = [_bank_of(target).features for target in _targets(self.distillation)]
         kept = (self.images.images, self.images.labels, self.images.mean, self.images.std)
         self._mark_static(self.number, *kept, *banks)
-        how = {"mode": MODES[self.how], "dynamic": False, "fullgraph": True}
+        how: Any = {"mode": MODES[self.how], "dynamic": False, "fullgraph": True}
         self._losses = torch.compile(_unbound(self._losses), **how)
         self._told = torch.compile(_unbound(self._told), **how)
 
