@@ -34,7 +34,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
         # Where a folder or a server is named, it may not be there: that is looked at first, and said without delay.
         named = options.mlflow_uri is not None or (request.dataset.data is not None and options.prepared is None)
         if not named and not is_concluded(find_search(store, options.name)):
-            ray.begin(*options.share)
+            ray.begin()
         from dfd_tune.search.launch import carry_out
 
         return carry_out(request, store, options, screen, ray)

@@ -86,7 +86,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
     if not is_concluded(known):
-        ray.begin(*options.share)
+        ray.begin()
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
     if known is not None:

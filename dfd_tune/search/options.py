@@ -49,12 +49,6 @@ class LaunchOptions:
         """Where each node keeps its copies."""
         return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
-    @property
-    def share(self) -> tuple[float, float]:
-        """CPUs and, where it has any, GPUs of a trial's worker."""
-        gpus = 1.0 if self.gpus_per_worker is None else self.gpus_per_worker
-        return (1.0 if self.cpus_per_worker is None else self.cpus_per_worker, 0.0 if self.device == "cpu" else gpus)
-
 
 def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
     """The options that a search was launched with, from its record; its images are those that it has seen.

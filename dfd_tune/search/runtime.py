@@ -6,7 +6,6 @@ Not for: what runs on it (driver.py), or how much of it is used (capacity.py).
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -15,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -28,10 +27,6 @@ ANSWER_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
-IMPORTED = ("torch", "ray.tune", "ray.train.torch", "dfd_tune.search.worker")
-"""By every process that trains: seconds, in which the launch itself has other things to do."""
-MOST_PROCESSES = 16
-"""That import this before it is known how many there will be work for."""
 
 
 class RayRuntime:
@@ -48,7 +43,6 @@ class RayRuntime:
         self._address = os.environ.get("RAY_ADDRESS")
         self._ready: Future[None] | None = None
         """Of the thread that Ray lives in; None before that is started."""
-        self._shares: tuple[float, float] | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="ray_runtime", daemon=True)
 
@@ -70,17 +64,9 @@ class RayRuntime:
         """Whether Ray is a cluster that was there before."""
         return bool(self._address)
 
-    def begin(self, cpus: float, gpus: float) -> None:
-        """Start a Ray of this machine's while the caller goes on, and processes for trials; `start` waits for Ray.
-
-        A cluster is left alone.
-
-        Args:
-            cpus: of a trial.
-            gpus: likewise, where there are any.
-        """
-        if not self.on_cluster and self._ready is None:
-            self._shares = cpus, gpus
+    def begin(self) -> None:
+        """Start a Ray of this machine's while the caller goes on; `start` waits for it. A cluster is left alone."""
+        if not self.on_cluster:
             self._begin()
 
     def start(self) -> None:
@@ -110,8 +96,6 @@ class RayRuntime:
                 self._ready.set_exception(error)
                 return
             self._ready.set_result(None)
-            if self._shares is not None:
-                _warm_up(*self._shares)
             self._over.wait()
 
     def _start(self, stack: contextlib.ExitStack) -> None:
@@ -123,7 +107,8 @@ class RayRuntime:
             # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
             # address, and listens there alone.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            # Processes of Ray's that Tune has no use for: its own differ in an environment variable.
+            # Ray would start a process a core with itself, none of which Tune takes: its own differ in their environment
+            # variables.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         import ray
 
@@ -154,28 +139,6 @@ class RayRuntime:
     def may_grow(self) -> bool:
         """Whether the cluster has an autoscaler, so that nodes may come that are not like those that are there."""
         return self.on_cluster and may_grow()
-
-
-def _warm_up(cpus: float, gpus: float) -> None:
-    """Start the processes that Tune will take for trials, as many as fit at once, and have them import what they need.
-
-    A process is taken if it was started with the environment variables that Tune asks for.
-    """
-    import ray
-    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
-
-    variables = DEFAULT_ENV_VARS | {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
-    there = ray.cluster_resources()
-    fit = [there.get("CPU", 1.0) / cpus] + ([there["GPU"] / gpus] if gpus and there.get("GPU") else [])
-    # It holds its share meanwhile, so that no trial begins in a process of its own beside it.
-    imports = ray.remote(_import).options(num_cpus=cpus, max_retries=0, runtime_env={"env_vars": variables})
-    for _ in range(int(min(MOST_PROCESSES, *fit))):
-        imports.remote(IMPORTED)
-
-
-def _import(modules: Sequence[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
 
 
 def may_grow() -> bool:
