@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
 
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.distill.probe import kind_of_frontend, kind_of_network, kind_of_trial
@@ -21,6 +23,9 @@ from dfd_tune.search.works import works_of
 
 WORTH_A_FORECAST = 200_000
 """Images times epochs; a launch of less is over before anybody asks how long it takes."""
+WATCHED_SECONDS, WATCHED_EPOCHS = 8.0, 20
+"""So long, or so many, epochs of a kind are watched, the first one apart: the driver itself is busy when the first ones
+run."""
 LOOK_OF_A_TRAINING = 1 / 3
 """What a look at an image takes of a training on it, where no epoch has ended with a look at validation images."""
 OWN = "the first epochs"
@@ -51,6 +56,7 @@ class Measured:
         self._worth = sum(work.count * work.epochs * work.images for work in self._works) >= WORTH_A_FORECAST
         self._speeds = earlier_speeds(plan, ledger.store, site, self._wanted)
         self._last_epoch: dict[JobId, float] = {}
+        self._watched: dict[Hashable, _Watched] = {}
         self._told = False
         self._forecast = self._made()
         self._network_seconds: list[float] = []
@@ -64,9 +70,12 @@ class Measured:
         if before is None or metrics["epoch"] < 2 or self._told or not self._worth:
             return
         kind = self._kind_of(job)
-        known = self._speeds.get(kind)
-        if known is None or known.source == OWN:
-            self._speeds[kind] = _speed_of(metrics, now - before, self._plan, known)
+        if kind in self._speeds:
+            return
+        watched = self._watched.setdefault(kind, _Watched())
+        watched.add(metrics, now - before, self._plan)
+        if watched.seconds >= WATCHED_SECONDS or len(watched.training) >= WATCHED_EPOCHS:
+            self._speeds[kind] = watched.speed()
             self._forecast = self._made()
 
     def network_made(self, seconds: float) -> None:
@@ -116,13 +125,28 @@ class Measured:
         return self._ledger.counts["FINISHED"] + self._ledger.counts["FAILED"]
 
 
-def _speed_of(metrics: Mapping[str, float], seconds: float, plan: Plan, before: Speed | None) -> Speed:
-    """What an epoch tells that took so long from the report before to its own."""
-    images, looked_at = len(plan.dataset.train.labels), len(plan.dataset.validation.labels)
-    if "images_per_second" not in metrics:  # of a front end
-        return Speed(seconds / images, 0.0, OWN)
-    training = 1 / metrics["images_per_second"]
-    evaluation = LOOK_OF_A_TRAINING * training if before is None else before.evaluation
-    if "val_loss" in metrics:
-        evaluation = max(0.0, seconds - training * images) / looked_at
-    return Speed(training, evaluation, OWN)
+@dataclass
+class _Watched:
+    """Epochs of one kind of training."""
+
+    seconds: float = 0.0
+    training: list[float] = field(default_factory=list)
+    """Seconds an image, by epoch; likewise `evaluation`, of those epochs that looked at validation images."""
+    evaluation: list[float] = field(default_factory=list)
+
+    def add(self, metrics: Mapping[str, float], seconds: float, plan: Plan) -> None:
+        """An epoch, and how long it took from the report before to its own."""
+        images, looked_at = len(plan.dataset.train.labels), len(plan.dataset.validation.labels)
+        self.seconds += seconds
+        if "images_per_second" not in metrics:  # of a front end
+            self.training.append(seconds / images)
+            self.evaluation.append(0.0)
+            return
+        self.training.append(1 / metrics["images_per_second"])
+        if "val_loss" in metrics:
+            self.evaluation.append(max(0.0, seconds - self.training[-1] * images) / looked_at)
+
+    def speed(self) -> Speed:
+        """The middle of them."""
+        training = median(self.training)
+        return Speed(training, median(self.evaluation) if self.evaluation else LOOK_OF_A_TRAINING * training, OWN)

@@ -107,8 +107,7 @@ class RayRuntime:
             # Ray's switch for machines that are no cluster, read when it is imported: it then takes 127.0.0.1 for its
             # address, and listens there alone.
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            # Ray would start a process a core with itself, none of which Tune takes: its own differ in their environment
-            # variables.
+            # Else Ray starts a process a core with itself, none of which Tune takes: its own have other variables.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         import ray
 
