@@ -208,6 +208,32 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("end", "expected"), [("sys.exit(3)", 3), ("sys.exit(0)", 0), ("sys.exit('why')", 1)])
+def test_a_command_ends_as_python_does_but_takes_no_module_apart(end, expected):
+    code = (
+        "import atexit, sys, threading, time\n"
+        "from dfd_tune.cli import entry\n"
+        "class Apart:\n"
+        "    def __del__(self): print('apart')\n"
+        "held = Apart()\n"
+        "def main():\n"
+        "    atexit.register(print, 'at exit')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        f"    print('main'); {end}\n"
+        "entry.main = main\n"
+        "entry.process()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split("\n")) == (expected, ["main", "thread", "at exit", ""]), done.stderr
+
+
+def test_what_main_does_not_expect_keeps_its_traceback():
+    code = "from dfd_tune.cli import entry\ndef main(): raise ValueError('odd')\nentry.main = main\nentry.process()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
 def test_spaces_and_datasets_are_listed(run_cli, tmp_path):
     spaces = run_cli("spaces").stdout
     assert all(name in spaces for name in ("lambda_grid", "table1", "table2", "methods", "degradations", "tpe_all"))

@@ -12,6 +12,6 @@ Exit codes: 0 done; 1 some trials failed, or an internal error; 2 bad input; 130
 Heavy modules are imported inside commands, so that `--help` is quick.
 """
 
-from dfd_tune.cli.entry import main
+from dfd_tune.cli.entry import main, process
 
-__all__ = ["main"]
+__all__ = ["main", "process"]

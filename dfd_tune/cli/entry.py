@@ -5,7 +5,12 @@ Not for: any command.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
+import threading
+from typing import NoReturn
 
 import click
 
@@ -19,8 +24,26 @@ for _module in (launch, running, searches, cluster, models, datasets):
         cli.add_command(_command)
 
 
+def process() -> NoReturn:
+    """The process of a command: `main`, and its end.
+
+    That is Python's own, but for taking every imported module apart, which torch, Ray and MLflow take seconds for.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or nobody reads it any more
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
 def main() -> None:
-    """Run the command that the process's arguments name, and end the process with its exit code."""
+    """Run the command that the process's arguments name, and raise SystemExit with its exit code."""
     try:
         code = cli(standalone_mode=False)
     except UserError as error:
