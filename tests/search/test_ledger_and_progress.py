@@ -28,6 +28,9 @@ class SilentTracker:
     def log_trial(self, search, trial):
         pass
 
+    def raise_if_refused(self):
+        pass
+
 
 class Clock:
     def __init__(self):
