@@ -31,15 +31,16 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
     """
     log = store.path("searches", options.name, "logs", "ray.log")
     with running(store, options.name, screen.line), RayRuntime(log, signals) as ray:
-        # Where a folder or a server is named, it may not be there: that is looked at first, and said without delay.
+        # Where a folder or a server is named, it may not be there: that is looked at first, and
+        # said without delay; Ray is started when it is needed.
         named = options.mlflow_uri is not None or (request.dataset.data is not None and options.prepared is None)
-        if not named and not is_concluded(find_search(store, options.name)):
+        if not named and not _is_concluded(find_search(store, options.name)):
             ray.begin()
         from dfd_tune.search.launch import carry_out
 
         return carry_out(request, store, options, screen, ray)
 
 
-def is_concluded(search: SearchRecord | None) -> bool:
+def _is_concluded(search: SearchRecord | None) -> bool:
     """Whether a search came to its end before, so that its launch will hardly need Ray."""
     return search is not None and search.best is not None

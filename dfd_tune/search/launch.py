@@ -30,7 +30,6 @@ from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
 from dfd_tune.search.agenda import Agenda
-from dfd_tune.search.begin import is_concluded
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, prepare, register
@@ -85,8 +84,6 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
-    if not is_concluded(known):
-        ray.begin()
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
     if known is not None:

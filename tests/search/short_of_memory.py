@@ -31,8 +31,8 @@ from dfd_tune.search.shares import Shares
 from dfd_tune.signals import Signals
 from tests.distill.tiny import fresh_store, trial, without_times, workbench
 from tests.distill.tiny import run as run_alone
+from tests.report.conftest import SilentTracker
 from tests.report.searches import make_request, make_search
-from tests.search.test_ledger_and_progress import SilentTracker
 from tests.search.test_shares import NoPoints
 
 PLANNED = 0.5

@@ -16,20 +16,11 @@ from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.screen import JsonLines, Row, Terminal, show, told_in
 from dfd_tune.store import open_store, read_json
+from tests.report.conftest import SilentTracker
 from tests.report.searches import make_request, make_search
 from tests.samples import digits_trial
 
 DIGEST = "feedfacefeedface"
-
-
-class SilentTracker:
-    """Takes everything, as MLflow's outbox does."""
-
-    def log_trial(self, search, trial):
-        pass
-
-    def raise_if_refused(self):
-        pass
 
 
 class Clock:
