@@ -77,8 +77,8 @@ def load_results(plan: Plan, folder: Path) -> dict[str, dict[str, Any]]:
     for training in trainings:
         if training.name not in results or not all(name in results for name in training.after):
             continue
-        theirs = plan.implied | results[training.name]["settings"]
-        ours = plan.implied | plan.resolved(training, results)
+        theirs = dict(plan.implied) | results[training.name]["settings"]
+        ours = dict(plan.implied) | plan.resolved(training, results)
         other = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         if results[training.name]["dataset"]["settings"] != dict(plan.dataset):
             other.append("the dataset")

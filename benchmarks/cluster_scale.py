@@ -31,10 +31,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import driver_scale
 import psutil
-from driver_scale import SilentTracker, made_up, new_store, resident_mb, search_record
-from processes import RayNodes
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import driver_scale
+from benchmarks.driver_scale import SilentTracker, made_up, new_store, resident_mb, search_record
+from benchmarks.processes import RayNodes
 
 PLAYERS = 2
 """Processes that play stub actors."""
@@ -149,8 +153,10 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
     from dfd_tune.search.books import SearchBooks
     from dfd_tune.search.capacity import Cluster, Node, Resources, ray_nodes
     from dfd_tune.search.context import SearchContext
+    from dfd_tune.search.estimate import site_of
     from dfd_tune.search.jobs import trial_job
     from dfd_tune.search.ledger import Ledger
+    from dfd_tune.search.measured import Measured
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
     from dfd_tune.search.runtime import RayRuntime
@@ -174,6 +180,9 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
             meter.done(attempt.job.key)
             return super().done(attempt, what)
 
+    def silent(line: str) -> None:
+        """Take a line that nobody reads."""
+
     def stub_nodes() -> list[Node]:
         return [Node(node_of(slot), "stub", NODE_SLOTS, 0.0, float("inf")) for slot in range(0, slots, NODE_SLOTS)]
 
@@ -193,7 +202,8 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
             list,
             0,
         )
-        books = MeteredBooks(ledger, agenda, [], cluster, progress, lambda line: None, time.monotonic)
+        measured = Measured(plan, ledger, site_of(cluster.resources, cluster.nodes(), on_cluster=False), silent)
+        books = MeteredBooks(ledger, agenda, [], cluster, progress, measured, lambda: None, silent, time.monotonic)
         context = SearchContext(str(store.root), record.search, digest, (), cluster.resources, 60.0)
         run(agenda, cluster, context, books, trainable=sleeper(sleep))
     assert ledger.counts["FINISHED"] == trials, ledger.counts

@@ -166,8 +166,10 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     from dfd_tune.search.books import SearchBooks
     from dfd_tune.search.capacity import Cluster, Resources, ray_nodes
     from dfd_tune.search.context import SearchContext
+    from dfd_tune.search.estimate import site_of
     from dfd_tune.search.jobs import prerequisite_jobs, trial_job
     from dfd_tune.search.ledger import Ledger
+    from dfd_tune.search.measured import Measured
     from dfd_tune.search.points import points_for
     from dfd_tune.search.progress import Progress
     from dfd_tune.search.runtime import RayRuntime
@@ -197,8 +199,10 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
         cluster = Cluster(resources, ray_nodes)
         jobs = prerequisite_jobs(plan.networks, plan.frontends, digest)
         agenda = Agenda(jobs, points_for(plan, digest, {}), lambda key, config: trial_job(config, key, digest), list, 3)
+        measured = Measured(plan, ledger, site_of(resources, ray_nodes(), on_cluster=False), ignored.append)
+        order = [job.key for job in jobs]
         books = MeteredBooks(
-            ledger, agenda, [job.key for job in jobs], cluster, progress, ignored.append, time.monotonic
+            ledger, agenda, order, cluster, progress, measured, lambda: None, ignored.append, time.monotonic
         )
         context = SearchContext(str(store.root), record.search, digest, (), resources, 60.0)
         with profiled(f"search-{sampler}-{points}"):

@@ -17,11 +17,12 @@ from pathlib import Path
 from dfd_tune.analysis.cells import cells_of
 from dfd_tune.analysis.comparisons import compare, compare_controls
 from dfd_tune.analysis.points import Interval
+from dfd_tune.confirm import Control
 from dfd_tune.record import load_search, load_trials
 from dfd_tune.report.figures.style import COLOURS, DOTS_PER_INCH, plain_axes
 from dfd_tune.store import Store, existing_store
 
-CONTROL = "half_longer"
+CONTROL: Control = "half_longer"
 
 
 @dataclass(frozen=True)

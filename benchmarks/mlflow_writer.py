@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.record import SearchRecord, TrialRecord, TrialStatus
 from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import open_tracker, serve_ui
 
@@ -39,7 +39,7 @@ SEARCH = SearchRecord(
 )
 
 
-def trial(number: int, epochs: int, status: str) -> TrialRecord:
+def trial(number: int, epochs: int, status: TrialStatus) -> TrialRecord:
     """A made-up trial after some epochs."""
     history = [{"epoch": float(epoch), **dict.fromkeys(METRICS, number / epoch)} for epoch in range(1, epochs + 1)]
     return TrialRecord(

@@ -26,7 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from processes import JobLog, RayNodes, Running, Search, Verdict, held_against, wait_for
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.processes import JobLog, RayNodes, Running, Search, Verdict, held_against, wait_for
 
 EPOCHS = 300
 SETTINGS = {"train_images": 100, "test_images": 60, "width": 0.125, "epochs": EPOCHS, "teacher_epochs": EPOCHS}
@@ -259,7 +263,10 @@ def next_round(left: list[str]) -> tuple[Kind, list[str]]:
 def soak(kills: int, seed: int, home: Path) -> tuple[list[Round], dict[str, float]]:
     """All rounds, and by name how many seconds each kind of search takes undisturbed."""
     chance = random.Random(seed)
-    left, rounds, seconds, references = planned(kills, chance), [], {}, {}
+    left = planned(kills, chance)
+    rounds: list[Round] = []
+    seconds: dict[str, float] = {}
+    references: dict[str, Search] = {}
     with RayNodes() as nodes:
         nodes.add()
         at_work = Soak(home, nodes, chance)

@@ -42,7 +42,7 @@ LOW, HIGH = "low", "high"
 EVALUATED_AT_ONCE = 128
 
 
-class Pictures(Dataset):  # type: ignore[type-arg]
+class Pictures(Dataset):
     """Items are (sides, label): a float32 tensor (C, S, S) for each of the sides, all in one view, and an int.
 
     Args:

@@ -139,8 +139,9 @@ def make_work(folder: Path, size: Size, seeds: Sequence[int]) -> Plan:
     dataset, trial = plan.dataset, distilled(plan)
     work_of(size.dataset, dataset, trial).write(folder)
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-    images = {f"{name}_images": np.array(split.images) for name, split in splits.items()}
-    np.savez(folder / IMAGES_FILE, **images, **{f"{name}_labels": np.array(s.labels) for name, s in splits.items()})
+    arrays: dict[str, Any] = {f"{name}_images": np.array(split.images) for name, split in splits.items()}
+    arrays |= {f"{name}_labels": np.array(split.labels) for name, split in splits.items()}
+    np.savez(folder / IMAGES_FILE, **arrays)
     for seed in seeds:
         save_weights(network_for(dataset, trial.network, seed), student_start(folder, seed))
     save_weights(fresh_network(trial.teacher(), dataset), folder / TEACHER_START)

@@ -173,7 +173,7 @@ def timed_command(arguments: Sequence[object], threads: int, changes: Mapping[st
         CommandFailedError: it failed.
     """
     words = [sys.executable, "-m", *map(str, arguments)]
-    surroundings = environment(threads) | changes
+    surroundings = environment(threads) | dict(changes)
     if not threads:
         del surroundings["OMP_NUM_THREADS"]
     started = time.perf_counter()

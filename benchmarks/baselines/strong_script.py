@@ -92,8 +92,8 @@ class Resident:
     def batch(self, epoch: int, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Views, float32 (B, C or 2C, S, S), and labels, int64 (B,)."""
         work, offsets, flips = self.work, 2 * self.work.crop_padding + 1, 2 if self.work.flip else 1
-        ids = ViewSpace(work.crop_padding, work.flip).draw(AUGMENT_SEED, epoch, indices)
-        where, ids = (torch.from_numpy(values).to(self.device) for values in (indices, ids))
+        drawn = ViewSpace(work.crop_padding, work.flip).draw(AUGMENT_SEED, epoch, indices)
+        where, ids = (torch.from_numpy(values).to(self.device) for values in (indices, drawn))
         tops, lefts = ids // flips // offsets, ids // flips % offsets
         crops = cut(self.padded[where], tops, lefts, ids % flips == 1, work.image_size)
         return (crops.float() / 255 - self.mean) / self.std, self.labels[where]
