@@ -29,7 +29,7 @@ FLOORS = (
     ("confirm",),
     ("space", "settings", "record"),
     ("anew", "fit"),
-    ("plan", "predict", "lighter", "trained_on", "export", "forecast", "tracking", "liveness"),
+    ("plan", "predict", "export", "forecast", "tracking", "liveness"),
     ("analysis",),
     ("report",),
     ("search",),
@@ -53,8 +53,8 @@ OWNERS = {
     "ray": {"search", "cluster"},
     "optuna": {"search", "analysis"},
     "click": {"cli"},
-    "onnx": {"export", "lighter"},
-    "onnxruntime": {"export", "lighter"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
     "matplotlib": {"report", "data"},  # data asks it where its fonts are
 }
 """Packages that these parts of the house alone may import."""

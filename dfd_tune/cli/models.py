@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from dfd_tune.cli.group import STORE_OPTION
-from dfd_tune.lighter import WEIGHTS
+from dfd_tune.export.lighter import WEIGHTS
 
 
 @click.command()
@@ -60,7 +60,7 @@ def export(model: str, file: str, weights: str, allow_loss: float | None, store_
     (images, height, width, channels), of any size, and gives class probabilities. ONNX Runtime is asked about images
     of many sizes before it is written; where it does not say what the student says, nothing is.
     """
-    from dfd_tune.export import check_destination, check_loss, export_onnx
+    from dfd_tune.export.onnx_file import check_destination, check_loss, export_onnx
     from dfd_tune.predict import find_model
     from dfd_tune.store import existing_store
 

@@ -3,7 +3,7 @@
 Runtimes differ in what they take anti-aliased resizing to be, and most of them know no sizes but fixed ones. Here the
 weights of torch's kernels are computed from height and width inside the model, in torch's order of operations, and
 what a pixel becomes is one product a side. Not for: training or `predict`, which use torch's own kernels
-(data/degradation.py), nor for writing files (export.py).
+(data/degradation.py), nor for writing files (export/).
 """
 
 from __future__ import annotations

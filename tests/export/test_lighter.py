@@ -7,12 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from dfd_tune.export import INPUT, OUTPUT, _drop_output, gain_of, lighter_model, onnx_model, session
-from dfd_tune.lighter import WEIGHTS, WEIGHTS_KEY, with_int8
+from dfd_tune.export.gain import gain_of
+from dfd_tune.export.lighter import WEIGHTS, WEIGHTS_KEY, with_int8
+from dfd_tune.export.onnx_file import lighter_model
+from dfd_tune.export.onnx_model import INPUT, OUTPUT, drop_output, onnx_model, session
+from dfd_tune.export.trained_on import find_images
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.portable import Portable
-from dfd_tune.trained_on import find_images
-from tests.test_export import CARD, write_student
+from tests.export.test_onnx_file import CARD, write_student
 from tests.trained import SIDE, write_trained
 
 LIGHTER = WEIGHTS[1:]
@@ -25,7 +27,7 @@ def models_of(folder, **settings):
     images, portable = find_images(store, card), Portable(deployed)
     model = onnx_model(portable, card)
     for name in portable.stages:
-        _drop_output(model, name)
+        drop_output(model, name)
     before = model.SerializeToString()
     models = {"float32": model} | {name: lighter_model(portable, model, name, images) for name in LIGHTER}
     assert model.SerializeToString() == before

@@ -2,8 +2,7 @@
 
 float16 rounds the weights of convolutions and fully connected layers; the runtime makes them float32 as it loads the
 file, so that only the file is smaller. int8 computes in bytes too, from the bytes that the network sees to the logits;
-resizing, a front end and normalisation stay as they are. Not for: whether that pays or costs accuracy, which export.py
-measures.
+resizing, a front end and normalisation stay as they are. Not for: whether that pays or costs accuracy (gain.py).
 """
 
 from __future__ import annotations

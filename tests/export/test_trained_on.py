@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dfd_tune.data.cameras import camera_images
+from dfd_tune.export.trained_on import TrainedOn, find_images
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.store import open_store
-from dfd_tune.trained_on import TrainedOn, find_images
 from tests.trained import CONFIG, COUNTS, write_trained
 
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from dfd_tune.errors import UserError
-from dfd_tune.export import (
+from dfd_tune.export.agreement import compare
+from dfd_tune.export.gain import Gain
+from dfd_tune.export.onnx_file import (
     LARGEST_DIFFERENCE,
-    Gain,
     _check_gain,
     check_destination,
     check_loss,
-    compare,
     export_onnx,
-    onnx_model,
 )
+from dfd_tune.export.onnx_model import onnx_model
 from dfd_tune.models.card import ModelCard
 from dfd_tune.models.deployed import load_deployed, network_of, save_student
 from dfd_tune.models.portable import Portable
@@ -150,7 +150,7 @@ def test_a_model_that_differs_is_not_written(exported, tmp_path, monkeypatch):
         stored.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(stored), weights))
         return model
 
-    monkeypatch.setattr("dfd_tune.export.onnx_model", wrong)
+    monkeypatch.setattr("dfd_tune.export.onnx_file.onnx_model", wrong)
     with pytest.raises(UserError, match="was not written"):
         export_onnx(exported[0], tmp_path / "student.onnx")
     assert list(tmp_path.iterdir()) == []
