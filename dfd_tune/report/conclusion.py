@@ -1,6 +1,6 @@
 """What came out of a search, in the few lines that a launch ends with; the first one says it all.
 
-Not for: the numbers of all cells (layouts.py), or of all trials (tables.py).
+Not for: the numbers of all cells (cell_tables.py), or of all trials (tables.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import INTERVALS, cost_in_words
-from dfd_tune.report.layouts import share, signed, text_of
+from dfd_tune.report.numbers import share, signed, text_of
 from dfd_tune.report.tables import percent
 
 OPENINGS: dict[Verdict, str] = {

@@ -1,6 +1,6 @@
 """A table, and the forms it is written in: Markdown, CSV, LaTeX and aligned text.
 
-Not for: what stands in a table (layouts.py, tables.py).
+Not for: what stands in a table (cell_tables.py, paper_tables.py, tables.py).
 """
 
 from __future__ import annotations

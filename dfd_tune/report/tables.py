@@ -1,6 +1,6 @@
 """A search's trials: as a JSON object, as CSV, ranked.
 
-Not for: comparisons of cells (layouts.py), what came out (conclusion.py), or figures (figures/).
+Not for: comparisons of cells (cell_tables.py), what came out (conclusion.py), or figures (figures/).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dfd_tune.report.captions import best_of, caption_of, chosen_by, cost_in_wor
 from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.figures import confusion, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
+from dfd_tune.report.found import Found
 from dfd_tune.report.images import (
     CannotBeShownError,
     best_students_confusion,
@@ -27,7 +28,8 @@ from dfd_tune.report.images import (
     examples_of,
     which_examples,
 )
-from dfd_tune.report.layouts import Found, share, signed, tables_of, text_of
+from dfd_tune.report.layouts import tables_of
+from dfd_tune.report.numbers import share, signed, text_of
 from dfd_tune.report.page import Figure, Section, page
 from dfd_tune.store import Store, write_text
 

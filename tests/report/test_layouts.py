@@ -12,18 +12,12 @@ from dfd_tune.analysis.verdicts import judge
 from dfd_tune.config import Camera
 from dfd_tune.confirm import AWAY, CONTROLS
 from dfd_tune.record import FrontendRecord
+from dfd_tune.report.cell_tables import cells_table, controls_table, frontends_table
 from dfd_tune.report.formats import as_latex
-from dfd_tune.report.layouts import (
-    Found,
-    cells_table,
-    controls_table,
-    frontends_table,
-    signed,
-    table1,
-    table2,
-    tables_of,
-    text_of,
-)
+from dfd_tune.report.found import Found
+from dfd_tune.report.layouts import tables_of
+from dfd_tune.report.numbers import signed, text_of
+from dfd_tune.report.paper_tables import table1, table2
 from tests.report.searches import (
     confirmed,
     grid_trials,

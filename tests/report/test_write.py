@@ -19,7 +19,7 @@ from dfd_tune.record import (
     save_trial,
 )
 from dfd_tune.report.conclusion import verdict_of
-from dfd_tune.report.layouts import Found
+from dfd_tune.report.found import Found
 from dfd_tune.report.write import summary, write_report
 from tests.report.searches import REQUEST, TEACHERS, grid_trials, make_best, make_search, with_tests
 from tests.report.test_page import Reader, loaded_from_elsewhere

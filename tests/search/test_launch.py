@@ -12,7 +12,7 @@ from PIL import Image
 
 from dfd_tune.forecast import Forecast, against_outcome
 from dfd_tune.record import load_search, load_trials
-from dfd_tune.report.layouts import Found
+from dfd_tune.report.found import Found
 from dfd_tune.report.write import summary
 from dfd_tune.store import open_store
 from tests.search.conftest import runs_of, trial_runs
