@@ -2,8 +2,6 @@
 likewise the evaluation. Which of them is a GPU to run?
 
     eager            the product's own loop
-    no_wait          the same, with the images' mean and deviation on the device: the product sends them there for every
-                     batch, and the host waits each time
     captured         a step that reads and writes buffers alone, captured once for each size of batch
     compiled         the same step, its views, losses and gradients under torch.compile
     reduce_overhead  likewise in its mode of that name, which captures as well
@@ -66,7 +64,7 @@ from dfd_tune.store import open_store
 
 MODES = {"compiled": "default", "reduce_overhead": "reduce-overhead"}
 """Of torch.compile, by variant."""
-VARIANTS = ("eager", "no_wait", "captured", *MODES)
+VARIANTS = ("eager", "captured", *MODES)
 WARM_UP = 3
 """Steps before a capture, in which libraries choose their algorithms and set memory aside."""
 MEASURED: dict[str, Any] = {"width": 1.0, "batch_size": 128, "train_images": None}
@@ -121,11 +119,9 @@ class Course:
         return Course(recipe, min(count, self.count))
 
 
-def waiting_for_nothing(images: Any, device: torch.device) -> Any:
-    """The same images, training's or evaluation's, with mean and deviation on the device: tuples are sent there with
-    every batch, for which the host waits, and which no capture allows."""
-    kept = {name: torch.tensor(getattr(images, name), dtype=torch.float32, device=device) for name in ("mean", "std")}
-    return dataclasses.replace(images, **kept)
+def images_of(member: Member, bench: Workbench) -> tuple[TrainingImages, EvaluationImages]:
+    """A member's images to train on, and those to evaluate on."""
+    return bench.images_for(member.config), bench.validation_images(member.config.low_res)
 
 
 class Eager:
@@ -134,14 +130,11 @@ class Eager:
     Args:
         member: what is trained.
         bench: has its images.
-        waits: as the product does; else mean and deviation of images are on the device before.
     """
 
-    def __init__(self, member: Member, bench: Workbench, *, waits: bool):
+    def __init__(self, member: Member, bench: Workbench):
         self.device, self.network, self.distillation = bench.device, member.student, member.distillation
-        images, validation = bench.images_for(member.config), bench.validation_images(member.config.low_res)
-        self.images: TrainingImages = images if waits else waiting_for_nothing(images, self.device)
-        self.validation: EvaluationImages = validation if waits else waiting_for_nothing(validation, self.device)
+        self.images, self.validation = images_of(member, bench)
         self.outputs = _outputs(self.network, self.distillation, self.device)
         self._start = _copied(self.outputs)
 
@@ -205,9 +198,7 @@ class Static:
         refuse_outputs_elsewhere(member.distillation, bench.device)
         self.device, self.how, self.smaller = bench.device, how, smaller
         self.network, self.distillation = member.student, member.distillation
-        self.images: TrainingImages = waiting_for_nothing(bench.images_for(member.config), self.device)
-        validation = bench.validation_images(member.config.low_res)
-        self.validation: EvaluationImages = waiting_for_nothing(validation, self.device)
+        self.images, self.validation = images_of(member, bench)
         self.outputs = _outputs(self.network, self.distillation, self.device)
         self._start = _copied(self.outputs)
         self._make_buffers(member.config.recipe)
@@ -406,8 +397,8 @@ Variant = Eager | Static
 
 def variant_of(name: str, member: Member, bench: Workbench, smaller: bool = True) -> Variant:
     """The variant of that name."""
-    if name in ("eager", "no_wait"):
-        return Eager(member, bench, waits=name == "eager")
+    if name == "eager":
+        return Eager(member, bench)
     return Static(member, bench, how=name, smaller=smaller)
 
 

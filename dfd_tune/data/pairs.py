@@ -45,8 +45,10 @@ class TrainingImages:
     """int64 (N,)."""
     space: ViewSpace
     augment_seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Tensor
+    """float32 (C,), of values scaled to 0..1; on the images' device, as a batch that sends it there waits for that."""
+    std: Tensor
+    """Likewise."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,8 +93,10 @@ class EvaluationImages:
     """uint8 (N, C, S, S)."""
     labels: Tensor
     """int64 (N,)."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Tensor
+    """float32 (C,), of values scaled to 0..1, on the images' device."""
+    std: Tensor
+    """Likewise."""
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised images, float32 (B, C, S, S), and labels, int64 (B,), in order; B is what suits the device."""
@@ -111,8 +115,8 @@ def training_images(
         labels=torch.tensor(dataset.train.labels).to(device),
         space=space,
         augment_seed=augment_seed,
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=torch.tensor(dataset.mean, device=device),
+        std=torch.tensor(dataset.std, device=device),
     )
 
 
@@ -122,8 +126,8 @@ def evaluation_images(dataset: Dataset, split: Split, side: Tensor, device: torc
     return EvaluationImages(
         images=side.to(device),
         labels=torch.tensor(split.labels).to(device),
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=torch.tensor(dataset.mean, device=device),
+        std=torch.tensor(dataset.std, device=device),
     )
 
 

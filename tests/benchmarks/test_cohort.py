@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-import torch
 
 from benchmarks.cohort import DIFFERENT, check, cohort_of, refuse_strangers, together
 from dfd_tune.distill.workbench import BankPlan
@@ -11,14 +10,6 @@ from tests.distill.tiny import fresh_store, prepared, trial, without_times, work
 from tests.distill.tiny import run as run_alone
 
 BATCH_NORM = {"backbone": "resnet18", "epochs": 2}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("banked", [True, False])

@@ -36,7 +36,7 @@ def images() -> TrainingImages:
     space = ViewSpace(crop_padding=1, flip=True)
     pixels = torch.randint(256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
     labels = torch.randint(3, (40,), generator=random)
-    return TrainingImages(pixels, labels, space, augment_seed=5, mean=(0.5,), std=(0.25,))
+    return TrainingImages(pixels, labels, space, augment_seed=5, mean=torch.tensor([0.5]), std=torch.tensor([0.25]))
 
 
 @pytest.fixture

@@ -54,13 +54,20 @@ def training(count: int = 40, noise: int = 40, crop_padding: int = 1) -> Trainin
     space = ViewSpace(crop_padding, flip=True)
     pixels, labels = banded_images(count, seed=0, noise=noise)
     return TrainingImages(
-        torch.from_numpy(pixels), torch.from_numpy(labels), space, augment_seed=0, mean=(0.2,), std=(0.25,)
+        torch.from_numpy(pixels),
+        torch.from_numpy(labels),
+        space,
+        augment_seed=0,
+        mean=torch.tensor([0.2]),
+        std=torch.tensor([0.25]),
     )
 
 
 def held_out(count: int = 30) -> EvaluationImages:
     pixels, labels = banded_images(count, seed=1)
-    return EvaluationImages(torch.from_numpy(pixels), torch.from_numpy(labels), mean=(0.2,), std=(0.25,))
+    return EvaluationImages(
+        torch.from_numpy(pixels), torch.from_numpy(labels), mean=torch.tensor([0.2]), std=torch.tensor([0.25])
+    )
 
 
 def train(model, images=None, process=None, distillation=None, **changes):
@@ -184,7 +191,7 @@ def test_evaluation_by_hand(copies):
     # 300 copies are 1200 images: two batches of 500 and one of 200.
     pixels = torch.tensor([0, 0, 1, 1], dtype=torch.uint8).repeat(copies).reshape(-1, 1, 1, 1)
     labels = torch.tensor([0, 1, 1, 0]).repeat(copies)
-    images = EvaluationImages(pixels, labels, mean=(0.0,), std=(1 / 255,))
+    images = EvaluationImages(pixels, labels, mean=torch.tensor([0.0]), std=torch.tensor([1 / 255]))
     model = Ratio().train()
     accuracy, loss = evaluate(model, images)
     # The first of two equal logits wins: right, wrong, right, wrong.
