@@ -45,8 +45,8 @@ from benchmarks.cohort import Member, _now, _without_speed, apart, bench_for, me
 from dfd_tune.config import Recipe, TrialConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.distill.arithmetic import compute
+from dfd_tune.distill.distillation import Distillation, LogitTargets
 from dfd_tune.distill.features import BankedFeatures
-from dfd_tune.distill.methods import Distillation, LogitTargets
 from dfd_tune.distill.process import EpochMetrics, SingleProcess
 from dfd_tune.distill.training import (
     _losses,

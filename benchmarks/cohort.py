@@ -36,7 +36,7 @@ from benchmarks.baselines.ratios import ratio_of
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.arithmetic import compute
-from dfd_tune.distill.methods import Distillation
+from dfd_tune.distill.distillation import Distillation
 from dfd_tune.distill.process import EpochMetrics, SingleProcess
 from dfd_tune.distill.student import _distillation, initial_student
 from dfd_tune.distill.training import train_network

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from dfd_tune.digest import digest_json
 from dfd_tune.errors import raise_all
+from dfd_tune.methods import DEFAULT, METHODS, read_by_methods
 from dfd_tune.rules import OWN, kinds_of, problems_in, setting
 
 TRAINING_SEMANTICS = 1
@@ -34,7 +35,6 @@ TeacherSees = Literal["high_res", "low_res"]
 Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
 Precision = Literal["float32", "bf16"]
-Method = Literal["dfd", "kd", "fitnets", "rdl", "logits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class TrialConfig:
     seed: int = setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
     lambda_: float = setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
-    method: Method = setting("what is distilled: see docs/method.md", default="dfd")
+    method: str = setting("what is distilled: see docs/method.md", words=METHODS, default=DEFAULT)
     reduction: Reduction = setting("how squared feature differences are reduced over the feature dimension")
     temperature: float = setting(
         "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
@@ -314,9 +314,11 @@ class TrialConfig:
         yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
         yield "evaluate_every"  # what is looked at on the way changes nothing
         if not self.distills:
-            yield from ("method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees")
+            yield from ("method", "teachers", "teacher_sees", *read_by_methods())
         else:
-            yield from _idle_of_method(self.method)
+            yield from read_by_methods().difference(METHODS[self.method].reads)
+            if self.method == DEFAULT:
+                yield "method"
             if self.teacher_backbones == (self.backbone,):
                 yield "teachers"
         if self.student_start == "scratch":
@@ -328,18 +330,6 @@ class TrialConfig:
             yield "frontend_content"
         if not self.distills and self.student_start == "scratch" and not srgan_looks_at_teacher:
             yield from (name for name in kinds_of(TrialConfig) if name.startswith("teacher_"))
-
-
-def _idle_of_method(method: Method) -> Iterator[str]:
-    """What a method does not look at; of dfd its name too, which goes without saying."""
-    if method == "dfd":
-        yield "method"
-    if method == "kd":
-        yield "reduction"
-    else:
-        yield "temperature"
-    if method != "fitnets":
-        yield "hint_layer"
 
 
 @dataclass(frozen=True)

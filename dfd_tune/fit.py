@@ -10,6 +10,7 @@ from typing import Any
 
 from dfd_tune.config import FRONTEND_FACTOR
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
@@ -41,7 +42,7 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
-    if "fitnets" in _values(request, "method"):
+    if any(METHODS[method].compares == "maps" for method in _values(request, "method")):
         for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
             for layer in _values(request, "hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:

@@ -30,6 +30,7 @@ def setting(
     above: float | None = None,
     share: bool = False,
     joined: Sequence[str] = (),
+    words: Mapping[str, Any] | None = None,
     **default: Any,
 ) -> Any:
     """A dataclass field with its allowed values.
@@ -39,10 +40,11 @@ def setting(
         low: the least value; likewise `high`, and `above`, which is itself not allowed.
         share: whether text such as "1/4", a share of the image's side, stands for a whole number.
         joined: names of which one or several, joined with "+", or "own" are allowed.
+        words: a table whose keys are the words of which one is allowed, as they are when a value is checked.
         default: `default=`, if it has one.
     """
     limits = {"help": help_, "low": low, "high": high, "above": above, "share": share, "joined": tuple(joined)}
-    return field(metadata=limits, **default)
+    return field(metadata=limits | {"words": words}, **default)
 
 
 def settings_of(config: Config) -> dict[str, dataclasses.Field[Any]]:
@@ -143,6 +145,7 @@ def broken_rule(config: Config, name: str, value: Any) -> str | None:
     limits, kind, options, may_be_none = known(config)[name]
     if may_be_none and value is None:
         return None
+    options = options if limits["words"] is None else tuple(limits["words"])
     if options:
         if isinstance(value, str) and value in options:
             return None

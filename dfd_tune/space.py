@@ -1,11 +1,11 @@
 """Search spaces: a YAML file's content, read and checked, and the grid that it spans.
 
     description: one line
-    sampler: grid | random | tpe
-    trials: 30                                          # of random and tpe
+    sampler: grid | random | quasi_random | tpe | gp    # samplers.py
+    trials: 30                                          # of all but grid
     explore:
       backbone: [resnet18, vgg16]                       # a list: each of these values
-      lambda_: {low: 0.05, high: 20, log: true}         # a range, for random and tpe; `step` for steps
+      lambda_: {low: 0.05, high: 20, log: true}         # a range, for all but grid; `step` for steps
     only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
     protocol: validation | paper                        # by which images λ is chosen
     confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
@@ -28,9 +28,9 @@ from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, parse_confirm
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import broken_rule, coerce, settings_of, share_of_side
+from dfd_tune.samplers import SAMPLERS, drawing
 from dfd_tune.yaml_file import YamlFile, read_yaml
 
-Sampler = Literal["grid", "random", "tpe"]
 Protocol = Literal["validation", "paper"]
 Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
@@ -111,7 +111,8 @@ class SearchSpace:
 
     name: str
     description: str
-    sampler: Sampler
+    sampler: str
+    """One of `SAMPLERS`."""
     explore: Mapping[str, Axis]
     settings: Mapping[str, Any]
     trials: int | None
@@ -164,7 +165,7 @@ def parse_axis(name: str, value: Any, sampler: str | None) -> tuple[Axis | None,
         return None, [f"{name} can't be explored: all trials of a search share it; put it under `settings`."]
     if name not in settings_of(TrialConfig):
         return None, [unknown_name("setting", name, settings_of(TrialConfig))]
-    if name == "seed" and sampler in ("random", "tpe"):
+    if name == "seed" and sampler in drawing():
         return None, [f"seed can't be explored with sampler {sampler}: a lucky seed is no setting; use a grid."]
     if isinstance(value, dict):
         return _parse_range(name, value, sampler)
@@ -202,7 +203,7 @@ def _parse_range(name: str, value: dict[str, Any], sampler: str | None) -> tuple
     if kind not in (int, float):
         return None, [f"{name} has a range, but takes no numbers; give a list of its values."]
     if sampler == "grid":
-        return None, [f"{name} has a range, but sampler grid takes lists; give a list, or sampler random or tpe."]
+        return None, [f"{name} has a range, but sampler grid takes lists; give a list, or another sampler."]
     problems = [
         f"{name}: " + unknown_name("key", key, ("low", "high", "log", "step"))
         for key in value
@@ -251,8 +252,8 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if key not in known:
             say(unknown_name("key", key, known), str(key))
     sampler = content.get("sampler", "grid")
-    if sampler not in get_args(Sampler):
-        say(unknown_name("sampler", sampler, get_args(Sampler)), "sampler")
+    if sampler not in SAMPLERS:
+        say(unknown_name("sampler", sampler, SAMPLERS), "sampler")
         sampler = None  # which other keys fit can't be said
     explore = {}
     for name, value in _mapping(content, "explore", say).items():
@@ -325,12 +326,14 @@ def _parse_only(
 
 def trials_problem(trials: Any, sampler: str) -> str | None:
     """What is wrong with a number of trials for a sampler, as a sentence; None if nothing is."""
-    if sampler == "grid":
-        return None if trials is None else "trials is for the samplers random and tpe; a grid runs each point."
-    if isinstance(trials, int) and not isinstance(trials, bool) and 1 <= trials <= 100_000:
+    if not SAMPLERS[sampler].draws:
+        others = f"{', '.join(drawing()[:-1])} and {drawing()[-1]}"
+        return None if trials is None else f"trials is for the samplers {others}; a grid runs each point."
+    most = SAMPLERS[sampler].most_trials
+    if isinstance(trials, int) and not isinstance(trials, bool) and 1 <= trials <= most:
         return None
     found = "missing" if trials is None else repr(trials)
-    return f"trials is {found}, but sampler {sampler} needs a whole number from 1 to 100000."
+    return f"trials is {found}, but sampler {sampler} needs a whole number from 1 to {most}."
 
 
 def setting_class(name: str) -> type[DatasetConfig] | type[TrialConfig] | None:

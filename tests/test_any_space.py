@@ -17,6 +17,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.plan import describe as describe_plan
 from dfd_tune.rules import kinds_of, settings_of
+from dfd_tune.samplers import SAMPLERS, drawing
 from dfd_tune.settings import describe, request_as_json, request_from_json, resolve
 from dfd_tune.space import read_space
 from dfd_tune.store import problem_with_name
@@ -125,7 +126,7 @@ class Slips:
 @st.composite
 def spaces(draw) -> dict[Any, Any]:
     slips = Slips(draw)
-    sampler = slips(st.sampled_from(["grid", "grid", "random", "tpe"]))
+    sampler = slips(st.sampled_from(["grid", "grid", *SAMPLERS]))
     trial_settings = [name for name in settings_of(TrialConfig) if name not in ("augment_seed", "workers")]
     some = st.lists(st.sampled_from(trial_settings), min_size=slips.rate == 0, max_size=3, unique=True)
     explore = {
@@ -133,7 +134,7 @@ def spaces(draw) -> dict[Any, Any]:
             name, sampler
         )
         for name in draw(some)
-        if not (name == "seed" and sampler in ("random", "tpe") and slips.rate == 0)
+        if not (name == "seed" and sampler in drawing() and slips.rate == 0)
     } or {"lambda_": [0, 1]}
     content: dict[Any, Any] = {"explore": slips(st.just(explore)), "sampler": sampler}
     if slips(st.just(sampler != "grid"), st.booleans()) is True:

@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("copies",),
+    ("copies", "methods", "samplers"),
     ("config",),
     ("data",),
     ("models",),
@@ -40,7 +40,7 @@ FLOORS = (
 
 VOCABULARY = {
     "confirm": {"config", "errors", "rules"},
-    "space": {"config", "confirm", "errors", "rules", "yaml_file"},
+    "space": {"config", "confirm", "errors", "rules", "samplers", "yaml_file"},
     "settings": {"config", "confirm", "errors", "rules", "space", "data", "data.sources"},
     "record": {"confirm", "errors", "store"},
     "analysis": {"analysis", "config", "confirm", "record", "space"},
@@ -51,7 +51,7 @@ sent or drawn."""
 OWNERS = {
     "mlflow": {"tracking"},
     "ray": {"search", "cluster"},
-    "optuna": {"search", "analysis"},
+    "optuna": {"search", "analysis", "samplers"},
     "click": {"cli"},
     "onnx": {"export"},
     "onnxruntime": {"export"},

@@ -7,6 +7,7 @@ import pytest
 
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.sources import SOURCES
+from dfd_tune.methods import METHODS
 from dfd_tune.rules import broken_rule, settings_of
 from dfd_tune.space import shipped_spaces
 
@@ -36,6 +37,11 @@ def test_every_setting_is_documented_as_declared():
 def test_every_dataset_and_space_is_mentioned():
     assert all(f"`{name}`" in (DOCS / "data.md").read_text() for name in SOURCES)
     assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in shipped_spaces())
+
+
+def test_every_method_has_a_row():
+    section = (DOCS / "method.md").read_text().split("## Other methods")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == list(METHODS)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)

@@ -221,7 +221,8 @@ def test_settings_of_the_dataset_are_told_apart(space):
 def test_the_number_of_trials_may_be_given(space):
     assert request_for("tpe_all").trials == 30
     assert request_for("tpe_all", trials=5).trials == 5
-    assert refusals(space, trials=5) == ("--trials is for the samplers random and tpe; a grid runs each point.",)
+    (refused,) = refusals(space, trials=5)
+    assert refused.startswith("--trials is for the samplers random,")
     assert "--trials is 0, but sampler tpe needs" in refusals("tpe_all", trials=0)[0]
 
 

@@ -3,9 +3,10 @@ from typing import get_args
 import pytest
 
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
-from dfd_tune.config import Method, Resampling, TrialConfig
+from dfd_tune.config import Resampling, TrialConfig
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
+from dfd_tune.methods import METHODS
 from dfd_tune.settings import resolve, settle
 from dfd_tune.space import Choice, Range, axis_from_json, grid_points, meets, parse_axis, read_space, shipped_spaces
 
@@ -109,7 +110,7 @@ def test_table_2_has_the_papers_six_rows():
 
 
 def test_the_methods_space_has_every_method():
-    assert {trial.method for trial in points_of("methods") if trial.lambda_ > 0} == set(get_args(Method))
+    assert {trial.method for trial in points_of("methods") if trial.lambda_ > 0} == set(METHODS)
 
 
 def test_the_degradations_change_one_thing_at_a_time():
@@ -253,7 +254,7 @@ ONE = "explore: {lambda_: [1]}\n"
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
         (
             "sampler: tpee\ntrials: 3\nexplore: {lambda_: {low: 1, high: 2}, seed: [1]}\n",
-            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: grid, random, tpe.",
+            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: grid, random, quasi_random, tpe, gp.",
         ),
         # Values.
         (
@@ -343,7 +344,10 @@ ONE = "explore: {lambda_: [1]}\n"
         (SAMPLED + ONE + "only: [{lambda_: 1}]", "FILE, line 4: only picks points of a grid, but the sampler is tpe"),
         (ONE + "protocol: papers", "FILE, line 2: Unknown protocol 'papers'. Did you mean 'paper'?"),
         # What goes together.
-        ("trials: 3\n" + ONE, "FILE, line 1: trials is for the samplers random and tpe; a grid runs each point."),
+        (
+            "trials: 3\n" + ONE,
+            "FILE, line 1: trials is for the samplers random, quasi_random, tpe and gp",
+        ),
         ("sampler: tpe\n" + ONE, "FILE: trials is missing, but sampler tpe needs a whole number from 1 to 100000."),
         ("sampler: random\ntrials: 0\n" + ONE, "FILE, line 2: trials is 0, but sampler random needs a whole number"),
         ("sampler: random\ntrials: true\n" + ONE, "FILE, line 2: trials is True, but sampler random needs"),

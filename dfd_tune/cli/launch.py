@@ -45,7 +45,7 @@ RETRY_OPTION = click.option(
 @click.option("--dataset", default=None, help=f"See `datasets`.  [default: {EMBEDDED}]")
 @click.option("--data", default=None, help="Where the dataset's files are.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
-@click.option("--trials", type=int, default=None, help="How many trials to sample, for samplers random and tpe.")
+@click.option("--trials", type=int, default=None, help="How many trials to draw, for all samplers but grid.")
 @click.option(
     "--protocol",
     type=click.Choice(["validation", "paper"]),

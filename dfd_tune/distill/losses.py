@@ -1,7 +1,7 @@
 """Losses: deep feature distillation, Eq. 1 to 4 of Zhu et al., "Low-resolution visual recognition via deep feature
 distillation", and of the related methods that the paper names.
 
-Not for: which of a network's outputs they compare (methods.py), or how they are minimised (training.py).
+Not for: which of a network's outputs they compare (dfd_tune/methods.py), or how they are minimised (training.py).
 """
 
 from __future__ import annotations

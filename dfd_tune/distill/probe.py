@@ -28,12 +28,13 @@ from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.arithmetic import compute
+from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity
 from dfd_tune.distill.frontends import content_loss, train_frontend
-from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import EpochMetrics
 from dfd_tune.distill.training import train_network
+from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import build_frontend
 from dfd_tune.store import Store
@@ -94,7 +95,7 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
     """
 
     def look(guide: PretrainedConfig) -> Look:
-        if config.method == "fitnets":
+        if not METHODS[config.method].has_bank:
             return "maps"
         return "bank" if guide.key(dataset_digest) in banks else "live"
 
@@ -324,7 +325,7 @@ def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset:
         lambda_=HARMLESS,
         compare=loss_of(config),
         targets=tuple(targets),
-        output=COMPARED[config.method],
+        output=METHODS[config.method].compares,
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
@@ -339,7 +340,7 @@ def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource
         # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
         empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
         features = BankedFeatures(identity, empty.expand(identity.shape))
-    return LogitTargets(features, live.teacher) if COMPARED[config.method] == "logits" else features
+    return LogitTargets(features, live.teacher) if METHODS[config.method].compares == "logits" else features
 
 
 def _measure_frontend(

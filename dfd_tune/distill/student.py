@@ -15,13 +15,14 @@ from typing import Any
 from dfd_tune.config import PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.features import LiveMaps
-from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, TargetSource, adapters_for, loss_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, save_student
 from dfd_tune.store import Store, read_whole_json, whole, write_json
@@ -182,7 +183,7 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
         lambda_=config.lambda_,
         compare=loss_of(config),
         targets=tuple(_target(config, guide, bench) for guide in guides),
-        output=COMPARED[config.method],
+        output=METHODS[config.method].compares,
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
@@ -190,7 +191,7 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
 
 def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> TargetSource:
     """What the trial's method compares with of one teacher."""
-    output = COMPARED[config.method]
+    output = METHODS[config.method].compares
     if output == "maps":
         return LiveMaps(bench.live(guide), config.hint_layer)
     features = bench.features(guide)

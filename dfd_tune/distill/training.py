@@ -20,8 +20,8 @@ from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import Draw, EvaluationImages, TrainingImages
 from dfd_tune.data.splits import random_order
 from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.distillation import Distillation
 from dfd_tune.distill.losses import Losses, joint_loss
-from dfd_tune.distill.methods import Distillation
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.resume import Resumable, Trainee

@@ -22,6 +22,7 @@ from dfd_tune.data.pairs import EvaluationImages, TrainingImages, as_tensor, eva
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.distillation import TargetSource
 from dfd_tune.distill.features import (
     BankedFeatures,
     BankIdentity,
@@ -33,7 +34,6 @@ from dfd_tune.distill.features import (
     open_bank,
 )
 from dfd_tune.distill.frontends import TrainedFrontend, ensure_frontend, find_frontend
-from dfd_tune.distill.methods import TargetSource
 from dfd_tune.distill.pretrained import Pretrained, ensure_pretrained, find_pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.store import Store

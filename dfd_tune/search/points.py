@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,14 +18,12 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.fit import SMALL_GRID
 from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
+from dfd_tune.samplers import AT_RANDOM, SAMPLERS, Draw, made
 from dfd_tune.settings import Request
 from dfd_tune.space import Axis, Choice, Range, grid_points, in_space
 
 METRIC = "val_accuracy"
 """What samplers maximise."""
-DUPLICATES_IN_A_ROW = 200
-"""So often a sampler may ask for known points before the rest of a small space is gone through instead."""
-
 Point = tuple[str, TrialConfig]
 """Trial key and trial."""
 
@@ -89,7 +87,8 @@ class SampledPoints:
         self._digest = dataset_digest
         self._wanted = plan.num_trials
         self._space = distributions(plan.request.explore)
-        self._study = optuna.create_study(direction="maximize", sampler=_sampler(plan.request, 0, 0))
+        self._sampler = SAMPLERS[plan.request.space.sampler]
+        self._study = optuna.create_study(direction="maximize")
         self._asked: dict[str, Any] = {}
         """Trial key -> Optuna's trial, of points that are out."""
         self._seen: dict[str, float | None] = {}
@@ -150,8 +149,9 @@ class SampledPoints:
     def _draw(self) -> Point | None:
         import optuna
 
-        for repeated in range(DUPLICATES_IN_A_ROW):
-            self._study.sampler = _sampler(self._request, len(self._seen), repeated)
+        for repeated in range(self._sampler.attempts + AT_RANDOM.attempts):
+            sampler = self._sampler if repeated < self._sampler.attempts else AT_RANDOM
+            self._study.sampler = made(sampler, _draw_of(self._request, self._space, len(self._seen), repeated))
             trial = self._study.ask(self._space)
             config = self._request.trial(trial.params)
             key = config.key(self._digest)
@@ -199,31 +199,10 @@ def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecor
     return SampledPoints(plan, dataset_digest, sampled)
 
 
-def _random_sampler(seed: int) -> Any:
-    from optuna.samplers import RandomSampler
-
-    return RandomSampler(seed=seed)
-
-
-def _tpe_sampler(seed: int) -> Any:
-    from optuna.samplers import TPESampler
-
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-SAMPLERS: dict[str, Callable[[int], Any]] = {"random": _random_sampler, "tpe": _tpe_sampler}
-"""Name in a space -> Optuna's sampler, made from a seed."""
-
-
-def _sampler(request: Request, points: int, repeated: int) -> Any:
-    """The sampler for the draw after `points` points, the last of which were known `repeated` times: see
-    `SampledPoints`."""
-    import warnings
-
+def _draw_of(request: Request, space: Mapping[str, Any], points: int, repeated: int) -> Draw:
+    """The draw after `points` points, the last of which were known `repeated` times: see `SampledPoints`."""
     seed = int(np.random.SeedSequence((request.seed, points, repeated)).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its own options experimental
-        return SAMPLERS[request.space.sampler](seed)
+    return Draw(search_seed=request.seed, number=points + repeated, seed=seed, space=space)
 
 
 def _all_points(request: Request, dataset_digest: str) -> Iterator[Point] | None:

@@ -19,8 +19,8 @@ from two_processes import train_distilled, train_distributed
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
+from dfd_tune.distill.distillation import Distillation
 from dfd_tune.distill.losses import distillation_loss, joint_loss
-from dfd_tune.distill.methods import Distillation
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import (
     DivergedError,

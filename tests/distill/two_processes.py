@@ -15,12 +15,13 @@ import torch
 import torch.distributed
 from tiny import DEVICE, bits, network, trial, without_times, workbench
 
-from dfd_tune.config import FrontendConfig, Method, Recipe
+from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.distillation import Distillation, adapters_for, loss_of
 from dfd_tune.distill.features import LiveFeatures, LiveMaps
-from dfd_tune.distill.methods import COMPARED, Distillation, adapters_for, loss_of
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
+from dfd_tune.methods import METHODS
 from dfd_tune.store import Store
 
 _together: Any = None
@@ -128,7 +129,7 @@ def train_distilled(
     process: Process,
     root: Path,
     recipe: Recipe,
-    method: Method = "dfd",
+    method: str = "dfd",
     backbone: str = "alexnet",
     dropout: float = 0.0,
     checkpoints: Checkpoints | None = None,
@@ -150,7 +151,7 @@ def train_distilled(
             config.lambda_,
             loss_of(config),
             (LiveMaps(live, config.hint_layer) if method == "fitnets" else live,),
-            output=COMPARED[method],
+            output=METHODS[method].compares,
             layer=config.hint_layer,
             adapters=adapters,
         ),

@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 
 from dfd_tune.plan import make_plan
+from dfd_tune.samplers import SAMPLERS, Sampler, drawing
 from dfd_tune.search.points import METRIC, distributions, points_for
-from dfd_tune.space import Choice, Range
+from dfd_tune.space import Choice, Range, trials_problem
 from tests.report.searches import make_request, make_trial
 from tests.samples import tiny_dataset
 
@@ -19,6 +21,9 @@ RANGES = {
 }
 EIGHT = {"lambda_": [1, 2, 4, 8], "backbone": ["resnet18", "alexnet"]}
 DIGEST = tiny_dataset().digest
+
+
+DRAWING = drawing()
 
 
 def plan_of(sampler, explore=None, trials=30):
@@ -50,7 +55,7 @@ def run(points, most=1000, values=True):
     return given
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", DRAWING)
 def test_a_sampled_search_proposes_as_many_points_as_asked_for_all_different_and_on_the_axes(sampler):
     plan = plan_of(sampler)
     given = run(source(plan))
@@ -61,7 +66,7 @@ def test_a_sampled_search_proposes_as_many_points_as_asked_for_all_different_and
         assert 0.5 <= config.momentum <= 0.9
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", DRAWING)
 @pytest.mark.parametrize("values", [True, False])
 def test_a_space_of_eight_points_ends_after_eight(sampler, values):
     points = source(plan_of(sampler, EIGHT))
@@ -78,7 +83,7 @@ def test_points_that_are_one_trial_are_proposed_once():
     assert len(given) == len({config.key(DIGEST) for config in given}) == 3
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", DRAWING)
 @pytest.mark.parametrize("cut", [1, 5, 14])
 def test_a_continued_search_proposes_what_an_uninterrupted_one_does(sampler, cut):
     plan = plan_of(sampler, trials=20)
@@ -86,7 +91,7 @@ def test_a_continued_search_proposes_what_an_uninterrupted_one_does(sampler, cut
     first = run(source(plan), most=cut)
     assert first == whole[:cut]
     rest = run(source(plan, [record_of(plan, config) for config in first]))
-    if sampler == "random":
+    if sampler in ("random", "quasi_random"):
         assert rest == whole[cut:]
     else:  # what is told in another way may round otherwise, so that the points alone are compared, to 1 %
         assert [config.lambda_ for config in rest] == pytest.approx(
@@ -94,7 +99,7 @@ def test_a_continued_search_proposes_what_an_uninterrupted_one_does(sampler, cut
         )
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", DRAWING)
 def test_unfinished_points_come_first_and_count(sampler):
     plan = plan_of(sampler, trials=6)
     first = run(source(plan), most=4)
@@ -122,11 +127,64 @@ def test_a_sampler_learns_from_what_it_is_told():
     assert mean_of_last(+1) > 2 * mean_of_last(-1)
 
 
-def test_another_seed_proposes_other_points():
-    plan = plan_of("random", trials=5)
+@pytest.mark.parametrize("sampler", DRAWING)
+def test_another_seed_proposes_other_points(sampler):
+    plan = plan_of(sampler, trials=5)
     plans = [dataclasses.replace(plan, request=dataclasses.replace(plan.request, seed=seed)) for seed in (0, 1)]
     first, second = (run(source(plan)) for plan in plans)
     assert not {config.lambda_ for config in first} & {config.lambda_ for config in second}
+
+
+def test_quasi_random_points_fill_every_part_of_the_space():
+    """Of 64 points of a Sobol' sequence in two dimensions, each of 8 × 8 equal squares holds one; at random, 37 % would
+    be empty."""
+    explore = {"lambda_": {"low": 0.05, "high": 20, "log": True}, "momentum": {"low": 0.5, "high": 0.9}}
+    given = run(source(plan_of("quasi_random", explore, trials=64)))
+    squares = {
+        (int(8 * math.log(config.lambda_ / 0.05, 400)), int(8 * (config.momentum - 0.5) / 0.4)) for config in given
+    }
+    assert len(squares) == 64
+
+
+def test_a_sampler_is_a_row(monkeypatch):
+    """A made-up one; used with nothing else changed."""
+    from optuna.samplers import BaseSampler
+
+    drawn = []
+
+    class Parts(BaseSampler):
+        def infer_relative_search_space(self, study, trial):
+            return {}
+
+        def sample_relative(self, study, trial, search_space):
+            return {}
+
+        def sample_independent(self, study, trial, name, distribution):
+            return distribution.low + (distribution.high - distribution.low) / (2 + len(drawn))
+
+    def make(draw):
+        drawn.append(draw)
+        return Parts()
+
+    monkeypatch.setitem(SAMPLERS, "parts", Sampler(make=make, drawn="of parts", most_trials=4))
+    plan = plan_of("parts", {"momentum": {"low": 0.5, "high": 0.9}}, trials=3)
+    assert [config.momentum for config in run(source(plan))] == pytest.approx([0.5 + 0.4 / d for d in (3, 4, 5)])
+    assert [(draw.search_seed, draw.number) for draw in drawn] == [(plan.request.seed, number) for number in range(3)]
+    assert trials_problem(4, "parts") is None
+    assert "1 to 4" in trials_problem(5, "parts")
+
+
+def test_a_sampler_that_repeats_itself_is_left_for_chance(monkeypatch):
+    """In a space too large to be gone through, points are drawn at random after some attempts."""
+    from optuna.samplers import PartialFixedSampler, RandomSampler
+
+    def make(draw):
+        return PartialFixedSampler({"momentum": 0.7}, RandomSampler(seed=1))
+
+    monkeypatch.setitem(SAMPLERS, "stubborn", Sampler(make=make, attempts=2))
+    given = run(source(plan_of("stubborn", {"momentum": {"low": 0.5, "high": 0.9}}, trials=5)))
+    assert [config.momentum for config in given].count(0.7) == 1
+    assert len(given) == 5
 
 
 def test_a_grid_gives_its_points_in_order_but_for_the_known_ones():

@@ -16,6 +16,8 @@ from two_processes import train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import Draw
+from dfd_tune.distill import losses
+from dfd_tune.distill.distillation import Distillation, LogitTargets, adapters_for, loss_of
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
 from dfd_tune.distill.losses import (
     distillation_loss,
@@ -24,14 +26,13 @@ from dfd_tune.distill.losses import (
     pairwise_distance_loss,
     soft_target_loss,
 )
-from dfd_tune.distill.methods import COMPARED, Distillation, LogitTargets, adapters_for, loss_of
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, save_result, student_file
 from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import BankPlan
+from dfd_tune.methods import METHODS, Method
 from dfd_tune.models import BACKBONES, HINT_LAYERS
 
-METHODS = tuple(COMPARED)
 ALL = np.arange(40)
 HALF_ULP = 2.0**-11
 STILL = {"learning_rate": 1e-30, "epochs": 1, "batch_size": 40, "weight_decay": 0.0, "momentum": 0.0}
@@ -289,22 +290,22 @@ def expected_loss(config, bench) -> float:
     inputs = bench.images_for(config).views(draw)
     teachers = [bench.pretrained(guide).network for guide in config.guides()]
     adapters = adapters_for(config, student, teachers)
-    losses = []
+    found = []
     with torch.no_grad():
         for guide, teacher, adapter in zip(config.guides(), teachers, adapters, strict=True):
             high = bench.images_for(guide).views(draw)
             if config.method == "dfd":
-                losses.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
+                found.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
             elif config.method == "logits":
-                losses.append(distillation_loss(student(inputs), teacher(high), "mean"))
+                found.append(distillation_loss(student(inputs), teacher(high), "mean"))
             elif config.method == "kd":
-                losses.append(soft_target_loss(student(inputs), teacher(high), config.temperature))
+                found.append(soft_target_loss(student(inputs), teacher(high), config.temperature))
             elif config.method == "rdl":
-                losses.append(pairwise_distance_loss(student.features(inputs), teacher.features(high), "mean"))
+                found.append(pairwise_distance_loss(student.features(inputs), teacher.features(high), "mean"))
             else:
                 maps = adapter(student.maps(inputs, config.hint_layer))
-                losses.append(hint_loss(maps, teacher.maps(high, config.hint_layer), "mean"))
-    return sum(loss.item() for loss in losses) / len(losses)
+                found.append(hint_loss(maps, teacher.maps(high, config.hint_layer), "mean"))
+    return sum(loss.item() for loss in found) / len(found)
 
 
 @pytest.mark.parametrize("teachers", ["own", "resnet18", "alexnet+resnet18"])
@@ -335,6 +336,35 @@ def test_a_trial_of_several_teachers_of_other_dimensions_is_equal_bit_by_bit_and
     assert bits(again) == bits(student)
     other, _ = run(dataclasses.replace(config, teachers="resnet18"), taught)
     assert bits(other) != bits(student)
+
+
+def test_a_method_is_a_row_and_its_loss(taught, monkeypatch):
+    """A made-up one: features are to be `temperature` times as long as the teacher's."""
+
+    def length_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        return (student.norm(dim=1) - temperature * teacher.norm(dim=1)).abs().mean()
+
+    monkeypatch.setattr(losses, "length_loss", length_loss, raising=False)
+    row = Method(compares="features", loss="length_loss", settings=("temperature",))
+    monkeypatch.setitem(METHODS, "length", row)
+    config = trial(method="length", temperature=3.0, **STILL)
+    _, result = run(config, taught)
+    student, teacher = network(seed=config.seed), taught.pretrained(config.teacher()).network
+    draw = taught.images_for(config).draw(0, ALL)
+    with torch.no_grad():
+        low = student.features(taught.images_for(config).views(draw))
+        high = teacher.features(taught.images_for(config.teacher()).views(draw))
+    assert result.history[0]["distillation"] == pytest.approx(length_loss(low, high, 3.0).item(), rel=1e-4)
+    digest = taught.dataset.digest
+    for unread in ({"reduction": "sum"}, {"hint_layer": "early"}):
+        assert trial(method="length", temperature=3.0, **STILL | unread).key(digest) == result.key
+    assert trial(method="length", temperature=2.0, **STILL).key(digest) != result.key
+
+
+def test_a_loss_is_given_no_setting_that_its_row_does_not_name(monkeypatch):
+    monkeypatch.setitem(METHODS, "kd", Method(compares="logits", loss="soft_target_loss"))
+    with pytest.raises(TypeError, match="temperature"):
+        loss_of(trial(method="kd"))(noise(2, 3), noise(2, 3))
 
 
 @pytest.mark.parametrize("method", METHODS)

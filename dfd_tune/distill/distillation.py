@@ -1,16 +1,10 @@
-"""Distillation methods: which outputs of student and teacher each compares, by which loss, and through which adapter.
-
-    method    compares                          loss                      adapter of the student's side
-    dfd       features, the last layer          distillation_loss         linear, where the dimensions differ
-    kd        logits                            soft_target_loss
-    logits    logits                            distillation_loss
-    rdl       distances of pairs' features      pairwise_distance_loss
-    fitnets   maps of a middle layer            hint_loss                 1×1 convolution, always
+"""A method put to work in a training: its loss, what that compares, teachers' outputs, and adapters.
 
 Adapters are trained with the student and thrown away after. With several teachers (You et al. 2017, "Learning from
 Multiple Teacher Networks", https://doi.org/10.1145/3097983.3098135) the loss is the mean of the losses to each. Where
 nothing is adapted, its gradient is that of the loss to the mean of the teachers' features, logits, distances or
-softened outputs, which these losses are linear or quadratic in. Not for: the losses' formulas (losses.py).
+softened outputs, which these losses are linear or quadratic in. Not for: which methods there are (dfd_tune/methods.py),
+or the losses' formulas (losses.py).
 """
 
 from __future__ import annotations
@@ -18,31 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dfd_tune.config import Method, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import Draw
-from dfd_tune.distill.losses import (
-    distillation_loss,
-    hint_loss,
-    pairwise_distance_loss,
-    soft_target_loss,
-)
+from dfd_tune.distill import losses
+from dfd_tune.methods import METHODS, Output
 from dfd_tune.models import Network
-
-Output = Literal["features", "logits", "maps"]
-
-COMPARED: dict[Method, Output] = {
-    "dfd": "features",
-    "kd": "logits",
-    "logits": "logits",
-    "rdl": "features",
-    "fitnets": "maps",
-}
-"""Which output each method compares."""
 
 FIRST_ADAPTER_SEED = 2_000_000
 """Added to a student's seed, so that its adapters draw from a stream of their own."""
@@ -77,8 +56,8 @@ class Distillation:
             adapted: the student's output through the adapter of each teacher.
             draw: the images of the batch, in their views.
         """
-        losses = [self.compare(ours, target(draw)) for ours, target in zip(adapted, self.targets, strict=True)]
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        found = [self.compare(ours, target(draw)) for ours, target in zip(adapted, self.targets, strict=True)]
+        return found[0] if len(found) == 1 else torch.stack(found).mean()
 
 
 @dataclass(frozen=True)
@@ -98,15 +77,9 @@ class LogitTargets:
 
 def loss_of(config: TrialConfig) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of the trial's method, as a function of the student's and a teacher's output."""
-    if config.method == "kd":
-        return partial(soft_target_loss, temperature=config.temperature)
-    losses = {
-        "dfd": distillation_loss,
-        "logits": distillation_loss,
-        "rdl": pairwise_distance_loss,
-        "fitnets": hint_loss,
-    }
-    return partial(losses[config.method], reduction=config.reduction)
+    method = METHODS[config.method]
+    # It is given what its row says that it reads and nothing else, so that the trial's key can't miss a setting.
+    return partial(getattr(losses, method.loss), **{name: getattr(config, name) for name in method.settings})
 
 
 def adapters_for(config: TrialConfig, student: Network, teachers: Sequence[Network]) -> tuple[nn.Module, ...]:
@@ -124,9 +97,10 @@ def adapters_for(config: TrialConfig, student: Network, teachers: Sequence[Netwo
 
 
 def _adapter(config: TrialConfig, student: Network, teacher: Network) -> nn.Module:
-    if config.method == "fitnets":
+    adapter = METHODS[config.method].adapter
+    if adapter == "convolution":
         layer = config.hint_layer
         return nn.Conv2d(student.channels_of(layer), teacher.channels_of(layer), kernel_size=1)
-    if config.method == "dfd" and student.feature_dim != teacher.feature_dim:
+    if adapter == "linear" and student.feature_dim != teacher.feature_dim:
         return nn.Linear(student.feature_dim, teacher.feature_dim)
     return nn.Identity()
