@@ -9,9 +9,9 @@ Against: `plain` (a DataLoader script a trial), `torchdistill`, `ray` (Ray Tune 
 Rows `training/…`: as many trials, λ above 0, as there are cores (two at least), with the teacher given and start-up
 left out. Ours train side by side, one thread each, on a bank, whose filling counts by their share of the grid's
 distilled trials; the others run in the layout of processes and threads that was quickest for them in one epoch. Rows
-`search…/…`: the whole search, from command to report, its teacher included. Equal images, networks, initial weights,
-epochs and evaluation; where the last epoch's losses are not as near as LOSSES_APART says, that is said, and the command
-ends with 1. Not for: whether students are any good.
+`search…/…`: the whole search, from command to report, its teacher included, images ready. Equal images, networks,
+initial weights, epochs and evaluation; where the last epoch's losses are not as near as LOSSES_APART says, that is
+said, and the command ends with 1. Not for: whether students are any good.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import dataclasses
 import importlib.util
 import json
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.baselines.product import GRID, Size, forget_banks, losses_of_search, make_work, space_file
+from benchmarks.baselines.product import GRID, STORE, Size, forget_banks, losses_of_search, make_work, space_file
 from benchmarks.baselines.ratios import Ratio, apart, ratio_of
 from benchmarks.baselines.running import (
     CommandFailedError,
@@ -186,6 +187,7 @@ class Bench:
         arguments += ["--data", self.size.data] if self.size.data is not None else []
         arguments += ["--set", f"precision={side.precision}", "--device", "cpu", "--confirm-seeds", 0]
         store = empty / "store"
+        shutil.copytree(self.folder / STORE / "datasets", store / "datasets")  # theirs finds its images ready, too
         seconds, _ = timed_command([*arguments, "--store", store], 0, {"HOME": str(empty)})
         return seconds, losses_of_search(store, self.size, space, side.precision)
 

@@ -192,7 +192,7 @@ class Soak:
             return found if after is not None and time.monotonic() >= after else None
 
         found = wait_for(found_at_last, f"{victim} to kill")
-        if isinstance(found, str):
+        if not isinstance(found, psutil.Process):
             return False
         if found.pid == running.process.pid:
             running.kill()
