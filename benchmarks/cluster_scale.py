@@ -153,6 +153,7 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
     from dfd_tune.search.books import SearchBooks
     from dfd_tune.search.capacity import Cluster, Node, Resources, ray_nodes
     from dfd_tune.search.context import SearchContext
+    from dfd_tune.search.early_stopping import EarlyStopping
     from dfd_tune.search.estimate import site_of
     from dfd_tune.search.jobs import trial_job
     from dfd_tune.search.ledger import Ledger
@@ -203,7 +204,10 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
             0,
         )
         measured = Measured(plan, ledger, site_of(cluster.resources, cluster.nodes(), on_cluster=False), silent)
-        books = MeteredBooks(ledger, agenda, [], cluster, progress, measured, lambda: None, silent, time.monotonic)
+        early = EarlyStopping(request.scheduler, sleep.epochs, [], silent)
+        books = MeteredBooks(
+            ledger, agenda, [], cluster, progress, measured, early, lambda: None, silent, time.monotonic
+        )
         context = SearchContext(str(store.root), record.search, digest, (), cluster.resources, 60.0)
         run(agenda, cluster, context, books, trainable=sleeper(sleep))
     assert ledger.counts["FINISHED"] == trials, ledger.counts

@@ -105,7 +105,7 @@ def request_of(sampler: str, points: int) -> Any:
     else:
         explore = {"lambda_": Range(0.05, 20.0, log=True), "learning_rate": Range(0.001, 1.0, log=True)}
     trials = None if sampler == "grid" else points
-    space = SearchSpace("scale", "", sampler, explore, {"epochs": 1}, trials, confirm=NOTHING_ANEW)  # type: ignore[arg-type]
+    space = SearchSpace("scale", "", sampler, explore, {"epochs": 1}, trials, confirm=NOTHING_ANEW)
     return resolve(space, dataset="digits", data=None, recipe=SOURCES["digits"].recipe)
 
 
@@ -166,6 +166,7 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     from dfd_tune.search.books import SearchBooks
     from dfd_tune.search.capacity import Cluster, Resources, ray_nodes
     from dfd_tune.search.context import SearchContext
+    from dfd_tune.search.early_stopping import EarlyStopping
     from dfd_tune.search.estimate import site_of
     from dfd_tune.search.jobs import prerequisite_jobs, trial_job
     from dfd_tune.search.ledger import Ledger
@@ -200,9 +201,10 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
         jobs = prerequisite_jobs(plan.networks, plan.frontends, digest)
         agenda = Agenda(jobs, points_for(plan, digest, {}), lambda key, config: trial_job(config, key, digest), list, 3)
         measured = Measured(plan, ledger, site_of(resources, ray_nodes(), on_cluster=False), ignored.append)
+        early = EarlyStopping(request.scheduler, 1, [], lambda key: None)
         order = [job.key for job in jobs]
         books = MeteredBooks(
-            ledger, agenda, order, cluster, progress, measured, lambda: None, ignored.append, time.monotonic
+            ledger, agenda, order, cluster, progress, measured, early, lambda: None, ignored.append, time.monotonic
         )
         context = SearchContext(str(store.root), record.search, digest, (), resources, 60.0)
         with profiled(f"search-{sampler}-{points}"):

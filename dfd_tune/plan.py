@@ -21,6 +21,7 @@ from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
 from dfd_tune.fit import misfits, missing_weights
 from dfd_tune.methods import METHODS
+from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.settings import Request, settle
 from dfd_tune.space import Choice, Range, grid_points
 
@@ -267,6 +268,8 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
     ]
     if plan.request.protocol == "paper":
         lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
+    if plan.request.scheduler.stops:
+        lines.append(_early_in_words(plan))
     if plan.num_anew:
         lines.append(_anew_in_words(plan))
     lines.append(f"Made once and shared: {_shared(plan)}")
@@ -286,6 +289,20 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
             f"{config.resolution}×{config.resolution} pixels for {frontend.trials} trials"
         )
     return lines
+
+
+def longest_of(request: Request) -> int:
+    """Epochs of the longest trial of a request."""
+    axis = request.explore.get("epochs")
+    if axis is None:
+        return int(request.settings["epochs"])
+    return int(max(axis.values) if isinstance(axis, Choice) else axis.high)
+
+
+def _early_in_words(plan: Plan) -> str:
+    kind = plan.request.scheduler.kind
+    rule = SCHEDULERS[kind].rule(plan.request.scheduler.course(longest_of(plan.request)))
+    return f"Stopped early, by {kind}: trials with λ above 0, {rule}."
 
 
 def _anew_in_words(plan: Plan) -> str:

@@ -32,7 +32,7 @@ Stage = Literal["search", "confirm", "control"]
 """What a trial is for: to choose by; one of a confirmation's arms; or to choose plain training's own settings by, for
 the control `tuned_base`."""
 Fault = Literal["machine", "unknown", "trial"]
-TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "FAILED", "KILLED", "INTERRUPTED"]
+TrialStatus = Literal["PENDING", "RUNNING", "FINISHED", "STOPPED", "FAILED", "KILLED", "INTERRUPTED"]
 """INTERRUPTED is never stored: it is what RUNNING means where nobody runs the search any more (liveness.py)."""
 
 

@@ -57,7 +57,7 @@ def _quasi_random(draw: Draw) -> Any:
     """The scrambled Sobol' sequence of the search's seed, at the draw's number."""
     from optuna.samplers import QMCSampler
 
-    class Sobol(QMCSampler):  # type: ignore[misc]
+    class Sobol(QMCSampler):
         # Optuna's own goes by what its study remembers, and draws the first point independently.
         def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
             return dict(draw.space)

@@ -19,6 +19,7 @@ from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, co
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import coerce, settings_of, share_of_side
+from dfd_tune.schedulers import NEVER, EarlyStop
 from dfd_tune.space import (
     Axis,
     Choice,
@@ -29,6 +30,7 @@ from dfd_tune.space import (
     axis_from_json,
     meets,
     parse_axis,
+    scheduler_problem,
     setting_class,
     setting_problems,
     trials_problem,
@@ -64,6 +66,8 @@ class Request:
     """Of a grid, the points that meet one of these; empty for all points."""
     confirm: Confirm = NOTHING_ANEW
     """What is trained anew once the search has chosen."""
+    scheduler: EarlyStop = NEVER
+    """Which trials are stopped early."""
 
     def allows(self, point: Mapping[str, Any]) -> bool:
         """Whether a point of the grid is among those asked for."""
@@ -86,6 +90,7 @@ def resolve(
     trials: int | None = None,
     protocol: Protocol | None = None,
     confirm: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -100,6 +105,7 @@ def resolve(
         trials: in the place of the space's number; likewise `protocol`.
         protocol: None for the space's own.
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
+        scheduler: the kind, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
@@ -110,6 +116,9 @@ def resolve(
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
     confirming = _confirm(space, confirm or {}, chosen_by, problems)
+    stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
+    if (problem := scheduler_problem(stopping, explore)) is not None:
+        problems.append(problem)
     raise_all(problems)
     layers = {
         "default": _defaults(),
@@ -139,6 +148,7 @@ def resolve(
         protocol=chosen_by,
         only=space.only,
         confirm=confirming,
+        scheduler=stopping,
     )
 
 
@@ -205,6 +215,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "protocol": request.protocol,
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
         "confirm": confirm_as_json(request.confirm),
+        "scheduler": request.scheduler.as_json(),
     }
 
 
@@ -225,6 +236,7 @@ def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
             "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
             "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
             "confirm": confirm_from_json(value["confirm"]),
+            "scheduler": EarlyStop(**value["scheduler"]),
         }
         return Request(**{**value, **parts})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -246,6 +258,7 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in space.only],
         "protocol": space.protocol,
         "confirm": confirm_as_json(space.confirm),
+        "scheduler": space.scheduler.as_json(),
     }
 
 
@@ -255,6 +268,7 @@ def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
         "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
         "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
         "confirm": confirm_from_json(value["confirm"]),
+        "scheduler": EarlyStop(**value["scheduler"]),
     }
     return SearchSpace(**{**value, **parts})
 
@@ -339,6 +353,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
+    stopping, theirs = request.scheduler, request.space.scheduler
+    of_space = "default" if theirs == NEVER else f"space {request.space.name}"
+    origin = of_space if stopping == theirs else "--scheduler"
+    rows.append(("scheduler", stopping.kind, origin))
     for name, value in dataclasses.asdict(request.confirm).items():
         text = ", ".join(value) or "none" if isinstance(value, tuple) else _text(value)
         if value != getattr(request.space.confirm, name):

@@ -10,6 +10,7 @@
     protocol: validation | paper                        # by which images λ is chosen
     confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
     controls: [half_longer]                             # and what it is held against beside plain training
+    scheduler: none | asha | median                     # which trials are stopped early: schedulers.py
     settings: {epochs: 30}                              # what all trials share, over the dataset's recipe
 
 Not for: what a space means on a dataset (plan.py).
@@ -29,6 +30,7 @@ from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, parse_confirm
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import broken_rule, coerce, settings_of, share_of_side
 from dfd_tune.samplers import SAMPLERS, drawing
+from dfd_tune.schedulers import NEVER, EarlyStop, parse_early_stop
 from dfd_tune.yaml_file import YamlFile, read_yaml
 
 Protocol = Literal["validation", "paper"]
@@ -36,6 +38,11 @@ Condition = Mapping[str, tuple[Any, ...]]
 """Explored setting -> the values that a point may have there."""
 ROUNDING = 1e-8
 """By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
+KEYS = (
+    *("description", "sampler", "trials", "explore", "only", "protocol"),
+    *("confirm", "controls", "scheduler", "settings"),
+)
+"""Of a space's file."""
 SEARCH_WIDE = ("augment_seed", "workers", "precision", "evaluate_every")
 """Settings of a trial that are the same for all trials of a search, so that they stay comparable."""
 
@@ -123,6 +130,8 @@ class SearchSpace:
     """By which images λ is chosen: validation or, as the paper appears to, test."""
     confirm: Confirm = DEFAULT
     """What is trained anew once the search has chosen; nothing under the protocol `paper`."""
+    scheduler: EarlyStop = NEVER
+    """Which trials are stopped early."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -247,10 +256,9 @@ def _space_from(file: YamlFile) -> SearchSpace:
     def say(problem: str, *place: str) -> None:
         problems.append(file.say(problem, *place))
 
-    known = ("description", "sampler", "trials", "explore", "only", "protocol", "confirm", "controls", "settings")
     for key in content:
-        if key not in known:
-            say(unknown_name("key", key, known), str(key))
+        if key not in KEYS:
+            say(unknown_name("key", key, KEYS), str(key))
     sampler = content.get("sampler", "grid")
     if sampler not in SAMPLERS:
         say(unknown_name("sampler", sampler, SAMPLERS), "sampler")
@@ -289,13 +297,17 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
+    scheduler, found = parse_early_stop(content.get("scheduler"))
+    unfit = scheduler_problem(scheduler, explore)
+    for problem in [*found, *([] if unfit is None else [unfit])]:
+        say(problem, "scheduler")
     raise_all(problems)
     # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
     name, description = (
         text.encode("utf-8", "replace").decode("utf-8")
         for text in (file.path.stem, str(content.get("description", "")))
     )
-    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol, confirm)
+    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol, confirm, scheduler)
 
 
 def _parse_only(
@@ -322,6 +334,16 @@ def _parse_only(
             condition[name] = values
         conditions.append(condition)
     return tuple(conditions), problems
+
+
+def scheduler_problem(scheduler: EarlyStop, explore: Mapping[str, Axis]) -> str | None:
+    """Why trials of a space can't be stopped early so, as a sentence; None if they can."""
+    if scheduler.stops and "seed" in explore:
+        return (
+            f"scheduler {scheduler.kind} can't go with seed as an axis: of a point's seeds it would leave the lucky "
+            "ones; take the axis out, as what is chosen is trained anew with fresh seeds."
+        )
+    return None
 
 
 def trials_problem(trials: Any, sampler: str) -> str | None:

@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("copies", "methods", "samplers"),
+    ("copies", "methods", "samplers", "schedulers"),
     ("config",),
     ("data",),
     ("models",),
@@ -40,8 +40,8 @@ FLOORS = (
 
 VOCABULARY = {
     "confirm": {"config", "errors", "rules"},
-    "space": {"config", "confirm", "errors", "rules", "samplers", "yaml_file"},
-    "settings": {"config", "confirm", "errors", "rules", "space", "data", "data.sources"},
+    "space": {"config", "confirm", "errors", "rules", "samplers", "schedulers", "yaml_file"},
+    "settings": {"config", "confirm", "errors", "rules", "schedulers", "space", "data", "data.sources"},
     "record": {"confirm", "errors", "store"},
     "analysis": {"analysis", "config", "confirm", "record", "space"},
 }
@@ -50,7 +50,7 @@ sent or drawn."""
 
 OWNERS = {
     "mlflow": {"tracking"},
-    "ray": {"search", "cluster"},
+    "ray": {"search", "cluster", "schedulers"},
     "optuna": {"search", "analysis", "samplers"},
     "click": {"cli"},
     "onnx": {"export"},

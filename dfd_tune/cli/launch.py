@@ -23,6 +23,7 @@ from dfd_tune.cli.cluster import (
 )
 from dfd_tune.cli.group import STORE_OPTION, FiniteRange, in_store
 from dfd_tune.errors import UserError, raise_all
+from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ RETRY_OPTION = click.option(
     metavar="A,B",
     help="What the student is held against beside plain training: half_longer, longer, low_res_teacher, tuned_base, or "
     "none.  [default: the space's]",
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice([*SCHEDULERS]),
+    default=None,
+    help="By which trials are stopped early; λ = 0 never is.  [default: the space's, else none]",
 )
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
@@ -154,6 +161,7 @@ def launch(
     cells: str | None,
     replicate: str | None,
     controls: str | None,
+    scheduler: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -171,6 +179,7 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
+    asked["scheduler"] = scheduler
     request = _request(space_name, dataset, data, assignments, name, asked)
     if show_config:
         _show_config(request, dataset_named=dataset is not None)

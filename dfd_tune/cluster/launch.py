@@ -29,13 +29,11 @@ from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.search.estimate import Site, estimate
-from dfd_tune.search.launch import resources_for
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.screen import Screen, show
+from dfd_tune.search.sizing import Device, resources_for
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.store import Store
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +170,7 @@ def dry_run_there(submission: Submission, store: Store, screen: Screen) -> None:
         return
     screen.line("No step can be timed from here, nor how many trials run at once; earlier trials alone tell.")
     device: Device = "cuda" if submission.options.device == "cuda" else "cpu"
-    site = Site(resources_for(plan, device, {}, submission.options, ()), nodes=None, host=None)
+    site = Site(resources_for(plan, device, {}, submission.options, (), store), nodes=None, host=None)
     for line in in_words(estimate(plan, store, {}, site, screen.line)):
         screen.line(line)
 

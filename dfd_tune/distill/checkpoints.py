@@ -94,11 +94,13 @@ class Checkpoints:
             raise OSError(f"the checkpoint of epoch {epoch} of {self.key} is not seen in {self._store.root}")
         return snapshot
 
+    def stop_asked(self) -> bool:
+        """Whether the training is about to be stopped, once a checkpoint is kept."""
+        return self._stop_asked is not None and self._stop_asked()
+
     def due(self) -> bool:
         """Whether it is time for one, or one is asked for."""
-        return (
-            self._stop_asked is not None and self._stop_asked()
-        ) or self._clock() - self._last >= self._every_seconds
+        return self.stop_asked() or self._clock() - self._last >= self._every_seconds
 
     def save(self, snapshot: Snapshot) -> None:
         """Keep a checkpoint, and then remove those of earlier epochs."""

@@ -272,14 +272,13 @@ def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, secon
     assert config is not None
     low, labels = dataset.train.images[:count], dataset.train.labels[:count]
     space = ViewSpace(config.crop_padding, config.flip)
-    mean, std = (torch.tensor(values, device=device) for values in (dataset.mean, dataset.std))
-    images = TrainingImages(torch.tensor(low).to(device), torch.tensor(labels).to(device), space, 0, mean, std)
+    scale = [torch.tensor(values, device=device) for values in (dataset.mean, dataset.std)]
+    images = TrainingImages(torch.tensor(low).to(device), torch.tensor(labels).to(device), space, 0, *scale)
     held_out = dataset.validation
     validation = EvaluationImages(
         torch.tensor(held_out.images[:EVALUATED]).to(device),
         torch.tensor(held_out.labels[:EVALUATED]).to(device),
-        mean,
-        std,
+        *scale,
     )
     student = network_for(dataset, config.network, 0).to(device)
     watch = _Stopwatch(device, seconds)

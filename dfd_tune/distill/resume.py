@@ -148,16 +148,25 @@ class Resumable:
 
     def epoch_done(self, history: list[EpochMetrics]) -> None:
         """Keep a checkpoint if one is due; after the last epoch none is."""
-        if self._checkpoints is None or len(history) == self._epochs:
-            return
-        if not self._told(int(self._process.rank == 0 and self._checkpoints.due())):
-            return
+        if self._checkpoints is not None and self._agreed(history, self._checkpoints.due):
+            self._keep(history, self._checkpoints)
+
+    def reported(self, history: list[EpochMetrics]) -> None:
+        """Likewise if, of the epoch that was just reported, it came back that the training is to stop."""
+        if self._checkpoints is not None and self._agreed(history, self._checkpoints.stop_asked):
+            self._keep(history, self._checkpoints)
+
+    def _agreed(self, history: list[EpochMetrics], asked: Callable[[], bool]) -> bool:
+        """Whether rank 0 says so, where there are epochs left."""
+        return len(history) < self._epochs and bool(self._told(int(self._process.rank == 0 and asked())))
+
+    def _keep(self, history: list[EpochMetrics], checkpoints: Checkpoints) -> None:
         tensors = {f"{name}.{key}": value for name, part in self._parts.items() for key, value in part.state().items()}
         if self._draws:
             tensors |= {f"random.{key}": value for key, value in _random_states(self._process).items()}
         if self._process.rank == 0:
             seconds = self._earlier + self._clock() - self._started
-            self._checkpoints.save(Snapshot(len(history), tensors, list(history), seconds))
+            checkpoints.save(Snapshot(len(history), tensors, list(history), seconds))
 
     def _fitting(self, checkpoints: Checkpoints) -> Snapshot | None:
         """The latest checkpoint; one that does not fit is removed with all others, as it would hide those to come."""

@@ -89,6 +89,7 @@ def train_network(
         history.append(metrics)
         run.epoch_done(history)
         process.report(metrics)
+        run.reported(history)
     network.to(memory_format=torch.contiguous_format)
     return history
 

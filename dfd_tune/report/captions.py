@@ -69,7 +69,7 @@ def marked(title: str, search: SearchRecord) -> str:
     return f"{title}, λ chosen on TEST images" if search.protocol == "paper" else title
 
 
-ENDED_OTHERWISE = ("RUNNING", "INTERRUPTED", "FAILED", "KILLED")
+ENDED_OTHERWISE = ("RUNNING", "INTERRUPTED", "STOPPED", "FAILED", "KILLED")
 
 
 def on_verdicts(comparisons: Sequence[Comparison]) -> str:
@@ -103,9 +103,11 @@ def missing_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
 
 def _missing(trials: Sequence[TrialRecord], planned: int, what: str) -> str:
     statuses = [trial.status for trial in trials]
-    finished = statuses.count("FINISHED")
+    finished, stopped = statuses.count("FINISHED"), statuses.count("STOPPED")
     if finished >= planned:
         return ""
+    if finished + stopped >= planned:
+        return f"{stopped} of {planned} {what} were stopped early and have no result."
     others = {status: statuses.count(status) for status in ENDED_OTHERWISE if status in statuses}
     more = "".join(f", {count} {status}" for status, count in others.items())
     return f"Unfinished: {finished} of {planned} {what} have a result{more}."

@@ -95,7 +95,8 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
     for trial in trials:
         if trial.stage == "search" and trial.status != "FINISHED":
             rest = [""] * (len(header) - 2 - len(explored))
-            rows.append(["–", *(_text(trial.config[name]) for name in explored), trial.status, *rest])
+            after = f" after {len(trial.history)} epochs" if trial.status == "STOPPED" else ""
+            rows.append(["–", *(_text(trial.config[name]) for name in explored), f"{trial.status}{after}", *rest])
     return header, rows
 
 

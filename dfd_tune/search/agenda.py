@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -182,6 +182,13 @@ class Agenda:
         self._finish(job)
         if job.kind == "trial":
             self._points.tell(job.key, value)
+
+    def stopped_early(self, job: Job, values: Mapping[int, float]) -> None:
+        """A trial was ended by its scheduler, with these validation accuracies by epoch; it has no result."""
+        self._close(job.id)
+        self._bad_nodes.pop(self._where.pop(job.id, ""), None)
+        self._past.pop(job.id, None)
+        self._points.stopped_early(job.key, values)
 
     def stopped(self, job: Job) -> None:
         """A job ended early, as it was asked to: the search is to stop, also where the driver has not looked yet."""

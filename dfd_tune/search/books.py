@@ -14,11 +14,12 @@ from dfd_tune.liveness import stop_asked, who_asked
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node
+from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.measured import Measured
-from dfd_tune.search.points import METRIC
+from dfd_tune.search.points import METRIC, accuracies
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.tasks import result_from
 
@@ -36,6 +37,7 @@ class SearchBooks:
         cluster: to tell of nodes that come and go.
         progress: shows what runs.
         measured: told how long all of it takes.
+        early: told of every epoch of a trial.
         prepare: called once, when the first job runs.
         say: takes lines for a person.
         clock: seconds.
@@ -49,6 +51,7 @@ class SearchBooks:
         cluster: Cluster,
         progress: Progress,
         measured: Measured,
+        early: EarlyStopping,
         prepare: Callable[[], None],
         say: Callable[[str], None],
         clock: Callable[[], float],
@@ -64,6 +67,7 @@ class SearchBooks:
         self._stop_at: float | None = None
         self._agenda = agenda
         self._measured = measured
+        self._early = early
         self._prepare: Callable[[], None] | None = prepare
 
     def started(self, attempt: Attempt, where: Mapping[str, Any]) -> None:
@@ -96,10 +100,14 @@ class SearchBooks:
         if job.kind != "trial":
             epochs = what["resumed"] if "resumed" in what else [what["epoch"]]
             self._progress.network_epoch(job.key, epochs[-1])
-        elif "resumed" in what:
+            return
+        assert isinstance(job.config, TrialConfig)
+        if "resumed" in what:
             self._ledger.resumed(job.key, what["resumed"])
+            self._early.behind(job.key, job.config, job.stage, what["resumed"])
         elif "epoch" in what:
             self._ledger.epoch_done(job.key, what["epoch"])
+            self._early.epoch(job.key, job.config, job.stage, what["epoch"])
 
     def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
         """A job is done."""
@@ -107,6 +115,7 @@ class SearchBooks:
         if job.kind == "trial":
             assert isinstance(job.config, TrialConfig)
             result = result_from(what)
+            self._early.behind(job.key, job.config, job.stage, result.history)
             self._ledger.finished(job.config, result, peak_memory_bytes=what.get("peak_memory_bytes"), stage=job.stage)
             return result.metrics[METRIC]
         self._progress.network_ended(job.key)
@@ -118,6 +127,12 @@ class SearchBooks:
             assert not isinstance(job.config, TrialConfig)
             self._prepared(job.config, what)
         return None
+
+    def stopped_early(self, attempt: Attempt) -> dict[int, float]:
+        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+        job = attempt.job
+        assert isinstance(job.config, TrialConfig)
+        return accuracies(self._ledger.stopped_early(job.config, job.key, stage=job.stage).history)
 
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""

@@ -24,8 +24,13 @@ def scratch_folder(store: Store, search: str) -> Path:
     return store.path("searches", search, ".tune")
 
 
+def early_end(store: Store, search: str, training: str) -> Path:
+    """A file that is there once a training is to end early; gone with the launch that asked for it."""
+    return scratch_folder(store, search) / "early" / training
+
+
 class StoppedError(Exception):
-    """The search was asked to stop, and this job's checkpoint is written."""
+    """The search, or this trial alone, was to stop, and its checkpoint is written."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,27 @@ class SearchContext:
         """Whether somebody has asked the search to stop."""
         return stop_asked(self.store, self.search)
 
+    def ends_early(self, training: str) -> bool:
+        """Whether a training, by the key of its checkpoints, is to end at the epoch that it has reported."""
+        return early_end(self.store, self.search, training).exists()
+
 
 class StoppableCheckpoints(Checkpoints):
-    """Checkpoints that are due when the search is to stop, and end the training then."""
+    """Checkpoints that are due when the search, or this training, is to stop, and end the training then."""
 
     def __init__(self, context: SearchContext, key: str):
         super().__init__(
-            context.store, key, every_seconds=context.checkpoint_seconds, stop_asked=context.stopping, say=note
+            context.store,
+            key,
+            every_seconds=context.checkpoint_seconds,
+            stop_asked=lambda: context.stopping() or context.ends_early(key),
+            say=note,
         )
-        self._stopping = context.stopping
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint; then, if that was asked for, end."""
         super().save(snapshot)
-        if self._stopping():
+        if self.stop_asked():
             raise StoppedError
 
 

@@ -46,6 +46,9 @@ class Books(Protocol):
     def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
         """A job is done; returns what its point is worth to a sampler."""
 
+    def stopped_early(self, attempt: Attempt) -> dict[int, float]:
+        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""
 
@@ -133,7 +136,7 @@ class OutcomeStopper(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this report is a job's last."""
-        return REPORT in result and bool(json.loads(result[REPORT]).get("outcome") == "done")
+        return REPORT in result and json.loads(result[REPORT]).get("outcome") in ("done", "early")
 
     def stop_all(self) -> bool:
         """Never: the searcher says when the search is finished."""
@@ -255,6 +258,8 @@ class AgendaCallback(Callback):
             self._failed(attempt, lost_process(error))
         elif told["outcome"] == "done":
             self._agenda.succeeded(attempt.job, self._books.done(attempt, told))
+        elif told["outcome"] == "early":
+            self._agenda.stopped_early(attempt.job, self._books.stopped_early(attempt))
         elif told["outcome"] == "failed":
             self._failed(attempt, Failure(**told["failure"]))
         else:

@@ -18,9 +18,10 @@ from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
-from dfd_tune.search.launch import Say, device_for, refuse_changes, resources_for, search_record
+from dfd_tune.search.launch import Say, device_for, refuse_changes, search_record
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.sizing import resources_for
 from dfd_tune.settings import Request
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -47,7 +48,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         if ray.on_cluster:
             ray.start()
         nodes = ray_nodes() if ray.on_cluster else [this_machine()]
-        resources = resources_for(plan, device, frozen, options, nodes)
+        resources = resources_for(plan, device, frozen, options, nodes, store)
         refuse_what_never_fits(resources, request.settings["workers"], nodes, may_grow=ray.may_grow())
         trials = {} if known is None else {trial.key: trial for trial in load_trials(store, known)}
         for line in describe(plan):

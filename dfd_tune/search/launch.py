@@ -10,10 +10,9 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
 
 import torch
 
@@ -24,16 +23,17 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
 from dfd_tune.machine import multiplies_bf16
-from dfd_tune.plan import Plan, describe, make_plan
+from dfd_tune.plan import Plan, describe, longest_of, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
-from dfd_tune.search.capacity import Cluster, Node, Resources, ask_autoscaler, ray_nodes, refuse_what_never_fits
+from dfd_tune.search.capacity import Cluster, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, prepare, register
-from dfd_tune.search.context import SearchContext, scratch_folder
+from dfd_tune.search.context import SearchContext, early_end, scratch_folder
+from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
@@ -44,6 +44,8 @@ from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.screen import Screen
 from dfd_tune.search.shares import Shares
+from dfd_tune.search.sizing import Device, in_words, resources_for
+from dfd_tune.search.tasks import training_of
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -51,13 +53,10 @@ from dfd_tune.tracking import Tracker, open_tracker, resolve_address
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
-MOST_NETWORK_CPUS = 8
-"""More threads gain networks of this size nothing."""
 MANY_RUNS = 100
 """So many take MLflow longer than a person waits without a word."""
 
 Say = Callable[[str], None]
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,9 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         list(request.explore),
         price_of=partial(_price, options) if ray.on_cluster else None,
     )
-    ledger = _open_ledger(store, search, tracker, dataset.digest, progress, options.retry_failed)
+    ledger = _open_ledger(
+        store, search, tracker, dataset.digest, progress, options.retry_failed, stops_early=request.scheduler.stops
+    )
     with _closing_books(ledger, ray.signals):
         ledger.update_search()
         reused = _take_known_results(ledger, plan, say)
@@ -127,11 +128,11 @@ def _run_what_is_left(
     # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
     with _closing_books(ledger, ray.signals):
         nodes = ray_nodes()
-        resources = resources_for(plan, device, ledger.search.resources, options, nodes)
+        resources = resources_for(plan, device, ledger.search.resources, options, nodes, ledger.store)
         workers = plan.request.settings["workers"]
         refuse_what_never_fits(resources, workers, nodes, may_grow=ray.may_grow())
         ledger.update_search(resources=asdict(resources))
-        say(_resources_in_words(resources, plan.request.settings["precision"], deterministic=options.deterministic))
+        say(in_words(resources, plan.request.settings["precision"], deterministic=options.deterministic))
         emulated = plan.request.settings["precision"] == "bf16" and device == "cpu" and not multiplies_bf16()
         if emulated and not ray.on_cluster:
             say("This CPU emulates bf16, many times slower than float32; --set precision=float32 is what suits it.")
@@ -145,8 +146,12 @@ def _run_what_is_left(
             options.max_failures,
             Shares(resources.gpus, ledger.trials.values()),
         )
+        early = EarlyStopping(
+            plan.request.scheduler, longest_of(plan.request), ledger.trials.values(), partial(_end_early, ledger)
+        )
         ahead = partial(prepare, ledger.tracker)
-        books = SearchBooks(ledger, agenda, _order(plan), cluster, progress, measured, ahead, say, time.monotonic)
+        order = _order(plan)
+        books = SearchBooks(ledger, agenda, order, cluster, progress, measured, early, ahead, say, time.monotonic)
         context = SearchContext(
             store_root=str(ledger.store.root),
             search=ledger.search.search,
@@ -167,6 +172,13 @@ def _run_what_is_left(
         _raise_what_broke(agenda, plan, ledger.dataset_digest)
 
 
+def _end_early(ledger: Ledger, key: str) -> None:
+    """Tell a running trial to end at the epoch that it has reported."""
+    file = early_end(ledger.store, ledger.search.search, training_of(key))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
 def _order(plan: Plan) -> list[str]:
     """Keys of the networks and front ends, as they come in the search's record."""
     networks, frontends = (*plan.networks, *plan.later_networks), (*plan.frontends, *plan.later_frontends)
@@ -179,45 +191,6 @@ def _price(options: LaunchOptions, seconds: float) -> str:
     price = "" if options.price_per_hour is None else f", about {nodes * seconds / 3600 * options.price_per_hour:,.2f}"
     at = "" if options.price_per_hour is None else f" at {options.price_per_hour:g} an hour each"
     return f"{price} on the {nodes} node(s) there now{at}"
-
-
-def resources_for(
-    plan: Plan, device: Device, frozen: Mapping[str, Any], options: LaunchOptions, nodes: Sequence[Node]
-) -> Resources:
-    """What the search was given when it was first planned or, now, what suits the machines.
-
-    A trial gets one CPU unless asked otherwise: two trials of one thread get more done than one of two. Networks that
-    come before the trials get the CPUs that nobody else could use meanwhile.
-
-    Args:
-        plan: of the search.
-        device: cpu or cuda.
-        frozen: what it was given then; empty if it was not planned before.
-        options: of the launch.
-        nodes: the machines.
-    """
-    gpus = 0.0 if device == "cpu" else 1.0 if options.gpus_per_worker is None else options.gpus_per_worker
-    if frozen:
-        return replace(Resources(**frozen), gpus=gpus)
-    cpus, digest = 1.0 if options.cpus_per_worker is None else options.cpus_per_worker, plan.dataset.digest
-    jobs = [
-        *prerequisite_jobs(plan.networks, plan.frontends, digest),
-        *(trial_job(config, key, digest) for key, config in plan.trials.items()),
-    ]
-    spare = int(sum(node.cpus for node in nodes) / max(1, sum(not job.needs for job in jobs)))
-    largest = int(max((node.cpus for node in nodes), default=1.0))
-    return Resources(device, cpus, gpus, float(max(cpus, min(spare, largest, MOST_NETWORK_CPUS))))
-
-
-def _resources_in_words(resources: Resources, precision: str, *, deterministic: bool) -> str:
-    gpus = f" and {resources.gpus:g} GPU" if resources.gpus else ""
-    networks = (
-        f"; networks before them: {resources.network_cpus:g} CPU" if resources.network_cpus > resources.cpus else ""
-    )
-    how = ", deterministically" if deterministic else ""
-    return (
-        f"Trials train on {resources.device} in {precision}{how}, a worker with {resources.cpus:g} CPU{gpus}{networks}"
-    )
 
 
 def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
@@ -272,11 +245,23 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
 
 
 def _open_ledger(
-    store: Store, search: SearchRecord, tracker: Tracker, digest: str, progress: Progress, retry_failed: bool
+    store: Store,
+    search: SearchRecord,
+    tracker: Tracker,
+    digest: str,
+    progress: Progress,
+    retry_failed: bool,
+    *,
+    stops_early: bool,
 ) -> Ledger:
     """The books as an earlier launch left them, as far as the store bears them out."""
     trials = [
-        reopened(record, has_result=find_result(store, record.key) is not None, retry_failed=retry_failed)
+        reopened(
+            record,
+            has_result=find_result(store, record.key) is not None,
+            retry_failed=retry_failed,
+            stops_early=stops_early,
+        )
         for record in load_trials(store, search)
     ]
     return Ledger(store, search, trials, tracker, digest, progress)
@@ -289,7 +274,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
         record = ledger.trials.get(key)
         if record is not None and record.status == "FINISHED":
             known += 1
-        elif record is None or record.status == "PENDING":
+        elif record is None or record.status in ("PENDING", "STOPPED"):
             result = find_result(ledger.store, key, say=say)
             if result is not None:
                 ledger.finished(config, result)

@@ -172,6 +172,13 @@ class Ledger:
         )
         self._put(record)
 
+    def stopped_early(self, config: TrialConfig, key: str, *, stage: Stage = "search") -> TrialRecord:
+        """A trial was ended by its scheduler; what it has learned lies in its checkpoint."""
+        metrics = _lasting(self.trials.get(key)) | self._cost(key)
+        record = self._known(config, key, stage)
+        self._put(dataclasses.replace(record, status="STOPPED", metrics=metrics, ended=self._now()))
+        return self.trials[key]
+
     def failed(self, config: TrialConfig, key: str, failure: Failure, *, stage: Stage = "search") -> None:
         """A trial ended without a result and is not tried again in this launch."""
         self._put(
@@ -267,12 +274,14 @@ class Ledger:
             self.best = trial
 
 
-def reopened(trial: TrialRecord, *, has_result: bool, retry_failed: bool) -> TrialRecord:
+def reopened(trial: TrialRecord, *, has_result: bool, retry_failed: bool, stops_early: bool = False) -> TrialRecord:
     """A record of an earlier launch as the next one begins with it.
 
     A FINISHED one whose result is gone is not believed; a FAILED one stays so if the fault was its own, as it would
-    come again, unless it is to be retried; all else is PENDING.
+    come again, unless it is to be retried; a STOPPED one, while there is a scheduler; all else is PENDING.
     """
+    if trial.status == "STOPPED" and stops_early:
+        return trial
     if trial.status == "FINISHED" and has_result:
         return trial
     if trial.status == "FAILED" and trial.fault == "trial" and not retry_failed:

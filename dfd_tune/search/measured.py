@@ -122,7 +122,8 @@ class Measured:
         return sum(trial.metrics.get("device_hours", 0.0) for trial in self._ledger.trials.values())
 
     def _trials_ended(self) -> int:
-        return self._ledger.counts["FINISHED"] + self._ledger.counts["FAILED"]
+        counts = self._ledger.counts
+        return counts["FINISHED"] + counts["STOPPED"] + counts["FAILED"]
 
 
 @dataclass

@@ -43,6 +43,9 @@ class Points(Protocol):
     def tell(self, key: str, value: float | None) -> None:
         """A point's validation accuracy; None where its trial FAILED."""
 
+    def stopped_early(self, key: str, values: Mapping[int, float]) -> None:
+        """A point's trial was stopped early, with these validation accuracies by epoch."""
+
 
 class GridPoints:
     """The points of a grid, in the order of the plan."""
@@ -63,6 +66,9 @@ class GridPoints:
 
     def tell(self, key: str, value: float | None) -> None:
         """A grid learns nothing."""
+
+    def stopped_early(self, key: str, values: Mapping[int, float]) -> None:
+        """Nor does it here."""
 
 
 class SampledPoints:
@@ -128,12 +134,28 @@ class SampledPoints:
         elif value is not None and key in self._params:
             self._add(self._params.pop(key), value)
 
+    def stopped_early(self, key: str, values: Mapping[int, float]) -> None:
+        """Tell the sampler how far a point came; it is none that failed, nor one with a value."""
+        import optuna
+
+        self._seen[key] = None
+        trial = self._asked.pop(key, None)
+        if trial is not None:
+            for epoch, value in values.items():
+                trial.report(value, epoch)
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        elif key in self._params:
+            self._add_stopped(self._params.pop(key), values)
+
     def _remember(self, record: TrialRecord) -> None:
         point = {name: record.config[name] for name in self._request.explore}
         config = TrialConfig(**record.config)
         if record.status == "FINISHED":
             self._seen[record.key] = record.metrics[METRIC]
             self._add(point, record.metrics[METRIC])
+        elif record.status == "STOPPED":
+            self._seen[record.key] = None
+            self._add_stopped(point, accuracies(record.history))
         elif record.status == "FAILED":
             self._seen[record.key] = None
         else:
@@ -145,6 +167,16 @@ class SampledPoints:
         import optuna
 
         self._study.add_trial(optuna.trial.create_trial(params=dict(point), distributions=self._space, value=value))
+
+    def _add_stopped(self, point: Mapping[str, Any], values: Mapping[int, float]) -> None:
+        import optuna
+
+        pruned = optuna.trial.TrialState.PRUNED
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(point), distributions=self._space, state=pruned, intermediate_values=dict(values)
+            )
+        )
 
     def _draw(self) -> Point | None:
         import optuna
@@ -180,16 +212,21 @@ class SampledPoints:
         return self._next
 
 
+def accuracies(history: Iterable[Mapping[str, float]]) -> dict[int, float]:
+    """A trial's validation accuracies by epoch, of the epochs that have one."""
+    return {int(entry["epoch"]): entry[METRIC] for entry in history if METRIC in entry}
+
+
 def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecord]) -> Points:
     """The source of a plan's points.
 
     Args:
         plan: of the search.
         dataset_digest: part of every trial key.
-        records: the search's trials so far by key; those that FINISHED or FAILED are not proposed again.
+        records: the search's trials so far by key; those that have ended are not proposed again.
     """
     if plan.trials:
-        done = (key for key, record in records.items() if record.status in ("FINISHED", "FAILED"))
+        done = (key for key, record in records.items() if record.status in ("FINISHED", "STOPPED", "FAILED"))
         return GridPoints(plan, done)
     sampled = [
         record

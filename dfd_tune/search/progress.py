@@ -6,6 +6,7 @@ Each change costs the same however many trials there are. Not for: how it is dra
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from dfd_tune.record import TrialRecord, name_of
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.screen import Row, Screen
 
-ENDED = ("FINISHED", "FAILED", "KILLED")
+ENDED = ("FINISHED", "STOPPED", "FAILED", "KILLED")
 
 
 class Progress:
@@ -109,12 +110,18 @@ class Progress:
         if trial.status == "FINISHED":
             took = trial.metrics["seconds"]
             return f"{head}validation accuracy {trial.metrics['val_accuracy']:.1%} in {took:.0f} s{self._left(ledger)}"
+        if trial.status == "STOPPED":
+            accuracy = _latest(trial.history).get("val_accuracy", math.nan)
+            epochs = f"{len(trial.history)} of {trial.config['epochs']} epochs"
+            return f"{head}stopped early after {epochs}, validation accuracy {accuracy:.1%}{self._left(ledger)}"
         return f"{head}FAILED: {trial.cause}" if trial.status == "FAILED" else f"{head}{trial.status}"
 
     def _totals_of(self, ledger: Ledger) -> str:
-        finished, failed = ledger.counts["FINISHED"], ledger.counts["FAILED"]
+        finished, stopped, failed = (ledger.counts[status] for status in ("FINISHED", "STOPPED", "FAILED"))
         rate = sum(trial.history[-1]["images_per_second"] for trial in ledger.running.values() if trial.history)
         parts = [f"{finished}/{self.total} trials done, {len(ledger.running)} running"]
+        if stopped:
+            parts.append(f"{stopped} stopped early")
         if failed:
             parts.append(f"{failed} failed")
         if ledger.best is not None:

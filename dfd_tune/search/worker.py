@@ -21,7 +21,7 @@ from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.joblog import job_log, note, warnings_told
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.process import TuneProcess, report
-from dfd_tune.search.tasks import RUN, failure_in
+from dfd_tune.search.tasks import RUN, failure_in, training_of
 
 
 def run_job(point: dict[str, Any], context: SearchContext) -> None:
@@ -40,7 +40,8 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
             done = {"outcome": "done"} | RUN[job.kind](job, context, process, attempt)
             failure = None
         except StoppedError:
-            done, failure = {"outcome": "stopped"}, None
+            early = job.kind == "trial" and context.ends_early(training_of(job.key))
+            done, failure = {"outcome": "early" if early else "stopped"}, None
         except Exception as error:
             failure = failure_in(error, process.epoch)
             note(failure.error)

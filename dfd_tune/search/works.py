@@ -24,7 +24,7 @@ from dfd_tune.forecast import Stage, Work
 from dfd_tune.models import build_network
 from dfd_tune.models.super_resolution import build_frontend
 from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives
-from dfd_tune.record import TrialRecord
+from dfd_tune.record import TrialRecord, TrialStatus
 from dfd_tune.search.capacity import Resources
 from dfd_tune.space import Range
 from dfd_tune.store import Store
@@ -41,7 +41,7 @@ def works_of(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resour
     if not plan.trials:
         configs = list(_typical(plan))
         own = (trial for trial in trials.values() if trial.stage == "search")
-        done = min(plan.num_trials, sum(trial.status == "FINISHED" for trial in own))
+        done = min(plan.num_trials, sum(trial.status in _over(plan) for trial in own))
         left = [(config, (plan.num_trials - done) / len(configs), False) for config in configs]
     return works + _works_of_trials(plan, left, "search", resources) + _works_anew(plan, store, trials, resources)
 
@@ -87,9 +87,14 @@ def _costs_like(config: TrialConfig) -> tuple[Any, ...]:
 def _known(plan: Plan, store: Store, trials: Mapping[str, TrialRecord]) -> Iterator[str]:
     for key in plan.trials:
         record = trials.get(key)
-        ended = record is not None and record.status in ("FINISHED", "FAILED")
+        ended = record is not None and record.status in _over(plan)
         if ended or find_result(store, key) is not None:
             yield key
+
+
+def _over(plan: Plan) -> tuple[TrialStatus, ...]:
+    """What is said of a trial that will not go on; without a scheduler, one that was STOPPED does."""
+    return ("FINISHED", "FAILED", "STOPPED") if plan.request.scheduler.stops else ("FINISHED", "FAILED")
 
 
 def _typical(plan: Plan) -> Iterator[TrialConfig]:

@@ -49,7 +49,7 @@ def _mark_runs(
     client: MlflowClient, experiment_id: str, search: SearchRecord, trials: Sequence[TrialRecord], since: float
 ) -> None:
     running = list(all_runs(client, experiment_id, "attributes.status = 'RUNNING'"))
-    ended = {trial.key: trial for trial in trials if trial.status in ("FINISHED", "FAILED", "KILLED")}
+    ended = {trial.key: trial for trial in trials if trial.status in ("FINISHED", "STOPPED", "FAILED", "KILLED")}
     runs, since_ms = ExperimentRuns(client, experiment_id, running), int(1000 * since)
     for run in running:
         trial = ended.get(run.data.tags.get(KEY_TAG, ""))

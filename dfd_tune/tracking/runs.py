@@ -31,14 +31,16 @@ STAGE_TAG, ARM_TAG = "dfd.stage", "dfd.arm"
 """What a trial is for; of one that is trained anew, which of the confirmation's arms it belongs to."""
 ERROR_TAG = "dfd.error"
 STATE_TAG = "dfd.state"
-"""Of a run whose search ended without a word."""
+"""Of a run whose search ended without a word, or that was stopped early: what MLflow has no status for."""
 EPOCH = "epoch"
 """A metric written with each epoch's others, in one transaction: it tells how far MLflow has come."""
 
 _METRICS_PER_CALL = 800  # MLflow takes 1000 entries a call, all kinds together
 _ENTRIES_PER_CALL = 100  # params, and tags
 _RUNS_PER_PAGE = 500
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
+_TERMINAL = ("FINISHED", "STOPPED", "FAILED", "KILLED")
+_STATUS = {"INTERRUPTED": "KILLED", "STOPPED": "KILLED"}
+"""Of trials, in MLflow's words where these are others."""
 _FILES_TAG, _REPORT_TAG = "dfd.files", "dfd.report"
 """Digests of the files that the summary's run holds."""
 _LARGEST = sys.float_info.max
@@ -86,8 +88,8 @@ class ExperimentRuns:
         return {key: known.id for key, known in self._trials.items()}
 
     def write_trial(self, search: SearchRecord, trial: TrialRecord, now_ms: int) -> None:
-        """Bring a trial's run up to its record. A trial that is PENDING has no run yet; of one that is INTERRUPTED the
-        run says KILLED, and in a tag since when.
+        """Bring a trial's run up to its record. A trial that is PENDING has no run yet; of one that is INTERRUPTED or
+        STOPPED the run says KILLED, and a tag the rest.
 
         Args:
             search: the search that the trial belongs to.
@@ -113,7 +115,7 @@ class ExperimentRuns:
         params = _missing_params(search, trial, known)
         self._send(known, self._new_metrics(trial, known, min(now_ms, ended_ms)), params, tags)
         self._remove_tags(known, {ERROR_TAG, STATE_TAG} - tags.keys())
-        self._write_status(known, "KILLED" if trial.status == "INTERRUPTED" else trial.status, ended_ms)
+        self._write_status(known, _STATUS.get(trial.status, trial.status), ended_ms)
         self._doubtful.discard(trial.key)
 
     def write_summary(
@@ -339,6 +341,8 @@ def _trial_tags(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
     }
     if trial.status == "INTERRUPTED" and trial.ended is not None:
         known_later[STATE_TAG] = interrupted_state(trial.ended)
+    if trial.status == "STOPPED":
+        known_later[STATE_TAG] = f"STOPPED early after {len(trial.history)} of {trial.config['epochs']} epochs"
     return tags | {name: value for name, value in known_later.items() if value is not None}
 
 

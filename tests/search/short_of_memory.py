@@ -17,10 +17,12 @@ import torch
 from rich.console import Console
 
 from dfd_tune.record import load_trials
+from dfd_tune.schedulers import NEVER
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks
 from dfd_tune.search.capacity import Cluster, Resources, ray_nodes
 from dfd_tune.search.context import SearchContext
+from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.jobs import trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.process import TuneProcess
@@ -108,8 +110,9 @@ def main():
         from dfd_tune.search.driver import run
 
         cluster = Cluster(resources, ray_nodes)
+        early = EarlyStopping(NEVER, 4, [], lines.append)
         books = SearchBooks(
-            ledger, agenda, [], cluster, progress, Unmeasured(), lambda: None, lines.append, time.monotonic
+            ledger, agenda, [], cluster, progress, Unmeasured(), early, lambda: None, lines.append, time.monotonic
         )
         run(agenda, cluster, context, books, trainable=job_short_of_memory)
     trials = {

@@ -24,7 +24,7 @@ def test_the_figure_says_what_it_is_of(draw):
     assert "What mattered among the explored settings" in drawn.texts
     assert "digits at 4×4 instead of 8×8 pixels" in drawn.text
     assert (
-        "From 2 trials that TPE chose, on validation images. Of few trials, the best tenth are two or three."
+        "From 2 trials chosen by TPE, on validation images. Of few trials, the best tenth are two or three."
         in drawn.texts
     )
 
