@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, cast
 
+import torch
+
+from dfd_tune.config import Backbone
+from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.probe import Kind
 from dfd_tune.forecast import FIRST_PROCESS_SECONDS, Pool, Speed, Task, Work, finished_after
+from dfd_tune.models import build_network
+from dfd_tune.models.cost import multiply_adds
 from dfd_tune.plan import Plan
 from dfd_tune.search.capacity import Node, Resources
 from dfd_tune.search.options import LaunchOptions
@@ -22,9 +30,11 @@ MOST_NETWORK_CPUS = 8
 THREADS_PAY = 0.65
 """So many threads train as fast as one, to this power: 1.57 times on two, where two trainings side by side get twice as
 much done."""
-AN_IMAGE, A_LOOK = 1e-3, 3e-4
-"""Seconds for an image that is trained on, and for one that is looked at, on one thread; how they compare is what
-counts."""
+MULTIPLY_ADDS_A_SECOND = 20e9
+WORTH_IT = 0.95
+"""More than this share of the time is no gain that a guess can tell."""
+AN_IMAGE = 5e-4
+"""Seconds beside what is multiplied."""
 
 
 def resources_for(
@@ -53,7 +63,7 @@ def resources_for(
 
 def _network_cpus(plan: Plan, narrow: Resources, nodes: Sequence[Node], store: Store) -> float:
     """The CPUs of a teacher with which the search is over first, by a schedule of its jobs at speeds that compare well;
-    the fewest of those that do alike."""
+    the trials' own where that gains little."""
     largest = min(max((node.cpus for node in nodes), default=0.0), MOST_NETWORK_CPUS)
     widths = [narrow.cpus]
     while 2 * widths[-1] <= largest:
@@ -64,20 +74,38 @@ def _network_cpus(plan: Plan, narrow: Resources, nodes: Sequence[Node], store: S
     works = [work for work in works_of(plan, store, {}, narrow) if work.stage == "search"]
 
     def ends(width: float) -> float:
+        tasks = [task for work in works for task in _tasks(work, width, plan.dataset)]
         # Processes of another size than the trials' can't be reused for these.
         again = 0.0 if width == narrow.cpus else FIRST_PROCESS_SECONDS
-        return round(finished_after([task for work in works for task in _tasks(work, width)], pool) + again, 3)
+        return round(finished_after(tasks, pool) + again, 3)
 
-    return min(widths, key=lambda width: (ends(width), width))
+    best = min(widths, key=lambda width: (ends(width), width))
+    return best if ends(best) < WORTH_IT * ends(narrow.cpus) else narrow.cpus
 
 
-def _tasks(work: Work, width: float) -> list[Task]:
+def _tasks(work: Work, width: float, dataset: Dataset) -> list[Task]:
     """The jobs of some work, where networks have so many CPUs each."""
     cpus = work.cpus if work.makes is None else width
     threads = 1.0 if work.gpus else max(1.0, float(int(cpus))) ** THREADS_PAY
-    seconds = work.seconds(Speed(AN_IMAGE / threads, A_LOOK / threads, ""))
+    look = AN_IMAGE
+    if isinstance(work.kind, Kind):
+        look += _multiply_adds(work.kind.backbone, work.kind.width, dataset) / MULTIPLY_ADDS_A_SECOND
+    seconds = work.seconds(Speed(3 * look / threads, look / threads, "a guess"))
     task = Task(seconds, work.workers * cpus, work.workers * work.gpus, work.makes, work.needs)
     return [task] * work.count
+
+
+def _multiply_adds(backbone: str, width: float, dataset: Dataset) -> int:
+    """Of a look at one image."""
+    return _counted(backbone, width, dataset.channels, dataset.image_size, len(dataset.classes))
+
+
+@cache
+def _counted(backbone: str, width: float, channels: int, image_size: int, classes: int) -> int:
+    network = build_network(
+        cast(Backbone, backbone), width=width, dropout=0.0, channels=channels, image_size=image_size, num_classes=classes, seed=0
+    )
+    return multiply_adds(network.eval(), torch.zeros(1, channels, image_size, image_size))
 
 
 def in_words(resources: Resources, precision: str, *, deterministic: bool) -> str:
