@@ -103,7 +103,13 @@ def _multiply_adds(backbone: str, width: float, dataset: Dataset) -> int:
 @cache
 def _counted(backbone: str, width: float, channels: int, image_size: int, classes: int) -> int:
     network = build_network(
-        cast(Backbone, backbone), width=width, dropout=0.0, channels=channels, image_size=image_size, num_classes=classes, seed=0
+        cast(Backbone, backbone),
+        width=width,
+        dropout=0.0,
+        channels=channels,
+        image_size=image_size,
+        num_classes=classes,
+        seed=0,
     )
     return multiply_adds(network.eval(), torch.zeros(1, channels, image_size, image_size))
 

@@ -102,7 +102,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
     resources = context.resources
     gpus = resources.gpus if job.gpus is None else job.gpus
     per_worker = {"CPU": resources.cpus - TUNE_DRIVER_CPUS} | ({"GPU": gpus} if gpus else {})
-    result = TorchTrainer(
+    trainer = TorchTrainer(
         loop,
         scaling_config=ScalingConfig(
             num_workers=job.workers,
@@ -116,8 +116,13 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
             failure_config=FailureConfig(max_failures=0),
             callbacks=[TuneReportCallback()],
         ),
-    ).fit()
-    return dict(result.return_value)
+    )
+    try:
+        return dict(trainer.fit().return_value)
+    except Exception as error:
+        if any(type(_cause(rank)).__name__ == StoppedError.__name__ for rank in _ranks_of(error)):
+            raise StoppedError from None  # the others lost the one that wrote the checkpoint
+        raise
 
 
 class RankFailedError(Exception):
@@ -126,19 +131,27 @@ class RankFailedError(Exception):
 
 def failure_in(error: Exception, epoch: int) -> Failure:
     """What an exception says; of a worker group, what its ranks' say, the trial's own fault before the machine's."""
-    ranks = getattr(error, "worker_failures", None)
+    ranks = _ranks_of(error)
     if not ranks:
         return failure_of(error, epoch)
-    found = [_failure_of_rank(failure) for failure in ranks.values()]
+    found = [_failure_of_rank(failure) for failure in ranks]
     order = ("trial", "unknown", "machine")
     # Where one rank has too little memory, the others are left without it.
     return min(found, key=lambda failure: (order.index(failure.fault), not failure.gpu_memory))
 
 
+def _ranks_of(error: Exception) -> list[BaseException]:
+    """The exceptions of a worker group's ranks; none of a single process."""
+    return list((getattr(error, "worker_failures", None) or {}).values())
+
+
+def _cause(error: BaseException) -> BaseException:
+    cause: BaseException = getattr(error, "cause", None) or error
+    return cause
+
+
 def _failure_of_rank(error: BaseException) -> Failure:
-    cause = getattr(error, "cause", None) or error
-    if type(cause).__name__ == StoppedError.__name__:
-        raise StoppedError
+    cause = _cause(error)
     if type(cause).__name__ == RankFailedError.__name__:
         text = str(cause)
         return Failure(**json.loads(text[text.index("{") : text.rindex("}") + 1]))

@@ -146,41 +146,53 @@ settings: {epochs: 9, lambda_: 1, backbone: alexnet, batch_size: 25, reduction: 
 """
 
 
-def trials_of(store_path):
-    """By key, the records of the search `early`."""
+def trials_of(store_path, name):
+    """By key, the records of a search."""
     store = open_store(store_path)
-    return {trial.key: trial for trial in load_trials(store, load_search(store, "early"))}
+    return {trial.key: trial for trial in load_trials(store, load_search(store, name))}
 
 
-@pytest.mark.timeout(300)
-def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(launch, store_path, tmp_path):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("workers", "epochs", "at_end"),
+    [
+        (1, 9, {1, 3}),
+        # A worker group does not wait until its report is heard, so that it may be further when it is told.
+        pytest.param(2, 180, set(range(20, 180)), marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(
+    launch, store_path, tmp_path, workers, epochs, at_end
+):
     space = tmp_path / "space.yaml"
     space.write_text(SPACE)
-    options = ("--space", space, "--name", "early", "--set", "epochs=9")
+    name = f"early-{workers}"
+    options = ("--space", space, "--name", name, "--set", f"epochs={epochs}")
+    options += ("--workers-per-trial", workers, "--cpus-per-worker", 1 / workers)
     done = launch(*options)
     assert done.returncode == 0, done.stdout + done.stderr
-    trials = trials_of(store_path)
+    trials = trials_of(store_path, name)
     stopped = {key: trial for key, trial in trials.items() if trial.status == "STOPPED"}
     assert len(stopped) >= 2, "the last two are worse than what came before"
     assert {trial.status for trial in trials.values()} == {"STOPPED", "FINISHED"}
-    runs = trial_runs(runs_of(store_path, "early"))
+    runs = trial_runs(runs_of(store_path, name))
     for key, trial in stopped.items():
-        epochs = len(trial.history)
-        assert epochs in (1, 3)
+        done = len(trial.history)
+        assert done in at_end
         assert not (store_path / "trials" / key).exists(), "what was stopped has no result"
-        assert [file.name for file in (store_path / "checkpoints" / f"trials-{key}").iterdir()] == [f"{epochs:06}"]
+        assert [file.name for file in (store_path / "checkpoints" / f"trials-{key}").iterdir()] == [f"{done:06}"]
         assert runs[key].info.status == "KILLED"
-        assert runs[key].data.tags["dfd.state"] == f"STOPPED early after {epochs} of 9 epochs"
+        assert runs[key].data.tags["dfd.state"] == f"STOPPED early after {done} of {epochs} epochs"
         assert trial.config["lambda_"] > 0
     again = launch(*options)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert trials_of(store_path) == trials
+    assert trials_of(store_path, name) == trials
     on = launch(*options, "--scheduler", "none")
     assert on.returncode == 0, on.stdout + on.stderr
-    finished, runs = trials_of(store_path), trial_runs(runs_of(store_path, "early"))
+    finished, runs = trials_of(store_path, name), trial_runs(runs_of(store_path, name))
     assert {trial.status for trial in finished.values()} == {"FINISHED"}
     for key, trial in stopped.items():
-        assert len(finished[key].history) == 9
+        assert len(finished[key].history) == epochs
         assert finished[key].history[: len(trial.history)] == trial.history, "none of it was trained again"
         assert json.loads((store_path / "trials" / key / "result.json").read_text())["history"] == finished[key].history
         assert (runs[key].info.status, runs[key].data.tags.get("dfd.state")) == ("FINISHED", None)

@@ -113,6 +113,60 @@ def test_unfinished_points_come_first_and_count(sampler):
     assert {config.key(DIGEST) for config in rest[2:]}.isdisjoint(record.key for record in records)
 
 
+def fate(number, config):
+    """What comes of the n-th trial: an accuracy, those by epoch of one that was stopped early, or a failure."""
+    value = score(config)
+    return (value, {1: value / 2, 3: value}, None)[number % 3]
+
+
+def tell(points, key, what):
+    if isinstance(what, dict):
+        points.stopped_early(key, what)
+    else:
+        points.tell(key, what)
+
+
+def record_with(plan, config, what):
+    if isinstance(what, dict):
+        history = [{"epoch": float(epoch), METRIC: value} for epoch, value in what.items()]
+        return dataclasses.replace(record_of(plan, config, "STOPPED"), history=history, metrics={})
+    return record_of(plan, config, "FAILED" if what is None else "FINISHED")
+
+
+@pytest.mark.parametrize("sampler", DRAWING)
+def test_failed_and_stopped_trials_are_told_as_what_they_are(sampler):
+    """And the same is told of them by their records."""
+    from optuna.trial import TrialState
+
+    plan = plan_of(sampler, trials=12)
+    points, records = source(plan), []
+    for number, (key, config) in enumerate(itertools.islice(iter(points.ask, None), 6)):
+        what = fate(number, config)
+        tell(points, key, what)
+        records.append(record_with(plan, config, what))
+    there, back = points._study.trials, source(plan, records)._study.trials
+    assert [trial.state for trial in there] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL] * 2
+    assert [trial.state for trial in back] == [TrialState.COMPLETE, TrialState.PRUNED] * 2
+    told = [trial for trial in there if trial.state != TrialState.FAIL]
+    assert [(trial.value, trial.intermediate_values, trial.params) for trial in back] == [
+        (trial.value, trial.intermediate_values, pytest.approx(trial.params)) for trial in told
+    ]
+    stopped = [trial for trial in told if trial.state == TrialState.PRUNED]
+    assert all(list(trial.intermediate_values) == [1, 3] and trial.value is None for trial in stopped)
+
+
+@pytest.mark.parametrize("sampler", DRAWING)
+def test_what_has_ended_is_not_proposed_again_and_counts(sampler):
+    plan = plan_of(sampler, trials=9)
+    points, records = source(plan), []
+    for number, (key, config) in enumerate(itertools.islice(iter(points.ask, None), 5)):
+        tell(points, key, fate(number, config))
+        records.append(record_with(plan, config, fate(number, config)))
+    rest = run(source(plan, records))
+    assert len(rest) == 4
+    assert {config.key(DIGEST) for config in rest}.isdisjoint(record.key for record in records)
+
+
 def test_a_sampler_learns_from_what_it_is_told():
     """TPE, told that a large λ is better, proposes larger ones than one told the opposite."""
     plan = plan_of("tpe", {"lambda_": {"low": 0.05, "high": 20, "log": True}}, trials=60)
