@@ -35,6 +35,7 @@ TeacherSees = Literal["high_res", "low_res"]
 Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
 Precision = Literal["float32", "bf16"]
+Projector = Literal["auto", "always"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,12 @@ class TrialConfig:
     temperature: float = setting(
         "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
     )
-    hint_layer: str = setting("of method fitnets: the layer whose maps are matched", default="middle")
+    hint_layer: str = setting("of methods fitnets and attention: the layer whose maps are matched", default="middle")
+    projector: Projector = setting(
+        "of method dfd: whether the student's features are mapped linearly before they are compared; auto: where their "
+        "dimension is not the teacher's",
+        default="auto",
+    )
     teachers: str = setting(
         "backbones of the teachers; own is one of the student's own backbone", joined=get_args(Backbone), default=OWN
     )

@@ -12,10 +12,10 @@ from typing import Literal
 Output = Literal["features", "logits", "maps"]
 """Of a network: of its last layer, after its classifier, or of the middle layer that `hint_layer` names."""
 Adapter = Literal["none", "linear", "convolution"]
-"""What the student's output goes through first: nothing; a linear map where its dimension is not the teacher's; a 1×1
-convolution, always. Trained with the student, and thrown away after."""
+"""What the student's output goes through first: nothing; a linear map, always or where its dimension is not the
+teacher's, as `projector` says; a 1×1 convolution, always. Trained with the student, and thrown away after."""
 
-HINT_LAYER = "hint_layer"
+HINT_LAYER, PROJECTOR = "hint_layer", "projector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,9 @@ class Method:
     @property
     def reads(self) -> tuple[str, ...]:
         """The settings of a trial that matter to this method, of those that do not matter to all."""
-        return (*self.settings, HINT_LAYER) if self.compares == "maps" else self.settings
+        of_output = (HINT_LAYER,) if self.compares == "maps" else ()
+        of_adapter = (PROJECTOR,) if self.adapter == "linear" else ()
+        return (*self.settings, *of_output, *of_adapter)
 
     @property
     def has_bank(self) -> bool:
@@ -49,6 +51,7 @@ METHODS: dict[str, Method] = {
     "fitnets": Method(compares="maps", loss="hint_loss", settings=("reduction",), adapter="convolution"),
     "rdl": Method(compares="features", loss="pairwise_distance_loss", settings=("reduction",)),
     "logits": Method(compares="logits", loss="distillation_loss", settings=("reduction",)),
+    "attention": Method(compares="maps", loss="attention_loss"),
 }
 """By the value of the setting `method`."""
 

@@ -43,6 +43,7 @@ OTHER = {
     "reduction": "mean",
     "temperature": 2.0,
     "hint_layer": "stage1",
+    "projector": "always",
     "teachers": "alexnet+vgg16",
     "teacher_sees": "low_res",
     "student_start": "base",
@@ -72,7 +73,7 @@ KEYED = set(OTHER) - {"evaluate_every"}
 CAMERA = ["resolution", "downsample", "blur", "noise", "jpeg_quality"]
 START_OWN = ["start_rate_factor"]
 FRONTEND_OWN = [name for name in OTHER if name.startswith("frontend_")]
-METHOD_OWN = ["method", "reduction", "temperature", "hint_layer", "teachers", "teacher_sees"]
+METHOD_OWN = ["method", "reduction", "temperature", "hint_layer", "projector", "teachers", "teacher_sees"]
 TEACHERS_OWN = [name for name in OTHER if name.startswith("teacher_") and name not in METHOD_OWN]
 
 
@@ -93,16 +94,17 @@ def test_every_setting_is_tried_here():
 @pytest.mark.parametrize(
     ("method", "looks_at"),
     [
-        ("dfd", {"reduction"}),
+        ("dfd", {"reduction", "projector"}),
         ("kd", {"temperature"}),
         ("logits", {"reduction"}),
         ("rdl", {"reduction"}),
         ("fitnets", {"reduction", "hint_layer"}),
+        ("attention", {"hint_layer"}),
     ],
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
     config = digits_trial(lambda_=2, method=method)
-    idle = {*FRONTEND_OWN, *START_OWN, "reduction", "temperature", "hint_layer"} - looks_at
+    idle = {*FRONTEND_OWN, *START_OWN, "reduction", "temperature", "hint_layer", "projector"} - looks_at
     assert changed(config) == KEYED - idle - ({"method"} if method == "rdl" else set())
 
 

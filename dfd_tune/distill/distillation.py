@@ -101,6 +101,6 @@ def _adapter(config: TrialConfig, student: Network, teacher: Network) -> nn.Modu
     if adapter == "convolution":
         layer = config.hint_layer
         return nn.Conv2d(student.channels_of(layer), teacher.channels_of(layer), kernel_size=1)
-    if adapter == "linear" and student.feature_dim != teacher.feature_dim:
+    if adapter == "linear" and (config.projector == "always" or student.feature_dim != teacher.feature_dim):
         return nn.Linear(student.feature_dim, teacher.feature_dim)
     return nn.Identity()

@@ -71,6 +71,25 @@ def hint_loss(student: Tensor, teacher: Tensor, reduction: Reduction) -> Tensor:
     return distillation_loss(student.flatten(1), target.flatten(1), reduction)
 
 
+def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Activation-based attention transfer: ½ ‖q_s − q_t‖², averaged over the batch; at most 1, as q ≥ 0 has length 1.
+
+    q is the mean over channels of the squared maps, as a vector of places, divided by its length. Zagoruyko and
+    Komodakis 2017, "Paying More Attention to Attention", Eq. 2, https://arxiv.org/abs/1612.03928, with the square of
+    the norm, as its authors' code has it. The numbers of channels may differ.
+
+    Args:
+        student: maps, float (B, C, H, W).
+        teacher: maps, float (B, C', H', W'); of another side, their attention is averaged to the student's. No gradient
+            flows into them.
+    """
+    ours, theirs = (maps.float().square().mean(1, keepdim=True) for maps in (student, teacher.detach()))
+    if theirs.shape[-2:] != ours.shape[-2:]:
+        theirs = F.adaptive_avg_pool2d(theirs, (ours.shape[-2], ours.shape[-1]))
+    ours, theirs = (F.normalize(attention.flatten(1), dim=1) for attention in (ours, theirs))
+    return 0.5 * (ours - theirs).square().sum(1).mean()
+
+
 def pairwise_distance_loss(student: Tensor, teacher: Tensor, reduction: Reduction) -> Tensor:
     """Representational distances: ½ (d_s(i, j) − d_t(i, j))², averaged over the pairs of images of a batch.
 

@@ -78,7 +78,12 @@ def test_dfd_projects_the_students_features_where_the_dimensions_differ_alone():
     assert kinds(adapters_for(trial(backbone="resnet18"), resnet18, [network(backbone="vgg16")])) == [nn.Identity]
 
 
-@pytest.mark.parametrize("method", ["kd", "logits", "rdl"])
+def test_dfd_projects_at_equal_dimensions_where_that_is_asked_for():
+    (projected,) = adapters_for(trial(projector="always"), network(), [network(seed=1)])
+    assert (projected.in_features, projected.out_features) == (32, 32)
+
+
+@pytest.mark.parametrize("method", ["kd", "logits", "rdl", "attention"])
 def test_methods_whose_outputs_always_fit_adapt_nothing(method):
     adapters = adapters_for(trial(method=method), network(), [network(backbone="resnet18"), network()])
     assert kinds(adapters) == [nn.Identity, nn.Identity]
@@ -302,6 +307,9 @@ def expected_loss(config, bench) -> float:
                 found.append(soft_target_loss(student(inputs), teacher(high), config.temperature))
             elif config.method == "rdl":
                 found.append(pairwise_distance_loss(student.features(inputs), teacher.features(high), "mean"))
+            elif config.method == "attention":
+                ours = student.maps(inputs, config.hint_layer)
+                found.append(losses.attention_loss(ours, teacher.maps(high, config.hint_layer)))
             else:
                 maps = adapter(student.maps(inputs, config.hint_layer))
                 found.append(hint_loss(maps, teacher.maps(high, config.hint_layer), "mean"))

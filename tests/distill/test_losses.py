@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dfd_tune.distill.losses import (
+    attention_loss,
     distillation_loss,
     hint_loss,
     joint_loss,
@@ -261,6 +262,37 @@ def test_the_gradient_of_hints_is_the_analytic_one(reduction):
     torch.testing.assert_close(gradient(hint_loss, student, teacher, reduction), expected)
 
 
+def test_attention_by_hand():
+    """Of the first image: squares 1, 0, 9, 9 over √163, the teacher's block means of squares 1.5, 4, 9.5, 48 (of the
+    16 values 0 4 4 4 / 1 1 4 4 / 9 9 0 64 / 4 16 64 64) over √2412.5."""
+    ours, theirs = torch.tensor([1.0, 0.0, 9.0, 9.0]) / 163**0.5, torch.tensor([1.5, 4.0, 9.5, 48.0]) / 2412.5**0.5
+    expected = 0.5 * (ours - theirs).square().sum().item()
+    assert attention_loss(HINT_STUDENT[:1], HINT_TEACHER[:1]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_attention_sees_neither_scale_nor_sign_nor_channels_that_repeat_and_is_at_most_1():
+    student, teacher = noise(3, 4, 2, 2), noise(3, 5, 2, 2, seed=1)
+    loss = attention_loss(student, teacher).item()
+    assert 0 < loss < 1
+    for same in (3 * student, -student, torch.cat([student, student], 1)):
+        assert attention_loss(same, teacher).item() == pytest.approx(loss, rel=1e-5)
+    here, there = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    here[..., 0, 0], there[..., 1, 1] = 5.0, 2.0
+    assert attention_loss(here, there).item() == pytest.approx(1.0)
+    assert attention_loss(here, 7 * here).item() == 0
+
+
+def test_the_gradient_of_attention_is_that_of_finite_differences():
+    student, teacher = noise(2, 3, 2, 2).double(), noise(2, 3, 4, 4, seed=1)
+    found = gradient(attention_loss, student.float(), teacher).double()
+    step = 1e-3
+    for place in ((0, 0, 0, 0), (1, 2, 1, 0)):
+        moved = torch.zeros_like(student)
+        moved[place] = step
+        rise = attention_loss(student + moved, teacher).item() - attention_loss(student - moved, teacher).item()
+        assert found[place].item() == pytest.approx(rise / (2 * step), abs=2e-4)
+
+
 # Squared distances of the pairs (0, 1), (0, 2), (1, 2): 25, 4, 13 in the plane, and 1, 9, 4 on a line.
 IN_THE_PLANE = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]]) + torch.tensor([1.0, -1.0])
 ON_A_LINE = torch.tensor([[0.0], [1.0], [3.0]])
@@ -314,6 +346,7 @@ RELATED = {
     "regressed logits": lambda student, teacher: distillation_loss(student, teacher, "mean"),
     "soft targets": lambda student, teacher: soft_target_loss(student, teacher, 4.0),
     "hints": lambda student, teacher: hint_loss(student[..., None, None], teacher[..., None, None], "mean"),
+    "attention": lambda student, teacher: attention_loss(student.view(4, 2, 3, 1), teacher.view(4, 2, 3, 1)),
     "distances": lambda student, teacher: pairwise_distance_loss(student, teacher, "mean"),
 }
 

@@ -134,6 +134,7 @@ CHANGES = {
     "lambda_": 2.0,
     "method": "rdl",
     "reduction": "sum",
+    "projector": "always",
     "teachers": "vgg16",
     "teacher_sees": "low_res",
     "student_start": "teacher",
@@ -148,7 +149,12 @@ CHANGES = {
     "teacher_dropout": 0.1,
     "teacher_seed": 1,
 }
-WITHOUT_A_TEACHER = {name for name in CHANGES if name.startswith("teacher_")} | {"method", "reduction", "teachers"}
+WITHOUT_A_TEACHER = {name for name in CHANGES if name.startswith("teacher_")} | {
+    "method",
+    "reduction",
+    "projector",
+    "teachers",
+}
 OF_ANOTHER_TRIAL = {name for name in settings_of(TrialConfig) if name.startswith("frontend_")} | {
     "temperature",
     "hint_layer",

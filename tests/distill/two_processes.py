@@ -150,7 +150,7 @@ def train_distilled(
         distillation=Distillation(
             config.lambda_,
             loss_of(config),
-            (LiveMaps(live, config.hint_layer) if method == "fitnets" else live,),
+            (LiveMaps(live, config.hint_layer) if METHODS[method].compares == "maps" else live,),
             output=METHODS[method].compares,
             layer=config.hint_layer,
             adapters=adapters,
