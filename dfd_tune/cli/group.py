@@ -6,6 +6,7 @@ Not for: commands (launch.py, searches.py, models.py, datasets.py), nor for the 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from typing import Any
 
@@ -35,6 +36,25 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class Duration(click.ParamType):
+    """Seconds, from a number with a unit: 90s, 30m, 1.5h, 2d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds, or a refusal."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
+        seconds = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
+        if not 0 < seconds < 1e9:
+            self.fail(f"{value!r} must be a number above 0 with a unit (s, m, h, d), as in 90m or 1.5h.", param, ctx)
+        return seconds
 
 
 class _Group(click.Group):

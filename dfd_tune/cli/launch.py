@@ -21,7 +21,7 @@ from dfd_tune.cli.cluster import (
     refuse_without_cluster,
     target_for,
 )
-from dfd_tune.cli.group import STORE_OPTION, FiniteRange, in_store
+from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
@@ -37,6 +37,31 @@ EMBEDDED = "letters"
 RETRY_OPTION = click.option(
     "--retry-failed", is_flag=True, help="Run again what FAILED by its own fault; without this, it stays FAILED."
 )
+
+
+LIMITS = (
+    click.option(
+        "--max-time",
+        "max_seconds",
+        type=Duration(),
+        default=None,
+        metavar="TIME",
+        help="As 90m or 2h: then no more of the search's trials are begun; what runs is finished and concluded.",
+    ),
+    click.option(
+        "--max-trials",
+        type=click.IntRange(1),
+        default=None,
+        help="Begin at most so many of the search's trials now; launching again goes on.",
+    ),
+)
+
+
+def limit_options(command: Any) -> Any:
+    """How much of a search this launch does."""
+    for option in reversed(LIMITS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -139,6 +164,7 @@ RETRY_OPTION = click.option(
     help="Have equal trainings give equal bits on GPUs too; slower, and an error where torch can't.",
 )
 @RETRY_OPTION
+@limit_options
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost; run nothing.")
 @cluster_options
@@ -213,6 +239,7 @@ def launch(
 @STORE_OPTION
 @click.option("--mlflow-uri", default=None, help="MLflow's address, where it needs a password, which is not kept.")
 @RETRY_OPTION
+@limit_options
 @cluster_options
 @launch_there_options
 def resume(
@@ -220,6 +247,8 @@ def resume(
     store_path: str,
     mlflow_uri: str | None,
     retry_failed: bool,
+    max_seconds: float | None,
+    max_trials: int | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -233,11 +262,12 @@ def resume(
     Space, dataset, settings and options are those of its first launch, whatever has become of their files since.
     What is finished is not run again.
     """
+    this: dict[str, Any] = {"retry_failed": retry_failed, "max_seconds": max_seconds, "max_trials": max_trials}
     if cluster_file is not None or address is not None:
         target = target_for(name, store_path, cluster_file, address, cluster_store)
         from dfd_tune.search.options import LaunchOptions
 
-        options = LaunchOptions(name=name, mlflow_uri=mlflow_uri, retry_failed=retry_failed, **given)
+        options = LaunchOptions(name=name, mlflow_uri=mlflow_uri, **this, **given)
         launch_there(target, None, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
         return
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
@@ -248,7 +278,7 @@ def resume(
 
     search = load_search(existing_store(store_path), name)
     request = request_from_json(search.request, search=name)
-    options = recorded_options(search, mlflow_uri=mlflow_uri, retry_failed=retry_failed)
+    options = recorded_options(search, mlflow_uri=mlflow_uri, **this)
     _carry_out(request, open_store(store_path), options, store_path, again=f"resume {name}")
 
 

@@ -307,7 +307,6 @@ def _submit(
         "incoming": incoming,
         "request": None if submission.request is None else request_as_json(submission.request),
         "options": options | {"prepared": prepared},
-        "retry_failed": submission.options.retry_failed,
     }
     secrets = submission.environment | ({MLFLOW_URI: uri} if uri is not None else {})
     return out.submit(order, modules, secrets)

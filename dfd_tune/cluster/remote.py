@@ -80,7 +80,7 @@ def _launch(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cluster.incoming import adopt
     from dfd_tune.record import load_search
     from dfd_tune.search.begin import launch
-    from dfd_tune.search.options import LaunchOptions, recorded_options
+    from dfd_tune.search.options import OF_ONE_LAUNCH, LaunchOptions, recorded_options
     from dfd_tune.settings import request_from_json
 
     store = open_store(order["store"])
@@ -89,7 +89,8 @@ def _launch(order: Order, screen: JsonLines) -> int:
     if order["request"] is None:
         search = load_search(store, order["search"])
         request = request_from_json(search.request, search=search.search)
-        options = recorded_options(search, mlflow_uri=uri, retry_failed=order["retry_failed"])
+        this = {name: order["options"][name] for name in OF_ONE_LAUNCH}
+        options = recorded_options(search, mlflow_uri=uri, **this)
     else:
         request = request_from_json(order["request"], search=order["search"])
         options = LaunchOptions(**order["options"], mlflow_uri=uri)

@@ -19,6 +19,7 @@ from typing import Protocol
 from dfd_tune.config import TrialConfig
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt, Job, JobId, Kind, Placed
+from dfd_tune.search.limits import Limits
 from dfd_tune.search.points import Points
 from dfd_tune.search.shares import DOES_NOT_FIT, Shares
 
@@ -63,6 +64,14 @@ class Verdict:
     """The larger share of a GPU that the next attempt gets; None where there is none, or it has the share as before."""
 
 
+def _is_of_search(job: Job) -> bool:
+    return job.kind == "trial" and job.stage == "search"
+
+
+def _not_begun(job: Job, past: Mapping[JobId, _Past]) -> bool:
+    return _is_of_search(job) and job.id not in past
+
+
 class Agenda:
     """What is left to do.
 
@@ -73,6 +82,7 @@ class Agenda:
         follow_up: jobs that come when all else is done; asked again after these, until it has none.
         max_failures: how many of the machine's failures a job may have and be tried again.
         shares: what each job gets of a GPU; None where that never changes.
+        limits: how much of the search is done now; None for all of it.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class Agenda:
         follow_up: Callable[[], list[Job]],
         max_failures: int,
         shares: Shares | None = None,
+        limits: Limits | None = None,
     ):
         self._ready: deque[Job] = deque()
         self._blocked: dict[JobId, Job] = {}
@@ -105,6 +116,9 @@ class Agenda:
         self._follow_up = follow_up
         self._max_failures = max_failures
         self._shares = Shares(0.0) if shares is None else shares
+        self._limits = Limits() if limits is None else limits
+        self._begun = 0
+        self._limited = False
         for job in jobs:
             self._add(job)
         if points.at_once:
@@ -130,6 +144,7 @@ class Agenda:
         """The next job for which there is room; None if there is none now."""
         if self.stopping:
             return None
+        self._keep_to_limits()
         self._draw_if_room(room)
         running = self._placed()
         full: set[tuple[Kind, int, float | None, frozenset[str]]] = set()
@@ -149,6 +164,7 @@ class Agenda:
     def _begin(self, job: Job, avoid: set[str]) -> Attempt:
         past = self._past.setdefault(job.id, _Past())
         past.attempts += 1
+        self._begun += past.attempts == 1 and _is_of_search(job)
         attempt = Attempt(job=job, number=past.attempts, avoid=tuple(sorted(avoid)))
         self._running[job.id] = attempt
         return attempt
@@ -159,6 +175,7 @@ class Agenda:
             return False
         if self.stopping:
             return True
+        self._keep_to_limits()
         self._draw_one()
         if self._ready:
             return False
@@ -230,6 +247,20 @@ class Agenda:
         elif not self.stopping:
             self._ready.appendleft(job)
         return Verdict(gpus is not None, failure, gpus=gpus)
+
+    def _keep_to_limits(self) -> None:
+        """Once a limit is reached, forget the search's trials that have not begun; what follows may ask for them."""
+        if self._limited or (limit := self._limits.reached(self._begun)) is None:
+            return
+        self._limited = True
+        waiting = [job for job in (*self._ready, *self._blocked.values()) if _not_begun(job, self._past)]
+        if waiting or (self._more_points and self._points.left()):
+            self._limits.tell(limit)
+        self._more_points = False
+        for job in waiting:
+            self._known.discard(job.id)
+            self._blocked.pop(job.id, None)
+        self._ready = deque(job for job in self._ready if job not in waiting)
 
     def _placed(self) -> list[Placed]:
         return [

@@ -37,6 +37,7 @@ from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
+from dfd_tune.search.limits import Limits
 from dfd_tune.search.measured import Measured
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.points import points_for
@@ -145,6 +146,7 @@ def _run_what_is_left(
             lambda: follow_up(ledger, plan),
             options.max_failures,
             Shares(resources.gpus, ledger.trials.values()),
+            Limits(options.max_seconds, options.max_trials, say),
         )
         early = EarlyStopping(
             plan.request.scheduler, longest_of(plan.request), ledger.trials.values(), partial(_end_early, ledger)

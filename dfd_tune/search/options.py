@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dfd_tune.errors import UserError
 from dfd_tune.record import SearchRecord
@@ -33,6 +34,10 @@ class LaunchOptions:
     """How often a trial goes on after a fault of the machine's."""
     retry_failed: bool = False
     """Whether trials that FAILED by their own fault run again."""
+    max_seconds: float | None = None
+    """After which this launch begins no more of the search's trials; None for no limit. Likewise `max_trials`."""
+    max_trials: int | None = None
+    """So many of them it begins."""
     deterministic: bool = False
     """Whether equal trainings must give equal bits on GPUs too, where that takes longer."""
     node_copies: str | None = None
@@ -50,13 +55,16 @@ class LaunchOptions:
         return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
 
-def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_failed: bool) -> LaunchOptions:
+OF_ONE_LAUNCH = ("retry_failed", "max_seconds", "max_trials")
+
+
+def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, **of_this_launch: Any) -> LaunchOptions:
     """The options that a search was launched with, from its record; its images are those that it has seen.
 
     Args:
         search: its record.
         mlflow_uri: MLflow's address with its password; None for the recorded one, which has none.
-        retry_failed: of this launch alone.
+        of_this_launch: those of `OF_ONE_LAUNCH`, which no record decides.
 
     Raises:
         UserError: the recorded address of MLflow had a password.
@@ -74,7 +82,9 @@ def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, retry_fail
         | {
             "name": search.search,
             "mlflow_uri": address,
-            "retry_failed": retry_failed,
             "prepared": search.dataset["prepared"],
-        },
+        }
+        | dict.fromkeys(OF_ONE_LAUNCH)
+        | {"retry_failed": False}
+        | of_this_launch,
     )

@@ -8,6 +8,7 @@ from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import TRIAL_MEMORY_BYTES, Cluster, Node, Resources
 from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Job, Placed
+from dfd_tune.search.limits import Limits
 from tests.samples import digits_trial
 
 CONFIG = digits_trial()
@@ -42,6 +43,9 @@ class ListedPoints:
     def tell(self, key, value):
         self.told.append((key, value))
 
+    def stopped_early(self, key, values):
+        self.told.append((key, values))
+
 
 def trial(key, *needs, workers=1):
     config = CONFIG if workers == 1 else digits_trial(workers=workers)
@@ -52,9 +56,9 @@ def network(key):
     return Job(kind="network", key=key, config=CONFIG.teacher())
 
 
-def agenda_of(jobs=(), keys=(), *, needs=(), at_once=True, follow_up=list, max_failures=3):
+def agenda_of(jobs=(), keys=(), *, needs=(), at_once=True, follow_up=list, max_failures=3, limits=None):
     points = ListedPoints(keys, at_once)
-    return Agenda(jobs, points, lambda key, _: trial(key, *needs), follow_up, max_failures), points
+    return Agenda(jobs, points, lambda key, _: trial(key, *needs), follow_up, max_failures, None, limits), points
 
 
 def drain(agenda, room):
@@ -102,6 +106,67 @@ def test_what_follows_is_asked_for_once_all_else_is_done_until_it_has_nothing():
         agenda.succeeded(attempt.job, 0.5)
     assert agenda.finished()
     assert rounds == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_so_many_trials_are_begun_and_what_follows_comes(at_once):
+    room, _ = cluster(2)
+    rounds, lines = [[trial("c"), dataclasses.replace(trial("anew"), stage="confirm")], []], []
+    limits = Limits(max_trials=2, say=lines.append)
+    agenda, points = agenda_of([], "abcd", at_once=at_once, follow_up=lambda: rounds.pop(0), limits=limits)
+    assert drain(agenda, room) == ["a", "b"]
+    agenda.failed(trial("a"), LOST, room)
+    assert drain(agenda, room) == ["a"], "another attempt is no other trial"
+    for key in "ab":
+        agenda.succeeded(trial(key), 0.5)
+    assert drain(agenda, room) == []
+    assert not agenda.finished()
+    # What follows may need a trial that was not begun, as the λ = 0 twin of the best.
+    assert drain(agenda, room) == ["c", "anew"]
+    for key in ("c", "anew"):
+        agenda.succeeded(trial(key), 0.5)
+    assert agenda.finished()
+    assert len(lines) == 1
+    assert "--max-trials 2" in lines[0]
+    assert points.keys == ([] if at_once else ["c", "d"])
+
+
+def test_after_the_time_that_a_launch_has_no_trial_is_begun():
+    room, _ = cluster(1)
+    clock, lines = Clock(), []
+    limits = Limits(max_seconds=45.0, say=lines.append, clock=clock)
+    blocked = trial("late", ("network", "teacher"))
+    agenda, _ = agenda_of([network("teacher"), blocked, trial("first"), trial("second")], limits=limits)
+    assert drain(agenda, room) == ["teacher"]
+    clock.now = 100.0
+    agenda.succeeded(network("teacher"))
+    assert drain(agenda, room) == []
+    assert agenda.finished()
+    assert len(lines) == 1
+    assert "--max-time" in lines[0]
+
+
+def test_a_limit_that_is_not_reached_is_not_told():
+    room, _ = cluster(2)
+    lines = []
+    limits = Limits(max_seconds=1e6, max_trials=2, say=lines.append)
+    agenda, _ = agenda_of(keys="ab", limits=limits)
+    assert drain(agenda, room) == ["a", "b"]
+    for key in "ab":
+        agenda.succeeded(trial(key), 0.5)
+    assert agenda.finished()
+    assert lines == []
+
+
+def test_a_trial_that_is_stopped_early_is_over_and_told_with_its_epochs():
+    room, _ = cluster(1)
+    agenda, points = agenda_of(keys="ab")
+    assert drain(agenda, room) == ["a"]
+    agenda.stopped_early(trial("a"), {1: 0.25})
+    assert points.told == [("a", {1: 0.25})]
+    assert drain(agenda, room) == ["b"]
+    agenda.succeeded(trial("b"), 0.5)
+    assert agenda.finished()
 
 
 def test_a_machines_failures_are_tried_again_as_often_as_is_allowed():
