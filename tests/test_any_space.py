@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dfd_tune.cli.launch import _default_name
+from dfd_tune.api import default_name
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import CONTROLS
 from dfd_tune.data.sources import SOURCES
@@ -214,7 +214,7 @@ def check(plan: Plan) -> None:
     request = plan.request
     for row in describe(request):
         assert all(isinstance(cell, str) for cell in row)
-    assert problem_with_name(_default_name(request)) is None
+    assert problem_with_name(default_name(request)) is None
     assert all("\n" not in line for line in describe_plan(plan))
     frozen = json.loads(json.dumps(request_as_json(plan.request), allow_nan=False))
     assert repr(request_from_json(frozen, search="s")) == repr(plan.request)

@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
+from dfd_tune.defaults import DEFAULT_STORE
 from dfd_tune.errors import UserError
-
-DEFAULT_STORE = "./dfd_runs"
 
 STORE_OPTION = click.option(
     "--store",

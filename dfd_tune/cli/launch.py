@@ -22,7 +22,7 @@ from dfd_tune.cli.cluster import (
     target_for,
 )
 from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
-from dfd_tune.errors import UserError, raise_all
+from dfd_tune.defaults import EMBEDDED
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dfd_tune.settings import Request
     from dfd_tune.store import Store
 
-EMBEDDED = "letters"
-"""The dataset of who names none."""
 RETRY_OPTION = click.option(
     "--retry-failed", is_flag=True, help="Run again what FAILED by its own fault; without this, it stays FAILED."
 )
@@ -206,7 +204,11 @@ def launch(
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
     asked["scheduler"] = scheduler
-    request = _request(space_name, dataset, data, assignments, name, asked)
+    from dfd_tune.api import default_name, request_for
+
+    request = request_for(
+        space_name, dataset=dataset or EMBEDDED, data=data, assignments=assignments, name=name, **asked
+    )
     if show_config:
         _show_config(request, dataset_named=dataset is not None)
         return
@@ -217,7 +219,7 @@ def launch(
         click.echo(f"Using the embedded dataset {EMBEDDED}; --dataset names another (see `dfd-tune datasets`).")
     from dfd_tune.search.options import LaunchOptions
 
-    search = name or _default_name(request)
+    search = name or default_name(request)
     options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
     if cluster_file is not None or address is not None:
         target = target_for(search, store_path, cluster_file, address, cluster_store)
@@ -288,15 +290,11 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
     Args:
         again: the command that begins it once more, for a search that is stopped before it has a record.
     """
-    from rich.console import Console
-
+    from dfd_tune.api import carry_out
     from dfd_tune.record import find_search
-    from dfd_tune.search.begin import launch as run
-    from dfd_tune.search.screen import Terminal
 
     try:
-        with Signals() as signals:
-            outcome = run(request, store, options, Terminal(Console()), signals)
+        outcome = carry_out(request, store, options)
     except KeyboardInterrupt:
         if find_search(store, options.name) is not None:
             again = in_store(f"resume {options.name}", store_path)
@@ -341,58 +339,6 @@ def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
     width = max(len(in_store(command, store_path)) for command in commands)
     for command, purpose in commands.items():
         click.echo(f"  {in_store(command, store_path):<{width}}   {purpose}")
-
-
-def _request(
-    space_name: str,
-    dataset: str | None,
-    data: str | None,
-    assignments: tuple[str, ...],
-    name: str | None,
-    asked: dict[str, Any],
-) -> Request:
-    """The checked request; problems of independent options are reported together."""
-    from dfd_tune.data.sources import SOURCES
-    from dfd_tune.errors import unknown_name
-    from dfd_tune.settings import resolve
-    from dfd_tune.space import read_space
-    from dfd_tune.store import problem_with_name
-
-    problems: list[str] = []
-    space = None
-    try:
-        space = read_space(space_name)
-    except UserError as error:
-        problems += error.problems
-    source = SOURCES.get(dataset or EMBEDDED)
-    if source is None:
-        problems.append(unknown_name("dataset", dataset, SOURCES))
-    if name is not None and (problem := problem_with_name(name)):
-        problems.append(problem)
-    if space is not None:
-        try:
-            request = resolve(
-                space,
-                dataset=dataset or EMBEDDED,
-                data=None if data is None else str(Path(data).expanduser().absolute()),
-                recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
-                assignments=assignments,
-                **asked,
-            )
-        except UserError as error:
-            problems += error.problems
-    raise_all(problems)
-    return request
-
-
-def _default_name(request: Request) -> str:
-    """SPACE-DATASET-DATE, with what a name may not have, as blanks of a file's name, left out."""
-    import datetime
-
-    today = datetime.date.today().isoformat()
-    tail = f"-{request.dataset.dataset}-{today}"
-    space = re.sub(r"[^A-Za-z0-9_-]+", "-", request.space.name).strip("-_")
-    return (space or "space")[: 100 - len(tail)] + tail
 
 
 def _show_config(request: Request, *, dataset_named: bool) -> None:
