@@ -72,6 +72,8 @@ def _network_cpus(plan: Plan, narrow: Resources, nodes: Sequence[Node], store: S
         return narrow.cpus
     pool = Pool(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     works = [work for work in works_of(plan, store, {}, narrow) if work.stage == "search"]
+    made = {work.makes for work in works if work.count}
+    works = [replace(work, needs=work.needs & made) for work in works]  # the store has the rest
 
     def ends(width: float) -> float:
         tasks = [task for work in works for task in _tasks(work, width, plan.dataset)]
