@@ -319,6 +319,8 @@ class TrialConfig:
         """The settings that cannot change the result as the others stand."""
         yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
         yield "evaluate_every"  # what is looked at on the way changes nothing
+        if self.projector == "auto":
+            yield "projector"
         if not self.distills:
             yield from ("method", "teachers", "teacher_sees", *read_by_methods())
         else:

@@ -260,7 +260,7 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if key not in KEYS:
             say(unknown_name("key", key, KEYS), str(key))
     sampler = content.get("sampler", "grid")
-    if sampler not in SAMPLERS:
+    if not isinstance(sampler, str) or sampler not in SAMPLERS:
         say(unknown_name("sampler", sampler, SAMPLERS), "sampler")
         sampler = None  # which other keys fit can't be said
     explore = {}

@@ -257,12 +257,13 @@ def test_the_plan_for_cifar10_names_every_setting_and_uses_no_seed_of_the_select
         # Those of a front end have none to be of; the rest would follow another version's defaults.
         unnamed = settings_of(TrialConfig).keys() - settings.keys()
         # Results are recorded under this plan, of a version in which these could not be set: batch norm is in every
-        # network, how often validation images are looked at changes none, and a factor has nothing to scale where
-        # no training starts from trained weights.
-        later = {"batch_norm", "evaluate_every"}
+        # network, how often validation images are looked at changes none, features of equal dimension had no projector,
+        # and a factor has nothing to scale where no training starts from trained weights.
+        later = {"batch_norm", "evaluate_every", "projector"}
         later |= {"start_rate_factor"} if config.student_start == "scratch" else set()
         assert {name for name in unnamed if not name.startswith("frontend_")} <= {"temperature", "hint_layer"} | later
         assert config.batch_norm
+        assert config.projector == "auto"
         assert config.recipe.learning_rate == config.learning_rate
         assert (training.seed == PLAN.selection_seed) == (training.stage != "confirming")
         assert config.reduction == "sum"

@@ -295,10 +295,10 @@ def test_srgan_alone_needs_a_teacher_for_its_content_loss():
 
 def test_plain_training_is_one_trial_for_all_methods():
     plan = plan_for("methods", confirm=None)
-    assert plan.num_trials == 1 + 5 * 3
-    assert plan.num_anew == (1 + 5) * 5  # likewise with each fresh seed
+    assert plan.num_trials == 1 + 6 * 3
+    assert plan.num_anew == (1 + 6) * 5  # likewise with each fresh seed
     (teacher,) = plan.networks
-    assert teacher.trials == 5 * 3 + 5 * 5
+    assert teacher.trials == 6 * 3 + 6 * 5
 
 
 def test_hints_alone_fill_no_bank_as_it_holds_no_maps():

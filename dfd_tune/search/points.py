@@ -171,10 +171,13 @@ class SampledPoints:
     def _add_stopped(self, point: Mapping[str, Any], values: Mapping[int, float]) -> None:
         import optuna
 
-        pruned = optuna.trial.TrialState.PRUNED
         self._study.add_trial(
             optuna.trial.create_trial(
-                params=dict(point), distributions=self._space, state=pruned, intermediate_values=dict(values)
+                params=dict(point),
+                distributions=self._space,
+                state=optuna.trial.TrialState.PRUNED,
+                value=values[max(values)] if values else None,  # as `tell` has it
+                intermediate_values=dict(values),
             )
         )
 

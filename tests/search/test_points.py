@@ -152,7 +152,9 @@ def test_failed_and_stopped_trials_are_told_as_what_they_are(sampler):
         (trial.value, trial.intermediate_values, pytest.approx(trial.params)) for trial in told
     ]
     stopped = [trial for trial in told if trial.state == TrialState.PRUNED]
-    assert all(list(trial.intermediate_values) == [1, 3] and trial.value is None for trial in stopped)
+    assert all(
+        list(trial.intermediate_values) == [1, 3] and trial.value == trial.intermediate_values[3] for trial in stopped
+    )
 
 
 @pytest.mark.parametrize("sampler", DRAWING)

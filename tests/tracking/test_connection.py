@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store
+from dfd_tune.store import Store, open_store
 from dfd_tune.tracking import connection, open_tracker
 from dfd_tune.tracking.connection import is_away
 from tests.tracking.records import complaints_in, search_record
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_database_is_a_user_error_at_once(tmp_path: Path) -> N
 
 
 def test_a_database_is_made_ready_once_it_is_wanted_and_what_is_wrong_with_it_told_of_then(tmp_path: Path) -> None:
-    tracker = open_tracker(Store(tmp_path / "good"), None, meanwhile=True)
+    tracker = open_tracker(open_store(tmp_path / "good"), None, meanwhile=True)
     assert not (tmp_path / "good" / "mlflow.db").exists()
     tracker.prepare()
     assert tracker.experiment_id(search_record("any"))

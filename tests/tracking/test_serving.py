@@ -20,7 +20,7 @@ from PIL import Image
 from dfd_tune.predict import predict_files
 from dfd_tune.tracking import Tracker
 from dfd_tune.tracking.models import student_in
-from tests.test_export import write_student
+from tests.export.test_onnx_file import write_student
 from tests.tracking.records import search_record, trial_record
 
 START_SECONDS = 240
