@@ -141,7 +141,7 @@ def test_without_a_scheduler_nothing_is_stopped():
 SPACE = """
 confirm: {seeds: 0}
 scheduler: asha
-explore: {learning_rate: [0.1, 1.0e-6, 1.0e-7, 1.0e-8]}
+explore: {learning_rate: RATES}
 settings: {epochs: 9, lambda_: 1, backbone: alexnet, batch_size: 25, reduction: mean}
 """
 
@@ -154,18 +154,18 @@ def trials_of(store_path, name):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("workers", "epochs", "at_end"),
+    ("workers", "rates", "epochs", "at_end"),
     [
-        (1, 9, {1, 3}),
+        (1, "[0.1, 1.0e-6, 1.0e-7, 1.0e-8]", 9, {1, 3}),
         # A worker group does not wait until its report is heard, so that it may be further when it is told.
-        pytest.param(2, 180, set(range(20, 180)), marks=pytest.mark.slow),
+        pytest.param(2, "[0.1, 1.0e-6, 1.0e-7]", 72, set(range(8, 72)), marks=pytest.mark.slow),
     ],
 )
 def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(
-    launch, store_path, tmp_path, workers, epochs, at_end
+    launch, store_path, tmp_path, workers, rates, epochs, at_end
 ):
     space = tmp_path / "space.yaml"
-    space.write_text(SPACE)
+    space.write_text(SPACE.replace("RATES", rates))
     name = f"early-{workers}"
     options = ("--space", space, "--name", name, "--set", f"epochs={epochs}")
     options += ("--workers-per-trial", workers, "--cpus-per-worker", 1 / workers)
@@ -173,14 +173,16 @@ def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_schedul
     assert done.returncode == 0, done.stdout + done.stderr
     trials = trials_of(store_path, name)
     stopped = {key: trial for key, trial in trials.items() if trial.status == "STOPPED"}
-    assert len(stopped) >= 2, "the last two are worse than what came before"
+    assert len(stopped) >= len(trials) - 2, "of those that begin first, each may have been the best so far"
     assert {trial.status for trial in trials.values()} == {"STOPPED", "FINISHED"}
     runs = trial_runs(runs_of(store_path, name))
     for key, trial in stopped.items():
         done = len(trial.history)
         assert done in at_end
         assert not (store_path / "trials" / key).exists(), "what was stopped has no result"
-        assert [file.name for file in (store_path / "checkpoints" / f"trials-{key}").iterdir()] == [f"{done:06}"]
+        (checkpoint,) = (store_path / "checkpoints" / f"trials-{key}").iterdir()
+        # Of a group, an epoch may be done of which nobody has heard.
+        assert int(checkpoint.name) in range(done, done + workers)
         assert runs[key].info.status == "KILLED"
         assert runs[key].data.tags["dfd.state"] == f"STOPPED early after {done} of {epochs} epochs"
         assert trial.config["lambda_"] > 0
