@@ -173,7 +173,7 @@ def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_schedul
     assert done.returncode == 0, done.stdout + done.stderr
     trials = trials_of(store_path, name)
     stopped = {key: trial for key, trial in trials.items() if trial.status == "STOPPED"}
-    assert len(stopped) >= len(trials) - 2, "of those that begin first, each may have been the best so far"
+    assert len(stopped) >= rates.count(",") - 1, "of those that begin first, each may have been the best so far"
     assert {trial.status for trial in trials.values()} == {"STOPPED", "FINISHED"}
     runs = trial_runs(runs_of(store_path, name))
     for key, trial in stopped.items():
