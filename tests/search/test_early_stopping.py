@@ -152,49 +152,67 @@ def trials_of(store_path, name):
     return {trial.key: trial for trial in load_trials(store, load_search(store, name))}
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("workers", "rates", "epochs", "at_end"),
-    [
-        (1, "[0.1, 1.0e-6, 1.0e-7, 1.0e-8]", 9, {1, 3}),
-        # A worker group does not wait until its report is heard, so that it may be further when it is told.
-        pytest.param(2, "[0.1, 1.0e-6, 1.0e-7]", 72, set(range(8, 72)), marks=pytest.mark.slow),
-    ],
-)
-def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(
-    launch, store_path, tmp_path, workers, rates, epochs, at_end
-):
+def arguments(tmp_path, name, rates, epochs):
+    """Of a launch of trials that differ in their learning rate, of which the first alone learns anything."""
     space = tmp_path / "space.yaml"
     space.write_text(SPACE.replace("RATES", rates))
-    name = f"early-{workers}"
-    options = ("--space", space, "--name", name, "--set", f"epochs={epochs}")
-    options += ("--workers-per-trial", workers, "--cpus-per-worker", 1 / workers)
+    return ["--space", space, "--name", name, "--set", f"epochs={epochs}"]
+
+
+def stopped_of(store_path, name, epochs):
+    """Those that were stopped, by key, with how far they came; nothing of them is taken for a result."""
+    runs, found = trial_runs(runs_of(store_path, name)), {}
+    for key, trial in trials_of(store_path, name).items():
+        assert trial.status in ("STOPPED", "FINISHED")
+        if trial.status == "STOPPED":
+            assert trial.config["lambda_"] > 0
+            assert not (store_path / "trials" / key).exists()
+            assert runs[key].info.status == "KILLED"
+            said = f"STOPPED early after {len(trial.history)} of {epochs} epochs"
+            assert runs[key].data.tags["dfd.state"] == said
+            found[key] = trial
+    return found
+
+
+def checkpoint_of(store_path, key):
+    (checkpoint,) = (store_path / "checkpoints" / f"trials-{key}").iterdir()
+    return int(checkpoint.name)
+
+
+@pytest.mark.timeout(300)
+def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(launch, store_path, tmp_path):
+    options = arguments(tmp_path, "early", "[0.1, 1.0e-6, 1.0e-7, 1.0e-8]", 9)
     done = launch(*options)
     assert done.returncode == 0, done.stdout + done.stderr
-    trials = trials_of(store_path, name)
-    stopped = {key: trial for key, trial in trials.items() if trial.status == "STOPPED"}
-    assert len(stopped) >= rates.count(",") - 1, "of those that begin first, each may have been the best so far"
-    assert {trial.status for trial in trials.values()} == {"STOPPED", "FINISHED"}
-    runs = trial_runs(runs_of(store_path, name))
+    stopped = stopped_of(store_path, "early", 9)
+    assert len(stopped) >= 2, "of those that begin first, each may have been the best so far"
     for key, trial in stopped.items():
-        done = len(trial.history)
-        assert done in at_end
-        assert not (store_path / "trials" / key).exists(), "what was stopped has no result"
-        (checkpoint,) = (store_path / "checkpoints" / f"trials-{key}").iterdir()
-        # Of a group, an epoch may be done of which nobody has heard.
-        assert int(checkpoint.name) in range(done, done + workers)
-        assert runs[key].info.status == "KILLED"
-        assert runs[key].data.tags["dfd.state"] == f"STOPPED early after {done} of {epochs} epochs"
-        assert trial.config["lambda_"] > 0
+        assert len(trial.history) == checkpoint_of(store_path, key)
+        assert len(trial.history) in (1, 3)
+    trials = trials_of(store_path, "early")
     again = launch(*options)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert trials_of(store_path, name) == trials
+    assert trials_of(store_path, "early") == trials
     on = launch(*options, "--scheduler", "none")
     assert on.returncode == 0, on.stdout + on.stderr
-    finished, runs = trials_of(store_path, name), trial_runs(runs_of(store_path, name))
+    finished, runs = trials_of(store_path, "early"), trial_runs(runs_of(store_path, "early"))
     assert {trial.status for trial in finished.values()} == {"FINISHED"}
     for key, trial in stopped.items():
-        assert len(finished[key].history) == epochs
+        assert len(finished[key].history) == 9
         assert finished[key].history[: len(trial.history)] == trial.history, "none of it was trained again"
         assert json.loads((store_path / "trials" / key / "result.json").read_text())["history"] == finished[key].history
         assert (runs[key].info.status, runs[key].data.tags.get("dfd.state")) == ("FINISHED", None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_group_ends_early_too(launch, store_path, tmp_path):
+    """It does not wait until its report is heard, so that it may be further when it is told."""
+    options = arguments(tmp_path, "groups", "[0.1, 1.0e-6, 1.0e-7]", 27)
+    done = launch(*options, "--workers-per-trial", 2, "--cpus-per-worker", 0.5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stopped = stopped_of(store_path, "groups", 27)
+    assert stopped
+    for key, trial in stopped.items():
+        assert 3 <= len(trial.history) < 27
+        assert checkpoint_of(store_path, key) in (len(trial.history), len(trial.history) + 1)
