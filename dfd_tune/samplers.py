@@ -85,7 +85,7 @@ SAMPLERS: dict[str, Sampler] = {
     "random": Sampler(make=_random, drawn="drawn at random"),
     "quasi_random": Sampler(make=_quasi_random, drawn="of a Sobol' sequence"),
     "tpe": Sampler(make=_tpe, drawn="chosen by TPE"),
-    "gp": Sampler(make=_gp, drawn="chosen by a Gaussian process", most_trials=500, attempts=5),
+    "gp": Sampler(make=_gp, drawn="chosen by a Gaussian process", most_trials=200, attempts=5),
 }
 """By the name that a space gives."""
 AT_RANDOM = SAMPLERS["random"]
