@@ -71,8 +71,8 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
         kind, options = next(option for option in options if option is not type(None)), ()
     if limits["joined"]:
         return st.sampled_from([*limits["joined"], "own", "vgg16+resnet18", ["vgg16", "alexnet"]])
-    if options:
-        return st.sampled_from(options)
+    if options or limits["words"]:
+        return st.sampled_from(options or [*limits["words"]])
     if kind is bool:
         return st.booleans()
     low = limits["low"] if limits["above"] is None else limits["above"] + 0.001

@@ -215,4 +215,4 @@ def test_a_worker_group_ends_early_too(launch, store_path, tmp_path):
     assert stopped
     for key, trial in stopped.items():
         assert 3 <= len(trial.history) < 27
-        assert checkpoint_of(store_path, key) in (len(trial.history), len(trial.history) + 1)
+        assert len(trial.history) <= checkpoint_of(store_path, key) < 27
