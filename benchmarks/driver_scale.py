@@ -93,10 +93,11 @@ def request_of(sampler: str, points: int) -> Any:
 
     Nothing is confirmed, so that as many trials are run.
     """
+    from dfd_tune.axes import Choice, Range
     from dfd_tune.confirm import NOTHING_ANEW
     from dfd_tune.data.sources import SOURCES
     from dfd_tune.settings import resolve
-    from dfd_tune.space import Choice, Range, SearchSpace
+    from dfd_tune.space import SearchSpace
 
     if sampler == "grid":
         lambdas = tuple(round(0.1 * step, 1) for step in range(points // (2 * SEEDS)))
@@ -267,7 +268,7 @@ def made_up_store(folder: Path, sampler: str, points: int) -> tuple[Any, Any, An
         shared = {name: result[name] for name in ("key", "config", "teacher", "metrics", "history")}
         trials.append(TrialRecord(**shared, status="FINISHED", host="here", device="cpu", attempts=1))
         save_trial(store, "scale", trials[-1])
-        source.tell(key, result["metrics"]["val_accuracy"])
+        source.tell(key, (result["metrics"]["val_accuracy"],))
     if sampler != "grid":
         twin = dataclasses.replace(plan.request.trial(best_trial(search, trials).config), lambda_=0.0)  # type: ignore[union-attr]
         result = made_up(twin.key(digest), twin, digest)

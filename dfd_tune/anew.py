@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dfd_tune.axes import Choice
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import arms_of, fresh_seeds, tuning_of, twin_of, with_seed
 from dfd_tune.settings import Request
-from dfd_tune.space import Choice
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from dfd_tune.axes import Choice, Range
 from dfd_tune.config import FRONTEND_FACTOR
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
-from dfd_tune.space import Choice, Range
 
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
@@ -35,29 +34,29 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
         decides_network = name in BEFORE_THE_SEARCH or name.startswith(("teacher_", "frontend_"))
         if decides_network and isinstance(axis, Range):
             problems.append(f"{name} has a range, but each value needs a teacher or images of its own; give a list.")
-    for resolution in _values(request, "resolution"):
+    for resolution in request.possible("resolution"):
         if resolution >= dataset.image_size:
             problems.append(
                 f"resolution is {resolution}, but must be below the image size of the dataset, "
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
-    if any(METHODS[method].compares == "maps" for method in _values(request, "method")):
-        for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
-            for layer in _values(request, "hint_layer"):
+    if any(METHODS[method].compares == "maps" for method in request.possible("method")):
+        for backbone in dict.fromkeys([*request.possible("backbone"), *_named_teachers(request)]):
+            for layer in request.possible("hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
-    for padding in _values(request, "crop_padding"):
+    for padding in request.possible("crop_padding"):
         if padding >= dataset.image_size:
             problems.append(
                 f"crop_padding is {padding}, but must be below the image size, {dataset.image_size} pixels."
             )
     shares = [("batch_size", workers), ("teacher_batch_size", 1)]
-    if "srgan" in _values(request, "frontend"):
+    if "srgan" in request.possible("frontend"):
         shares.append(("frontend_batch_size", 1))
     for name, sharing in shares:
-        for batch_size in _values(request, name):
-            smallest = _smallest_share(len(dataset.train.labels), batch_size, sharing)
+        for batch_size in request.possible(name):
+            smallest = _smallest_share(len(dataset.train.labels), int(batch_size), sharing)
             if smallest < 2:
                 problems.append(
                     f"{name} is {batch_size}, which leaves one of {sharing} workers with {smallest} of "
@@ -67,19 +66,19 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
 
 
 def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
-    kinds = [kind for kind in _values(request, "frontend") if kind != "none"]
+    kinds = [kind for kind in request.possible("frontend") if kind != "none"]
     return [
         f"frontend {', '.join(kinds)} at resolution {resolution} gives {FRONTEND_FACTOR * resolution} pixels, but the "
         f"images have {dataset.image_size}; take a resolution of at most {dataset.image_size // FRONTEND_FACTOR}, or "
         "frontend none."
-        for resolution in _values(request, "resolution")
+        for resolution in request.possible("resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
     ]
 
 
 def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
     """A sentence if SRGAN is to be trained with the features of a network that is not there."""
-    asked = "srgan" in _values(request, "frontend") and "vgg19" in _values(request, "frontend_content")
+    asked = "srgan" in request.possible("frontend") and "vgg19" in request.possible("frontend_content")
     if not asked or vgg19_at_hand:
         return []
     return [
@@ -89,16 +88,9 @@ def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
 
 
 def _named_teachers(request: Request) -> list[str]:
-    return [name for teachers in _values(request, "teachers") if teachers != OWN for name in teachers.split("+")]
+    return [name for teachers in request.possible("teachers") if teachers != OWN for name in teachers.split("+")]
 
 
 def _smallest_share(images: int, batch_size: int, workers: int) -> int:
     """The fewest images that a worker gets in a step, as batches differ in size by at most one."""
     return images // math.ceil(images / batch_size) // workers
-
-
-def _values(request: Request, name: str) -> list[Any]:
-    axis = request.explore.get(name)
-    if isinstance(axis, Choice):
-        return list(axis.values)
-    return [int(axis.low), int(axis.high)] if isinstance(axis, Range) else [request.settings[name]]

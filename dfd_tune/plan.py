@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 from dfd_tune.anew import NOTHING, Anew, cells_anew, together
+from dfd_tune.axes import Choice, Range, grid_points
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
@@ -23,7 +24,6 @@ from dfd_tune.fit import misfits, missing_weights
 from dfd_tune.methods import METHODS
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.settings import Request, settle
-from dfd_tune.space import Choice, Range, grid_points
 
 FLOAT16_BYTES = 2
 LOW_RES_TEACHER = "low-resolution teacher"
@@ -293,10 +293,7 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
 
 def longest_of(request: Request) -> int:
     """Epochs of the longest trial of a request."""
-    axis = request.explore.get("epochs")
-    if axis is None:
-        return int(request.settings["epochs"])
-    return int(max(axis.values) if isinstance(axis, Choice) else axis.high)
+    return int(max(request.possible("epochs")))
 
 
 def _early_in_words(plan: Plan) -> str:

@@ -17,8 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from dfd_tune.axes import explored_at
 from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
+from dfd_tune.objectives import ACCURACY, ALONE
 from dfd_tune.store import Store, read_json, write_json, write_text
 
 Protocol = Literal["validation", "paper"]
@@ -49,8 +51,9 @@ class TrialRecord:
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
-    images_per_second, learning_rate; `seconds`, the training time of all epochs; and of a trial that has ended, in
-    whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
+    images_per_second, learning_rate; `seconds`, the training time of all epochs; what its student costs: `parameters`,
+    `multiply_adds` and, where a search is after it, `image_seconds`; and of a trial that has ended, in whatever way,
+    `device_hours` of all its attempts and `peak_memory_bytes`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
@@ -66,6 +69,8 @@ class TrialRecord:
     """Share of a GPU that each worker of its last attempt had, where the search's did not do for it."""
     attempts: int = 0
     """How often it was begun, over all launches of the search."""
+    number: int | None = None
+    """Of a point that a sampler has drawn, the place of its draw among all, from 0."""
     started: float | None = None
     """When its first attempt began, in seconds since 1970 by the clock of who ran the search; None if it was not begun
     in this search, as a trial whose result another one left."""
@@ -214,6 +219,10 @@ class SearchRecord:
     frontends: list[FrontendRecord] = field(default_factory=list)
     protocol: Protocol = "validation"
     """How λ is chosen: on validation images or, as the paper appears to, on test images."""
+    objectives: list[str] = field(default_factory=lambda: list(ALONE))
+    """What the search is after: accuracy, and perhaps a cost (objectives.py)."""
+    choose: str = ACCURACY
+    """Which students may be chosen, as `--choose` says it."""
     tested: dict[str, float] = field(default_factory=dict)
     """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of the
     confirmation; where nothing is confirmed, those of every cell's chosen and λ = 0 points; under `paper`, all."""
@@ -374,6 +383,8 @@ def arm_of(search: SearchRecord, key: str) -> Arm | None:
 
 def name_of(search: SearchRecord, trial: TrialRecord, explored: Iterable[str]) -> str:
     """A trial in a few words: its explored settings; of one that is trained anew its seed, and what it is for."""
+    there = explored_at(trial.config, search.explored)
+    explored = [name for name in explored if name in there or name not in search.explored]
     if trial.stage == "search":
         return describe_point(trial.config, explored)
     own = ("learning_rate", "weight_decay", "dropout") if trial.stage == "control" else ("seed",)

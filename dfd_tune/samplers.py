@@ -13,6 +13,10 @@ from typing import Any
 
 GRID = "grid"
 MOST_TRIALS = 100_000
+NUMBER = "number"
+"""Attribute of a study's trials: which draw each was."""
+POPULATION = 20
+"""Points of a generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +26,12 @@ class Draw:
     search_seed: int
     number: int
     """Of the draw in its search, from 0."""
+    repeated: int
+    """So often it has given a point that is known."""
     seed: int
-    """Of this draw alone."""
+    """Of this draw and repetition alone."""
     space: Mapping[str, Any]
-    """Explored setting -> Optuna's distribution."""
+    """Explored setting -> Optuna's distribution, of the axes without a condition."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,7 @@ def _random(draw: Draw) -> Any:
 
 def _quasi_random(draw: Draw) -> Any:
     """The scrambled Sobol' sequence of the search's seed, at the draw's number."""
-    from optuna.samplers import QMCSampler
+    from optuna.samplers import QMCSampler, RandomSampler
 
     class Sobol(QMCSampler):
         # Optuna's own goes by what its study remembers, and draws the first point independently.
@@ -63,9 +69,11 @@ def _quasi_random(draw: Draw) -> Any:
             return dict(draw.space)
 
         def _find_sample_id(self, study: Any, search_space: Any) -> int:
-            return draw.number
+            return draw.number + draw.repeated
 
-    return Sobol(qmc_type="sobol", scramble=True, seed=draw.search_seed)
+    # Axes under a condition are no dimensions of the sequence.
+    beside = RandomSampler(seed=draw.seed)
+    return Sobol(qmc_type="sobol", scramble=True, seed=draw.search_seed, independent_sampler=beside)
 
 
 def _tpe(draw: Draw) -> Any:
@@ -80,11 +88,36 @@ def _gp(draw: Draw) -> Any:
     return GPSampler(seed=draw.seed)
 
 
+def _nsga2(draw: Draw) -> Any:
+    """Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II",
+    https://doi.org/10.1109/4235.996017, by Optuna; a draw's generation is its number, divided by `POPULATION`."""
+    from optuna.samplers import NSGAIISampler
+    from optuna.trial import TrialState
+
+    class Generations(NSGAIISampler):
+        # Optuna's own goes by what has ended, and remembers generations and parents in attributes of its study.
+        def get_trial_generation(self, study: Any, trial: Any) -> int:
+            return draw.number // POPULATION
+
+        def get_population(self, study: Any, generation: int) -> list[Any]:
+            ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            return [trial for trial in ended if trial.user_attrs[NUMBER] // POPULATION == generation]
+
+        def get_parent_population(self, study: Any, generation: int) -> list[Any]:
+            return [] if generation == 0 else self.select_parent(study, generation)
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return {name: values for name, values in draw.space.items() if not values.single()}
+
+    return Generations(population_size=POPULATION, seed=draw.seed)
+
+
 SAMPLERS: dict[str, Sampler] = {
     GRID: Sampler(),
     "random": Sampler(make=_random, drawn="drawn at random"),
     "quasi_random": Sampler(make=_quasi_random, drawn="of a Sobol' sequence"),
     "tpe": Sampler(make=_tpe, drawn="chosen by TPE"),
+    "nsga2": Sampler(make=_nsga2, drawn="bred by NSGA-II"),
     "gp": Sampler(make=_gp, drawn="chosen by a Gaussian process", most_trials=200, attempts=5),
 }
 """By the name that a space gives."""

@@ -14,22 +14,17 @@ from typing import Any, Literal
 
 import yaml
 
+from dfd_tune.axes import Axis, Choice, Condition, Range, axes_from_json, meets, parse_axis, point_at
 from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
+from dfd_tune.objectives import ACCURACY, ALONE, MOST_ACCURATE, Choose, choose_from, parse_choose
 from dfd_tune.rules import coerce, settings_of, share_of_side
 from dfd_tune.schedulers import NEVER, EarlyStop
 from dfd_tune.space import (
-    Axis,
-    Choice,
-    Condition,
     Protocol,
-    Range,
     SearchSpace,
-    axis_from_json,
-    meets,
-    parse_axis,
     scheduler_problem,
     setting_class,
     setting_problems,
@@ -54,7 +49,7 @@ class Request:
     dataset: DatasetConfig
     explore: Mapping[str, Axis]
     settings: Mapping[str, Any]
-    """Every setting of TrialConfig that is not explored."""
+    """Every setting of TrialConfig that is not explored, or not everywhere."""
     origins: Mapping[str, str]
     """Where the value of each setting and axis comes from."""
     trials: int | None
@@ -68,14 +63,29 @@ class Request:
     """What is trained anew once the search has chosen."""
     scheduler: EarlyStop = NEVER
     """Which trials are stopped early."""
+    choose: Choose = MOST_ACCURATE
+    """Which students may be chosen."""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is searched for."""
+        return self.space.objectives
 
     def allows(self, point: Mapping[str, Any]) -> bool:
         """Whether a point of the grid is among those asked for."""
         return meets({**self.settings, **point}, self.only)
 
+    def possible(self, name: str) -> list[Any]:
+        """The values that trials have of a setting; of a range its ends."""
+        axis = self.explore.get(name)
+        if axis is None:
+            return [self.settings[name]]
+        values = list(axis.values) if isinstance(axis, Choice) else [axis.low, axis.high]
+        return [*values, self.settings[name]] if axis.when else values
+
     def trial(self, point: Mapping[str, Any]) -> TrialConfig:
         """The trial at a point of the space."""
-        return TrialConfig(**{**self.settings, **{name: point[name] for name in self.explore}})
+        return TrialConfig(**{**self.settings, **point_at(point, self.explore)})
 
 
 def resolve(
@@ -91,6 +101,7 @@ def resolve(
     protocol: Protocol | None = None,
     confirm: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
+    choose: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -106,6 +117,7 @@ def resolve(
         protocol: None for the space's own.
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
         scheduler: the kind, in the place of the space's.
+        choose: which students may be chosen (`objectives.parse_choose`); None for all.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
@@ -117,7 +129,10 @@ def resolve(
     chosen_by = protocol if protocol is not None else space.protocol
     confirming = _confirm(space, confirm or {}, chosen_by, problems)
     stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
-    if (problem := scheduler_problem(stopping, explore)) is not None:
+    if (problem := scheduler_problem(stopping, explore, space.objectives)) is not None:
+        problems.append(problem)
+    chosen, problem = parse_choose(ACCURACY if choose is None else choose)
+    if problem is not None:
         problems.append(problem)
     raise_all(problems)
     layers = {
@@ -141,7 +156,9 @@ def resolve(
             dataset=dataset, data=data, **{name: settings[name] for name in _dataset_settings() if name in settings}
         ),
         explore=explore,
-        settings={name: settings[name] for name in settings_of(TrialConfig) if name not in explore},
+        settings={
+            name: settings[name] for name in settings_of(TrialConfig) if name not in explore or explore[name].when
+        },
         origins=origins,
         trials=trials if trials is not None else space.trials,
         seed=seed,
@@ -149,7 +166,21 @@ def resolve(
         only=space.only,
         confirm=confirming,
         scheduler=stopping,
+        choose=chosen,
     )
+
+
+def choosing(request: Request, choose: str | None) -> Request:
+    """The request with another word on which students may be chosen; None leaves it as it is.
+
+    Raises:
+        UserError: the word can't be meant.
+    """
+    if choose is None:
+        return request
+    chosen, problem = parse_choose(choose)
+    raise_all([] if problem is None else [problem])
+    return dataclasses.replace(request, choose=chosen)
 
 
 def settle(request: Request, *, image_size: int, vgg19_at_hand: bool, device: Literal["cpu", "cuda"]) -> Request:
@@ -185,12 +216,13 @@ def settle(request: Request, *, image_size: int, vgg19_at_hand: bool, device: Li
         return image_size // parts
 
     explore: dict[str, Axis] = {}
-    for name, axis in request.explore.items():
-        explore[name] = axis
+    for name, given in request.explore.items():
+        when = tuple((other, tuple(settled(other, value) for value in values)) for other, values in given.when)
+        axis = explore[name] = dataclasses.replace(given, when=when)
         if isinstance(axis, Choice):
             values = tuple(settled(name, value) for value in axis.values)
             if len(set(values)) == len(values):
-                explore[name] = Choice(values)
+                explore[name] = dataclasses.replace(axis, values=values)
             elif not problems:
                 problems.append(f"{name} names a value twice: {', '.join(map(str, values))}; leave one out.")
     settings = {name: settled(name, value) for name, value in request.settings.items()}
@@ -216,6 +248,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
         "confirm": confirm_as_json(request.confirm),
         "scheduler": request.scheduler.as_json(),
+        "choose": request.choose.as_text(),
     }
 
 
@@ -233,10 +266,11 @@ def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
         parts = {
             "space": _space_from_json(value["space"]),
             "dataset": DatasetConfig(**value["dataset"]),
-            "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
+            "explore": axes_from_json(value["explore"]),
             "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
             "confirm": confirm_from_json(value["confirm"]),
             "scheduler": EarlyStop(**value["scheduler"]),
+            "choose": choose_from(value["choose"]),
         }
         return Request(**{**value, **parts})
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -259,16 +293,18 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "protocol": space.protocol,
         "confirm": confirm_as_json(space.confirm),
         "scheduler": space.scheduler.as_json(),
+        "objectives": list(space.objectives),
     }
 
 
 def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
     """The space that `_space_as_json` gave `value` for."""
     parts = {
-        "explore": {name: axis_from_json(axis) for name, axis in value["explore"].items()},
+        "explore": axes_from_json(value["explore"]),
         "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
         "confirm": confirm_from_json(value["confirm"]),
         "scheduler": EarlyStop(**value["scheduler"]),
+        "objectives": tuple(value["objectives"]),
     }
     return SearchSpace(**{**value, **parts})
 
@@ -307,15 +343,27 @@ def _with_assignments(
         if isinstance(value, list):
             axis, found = parse_axis(name, value, space.sampler)
             if axis is not None:
-                explore[name] = axis  # in the place of the axis that it replaces
+                # In the place of the axis that it replaces, and under its condition.
+                explore[name] = dataclasses.replace(axis, when=explore[name].when if name in explore else ())
         else:
             explore.pop(name, None)
             found = setting_problems(name, value)
             given[name] = value
         problems += [f"--set: {problem}" for problem in found]
+    explore = _conditions_settled(explore, given)
     if not explore:
         problems.append("Every axis of the space is fixed with --set, so nothing is left to explore; leave one free.")
     return explore, given
+
+
+def _conditions_settled(explore: Mapping[str, Axis], given: Mapping[str, Any]) -> dict[str, Axis]:
+    """The axes that can be explored once some settings are given: a condition on one of these is met or not."""
+    found: dict[str, Axis] = {}
+    for name, axis in explore.items():
+        unmet = (other for other, values in axis.when if other not in found and given.get(other) not in values)
+        if next(unmet, None) is None:
+            found[name] = dataclasses.replace(axis, when=tuple(part for part in axis.when if part[0] in found))
+    return found
 
 
 def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> DatasetConfig:
@@ -357,6 +405,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     of_space = "default" if theirs == NEVER else f"space {request.space.name}"
     origin = of_space if stopping == theirs else "--scheduler"
     rows.append(("scheduler", stopping.kind, origin))
+    of_space = "default" if request.objectives == ALONE else f"space {request.space.name}"
+    rows.append(("objectives", ", ".join(request.objectives), of_space))
+    chosen = request.choose.as_text()
+    rows.append(("choose", chosen, "default" if request.choose == MOST_ACCURATE else "--choose"))
     for name, value in dataclasses.asdict(request.confirm).items():
         text = ", ".join(value) or "none" if isinstance(value, tuple) else _text(value)
         if value != getattr(request.space.confirm, name):
@@ -376,11 +428,13 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
 
 
 def _axis_text(axis: Axis) -> str:
+    clauses = [f"{name} is {' or '.join(map(_text, values))}" for name, values in axis.when]
+    when = f" where {' and '.join(clauses)}" if clauses else ""
     if isinstance(axis, Choice):
-        return "{" + ", ".join(_text(value) for value in axis.values) + "}"
+        return "{" + ", ".join(_text(value) for value in axis.values) + "}" + when
     assert isinstance(axis, Range)
     kind = " log" if axis.log else f" step {axis.step:g}" if axis.step else ""
-    return f"[{axis.low:g} … {axis.high:g}]{kind}"
+    return f"[{axis.low:g} … {axis.high:g}]{kind}{when}"
 
 
 def _text(value: Any) -> str:

@@ -21,8 +21,9 @@ FLOORS = (
     ("errors", "digest", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("copies", "methods", "samplers", "schedulers"),
+    ("copies", "methods", "samplers", "schedulers", "objectives"),
     ("config",),
+    ("axes",),
     ("data",),
     ("models",),
     ("distill",),
@@ -41,10 +42,14 @@ FLOORS = (
 
 VOCABULARY = {
     "confirm": {"config", "errors", "rules"},
-    "space": {"config", "confirm", "errors", "rules", "samplers", "schedulers", "yaml_file"},
-    "settings": {"config", "confirm", "errors", "rules", "schedulers", "space", "data", "data.sources"},
-    "record": {"confirm", "errors", "store"},
-    "analysis": {"analysis", "config", "confirm", "record", "space"},
+    "axes": {"config", "errors", "rules", "samplers"},
+    "space": {"axes", "config", "confirm", "errors", "objectives", "rules", "samplers", "schedulers", "yaml_file"},
+    "settings": {
+        *("axes", "config", "confirm", "errors", "objectives", "rules", "schedulers", "space"),
+        *("data", "data.sources"),
+    },
+    "record": {"axes", "confirm", "errors", "objectives", "store"},
+    "analysis": {"analysis", "axes", "config", "confirm", "objectives", "record"},
 }
 """What the words of a search and the rules by which its results are read are made of: none of how anything is trained,
 sent or drawn."""

@@ -2,8 +2,9 @@
 
 import pytest
 
+from dfd_tune.axes import Choice
 from dfd_tune.schedulers import NEVER, SCHEDULERS, Course, EarlyStop, parse_early_stop
-from dfd_tune.space import Choice, scheduler_problem
+from dfd_tune.space import scheduler_problem
 
 
 @pytest.mark.parametrize("value", [None, "none", {}, {"kind": "none"}])

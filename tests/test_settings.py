@@ -1,11 +1,11 @@
 import pytest
 
+from dfd_tune.axes import Choice, Range, grid_points
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.recipes import DIGITS, PAPER
 from dfd_tune.errors import UserError
 from dfd_tune.rules import settings_of
 from dfd_tune.settings import describe, resolve_dataset, settle
-from dfd_tune.space import Choice, Range, grid_points
 from tests.samples import request_for
 
 SPACE = """

@@ -3,12 +3,13 @@ from typing import get_args
 import pytest
 
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
+from dfd_tune.axes import Choice, Range, axis_from_json, grid_points, meets, parse_axis
 from dfd_tune.config import Resampling, TrialConfig
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
 from dfd_tune.methods import METHODS
 from dfd_tune.settings import resolve, settle
-from dfd_tune.space import Choice, Range, axis_from_json, grid_points, meets, parse_axis, read_space, shipped_spaces
+from dfd_tune.space import read_space, shipped_spaces
 
 SAMPLED = "sampler: tpe\ntrials: 3\n"
 

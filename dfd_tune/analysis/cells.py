@@ -6,16 +6,16 @@ distilled trial. Not for: what the test images say of them (comparisons.py), or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dfd_tune.analysis.choice import best_tested, chosen_of, complete, ranked
 from dfd_tune.analysis.points import Point, lambda_of, points_of
+from dfd_tune.axes import Choice, axes_from_json, axis_from_json, explored_at, point_at
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import Arm
 from dfd_tune.record import ConfirmedCell, SearchRecord, TeacherRecord, TrialRecord, describe_point
-from dfd_tune.space import Choice, axis_from_json
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,9 @@ def cells_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]:
     if search.sampler != "grid":
         return _with_confirmation(search, _sampled_cell(search, points), trials)
     others = other_axes(search)
-    listed = {name: search.explored[name] for name in others}
     groups: dict[str, list[Point]] = {}
-    order = [point for point in points if all(point.config[name] in listed[name] for name in others)]
-    for point in sorted(order, key=lambda point: [listed[name].index(point.config[name]) for name in others]):
-        groups.setdefault(describe_point(point.config, others) or point.config["backbone"], []).append(point)
+    for _, point in sorted(_placed(search, points), key=lambda pair: pair[0]):
+        groups.setdefault(_name_of(search, point, others), []).append(point)
     twins = {_plain_key(point): point for point in points if lambda_of(point) == 0}
     cells = []
     for name, group in groups.items():
@@ -103,7 +101,7 @@ def curves_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Cell]
     others = other_axes(search)
     groups: dict[str, list[Point]] = {}
     for point in points_of(trials):
-        groups.setdefault(describe_point(point.config, others) or point.config["backbone"], []).append(point)
+        groups.setdefault(_name_of(search, point, others), []).append(point)
     cells = []
     for name, group in groups.items():
         distilled = tuple(sorted((point for point in group if lambda_of(point) > 0), key=lambda_of))
@@ -153,6 +151,29 @@ def _cell(
     return Cell(name, setting, plain, distilled, chosen_of(search, distilled), _own_teacher(search, plain + distilled))
 
 
+def _placed(search: SearchRecord, points: Sequence[Point]) -> Iterator[tuple[list[int], Point]]:
+    """The points that lie on the listed axes other than λ and seed, with the places of their values on these lists; 0
+    where an axis is not explored."""
+    axes = {name: axis for name, axis in axes_from_json(search.explored).items() if name != "seed"}
+    for point in points:
+        places = []
+        found = point_at(point.config, axes)
+        for name in other_axes(search):
+            axis = axes[name]
+            assert isinstance(axis, Choice)
+            if name in found and found[name] not in axis.values:
+                break
+            places.append(axis.values.index(found[name]) if name in found else 0)
+        else:
+            yield places, point
+
+
+def _name_of(search: SearchRecord, point: Point, axes: Sequence[str]) -> str:
+    """A cell's name: the values of its axes at a point, as far as they are explored there."""
+    there = explored_at(point.config, search.explored)
+    return describe_point(point.config, [name for name in axes if name in there]) or str(point.config["backbone"])
+
+
 def _sampled_cell(search: SearchRecord, points: Sequence[Point]) -> list[Cell]:
     home = _best_point(search, points)
     if home is None:
@@ -161,7 +182,7 @@ def _sampled_cell(search: SearchRecord, points: Sequence[Point]) -> list[Cell]:
     plain, distilled = ((home,), twins[:0]) if lambda_of(home) == 0 else (twins, (home,))
     others = other_axes(search)
     setting = {axis: home.config[axis] for axis in others}
-    return [_cell(search, describe_point(home.config, others) or home.config["backbone"], setting, plain, distilled)]
+    return [_cell(search, _name_of(search, home, others), setting, plain, distilled)]
 
 
 def _best_point(search: SearchRecord, points: Sequence[Point]) -> Point | None:

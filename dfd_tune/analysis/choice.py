@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dfd_tune.analysis.points import Point, lambda_of, points_of, tested_accuracy
+from dfd_tune.axes import Choice, Range, axis_from_json
+from dfd_tune.objectives import MOST_ACCURATE, choose_from
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.space import Choice, Range, axis_from_json
 
 EDGE = 0.05
 """Of a range, this share at either end is its edge."""
@@ -25,12 +26,24 @@ def ranked(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda point: (-round(point.val_accuracy, DIGITS), lambda_of(point), point.val_loss))
 
 
-def complete(search: SearchRecord, points: Sequence[Point]) -> list[Point]:
-    """Those whose planned seeds have all finished: of a point that lost some, the others are no fair sample."""
+def complete(search: SearchRecord, points: Sequence[Point], *, limited: bool = True) -> list[Point]:
+    """Those that may be chosen: whose planned seeds have all finished, as of a point that lost some, the others are no
+    fair sample, and which cost no more than the search's limit.
+
+    Args:
+        search: whose points they are.
+        points: of which some are taken.
+        limited: whether the limit on costs counts.
+    """
     axis = search.explored.get("seed")
     picked = any("seed" in wanted for wanted in search.request.get("only", ()))
     planned = len(axis) if isinstance(axis, list) and not picked else 1
-    return [point for point in points if not point.lacking and len(point.trials) >= planned]
+    limit = choose_from(search.choose) if limited else MOST_ACCURATE
+    return [
+        point
+        for point in points
+        if not point.lacking and len(point.trials) >= planned and limit.allows(point.trials[0].metrics)
+    ]
 
 
 def best_trial(search: SearchRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -40,7 +53,10 @@ def best_trial(search: SearchRecord, trials: Sequence[TrialRecord]) -> TrialReco
     that, the best trial of the best point: a point is chosen by its mean, so a lucky seed alone does not win.
     """
     anew = {key for cell in search.confirmation for arm in ("student", "plain") for key in cell.arms.get(arm, ())}
-    students = [trial for trial in trials if trial.key in anew and trial.status == "FINISHED"]
+    limit = choose_from(search.choose)
+    students = [
+        trial for trial in trials if trial.key in anew and trial.status == "FINISHED" and limit.allows(trial.metrics)
+    ]
     if not students:
         order = ranked(complete(search, points_of(trials)))
         students = list(order[0].trials) if order else []
@@ -59,8 +75,10 @@ def chosen_of(search: SearchRecord, distilled: Sequence[Point]) -> Point | None:
 
 
 def best_tested(search: SearchRecord, points: Sequence[Point]) -> Point | None:
-    """The point of the best mean accuracy on test images; None if none is tested."""
-    tested = [(found.mean, point) for point in points if (found := tested_accuracy(search, point)) is not None]
+    """Of the points that may be chosen, that of the best mean accuracy on test images; None if none is tested."""
+    limit = choose_from(search.choose)
+    allowed = [point for point in points if limit.allows(point.trials[0].metrics)]
+    tested = [(found.mean, point) for point in allowed if (found := tested_accuracy(search, point)) is not None]
     return max(tested, key=lambda pair: pair[0])[1] if tested else None
 
 

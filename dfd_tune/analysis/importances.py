@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfd_tune.axes import Axis, Choice, axes_from_json, in_space, point_at
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.space import Axis, Choice, axis_from_json, in_space
 
 FEWEST_TRIALS = 20
 """With fewer, the best tenth is a single pair of trials or less, which says nothing."""
@@ -20,9 +20,10 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str
 
     PED-ANOVA: Watanabe, Bansal and Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
     Arbitrary Subspaces", https://doi.org/10.24963/ijcai.2023/488, as Optuna has it. Empty for a grid, for fewer than
-    `FEWEST_TRIALS` finished trials, and where all trials came out equal.
+    `FEWEST_TRIALS` finished trials, and where all trials came out equal. Settings that are explored under a condition
+    are left out.
     """
-    explore = {name: axis_from_json(axis) for name, axis in search.explored.items()}
+    explore = axes_from_json(search.explored)
     finished = [trial for trial in trials if (trial.stage, trial.status) == ("search", "FINISHED")]
     sampled = [trial for trial in finished if in_space(trial.config, explore)]
     if search.sampler == "grid" or len(sampled) < FEWEST_TRIALS:
@@ -34,9 +35,10 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str
     space = distributions(explore)
     study = optuna.create_study(direction="maximize")
     for trial in sampled:
-        point = {name: trial.config[name] for name in explore}
+        point = point_at(trial.config, explore)
+        there = {name: space[name] for name in point}
         value = trial.metrics["val_accuracy"]
-        study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=value))
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=there, value=value))
     found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     return {name: float(share) for name, share in found.items()}
 

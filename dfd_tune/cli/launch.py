@@ -23,6 +23,7 @@ from dfd_tune.cli.cluster import (
 )
 from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
 from dfd_tune.defaults import EMBEDDED
+from dfd_tune.errors import UserError
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
 
@@ -52,6 +53,14 @@ LIMITS = (
         default=None,
         help="Begin at most so many of the search's trials now; launching again goes on.",
     ),
+)
+
+
+CHOOSE_OPTION = click.option(
+    "--choose",
+    default=None,
+    metavar="LIMIT",
+    help="accuracy, or the best student of a front: front:parameters<=200000; or multiply_adds, latency<=2ms.",
 )
 
 
@@ -109,6 +118,7 @@ def limit_options(command: Any) -> Any:
     default=None,
     help="By which trials are stopped early; λ = 0 never is.  [default: the space's, else none]",
 )
+@CHOOSE_OPTION
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -162,6 +172,7 @@ def limit_options(command: Any) -> Any:
     help="Have equal trainings give equal bits on GPUs too; slower, and an error where torch can't.",
 )
 @RETRY_OPTION
+@click.option("--extend", is_flag=True, help="Go on with the search of this name in a space that holds all of its own.")
 @limit_options
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost; run nothing.")
@@ -186,6 +197,7 @@ def launch(
     replicate: str | None,
     controls: str | None,
     scheduler: str | None,
+    choose: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -203,7 +215,7 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
-    asked["scheduler"] = scheduler
+    asked |= {"scheduler": scheduler, "choose": choose}
     from dfd_tune.api import default_name, request_for
 
     request = request_for(
@@ -241,6 +253,7 @@ def launch(
 @STORE_OPTION
 @click.option("--mlflow-uri", default=None, help="MLflow's address, where it needs a password, which is not kept.")
 @RETRY_OPTION
+@CHOOSE_OPTION
 @limit_options
 @cluster_options
 @launch_there_options
@@ -251,6 +264,7 @@ def resume(
     retry_failed: bool,
     max_seconds: float | None,
     max_trials: int | None,
+    choose: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -266,6 +280,8 @@ def resume(
     """
     this: dict[str, Any] = {"retry_failed": retry_failed, "max_seconds": max_seconds, "max_trials": max_trials}
     if cluster_file is not None or address is not None:
+        if choose is not None:
+            raise UserError("--choose is for a search on this machine; there, give it to `launch`.")
         target = target_for(name, store_path, cluster_file, address, cluster_store)
         from dfd_tune.search.options import LaunchOptions
 
@@ -275,11 +291,11 @@ def resume(
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
     from dfd_tune.record import load_search
     from dfd_tune.search.options import recorded_options
-    from dfd_tune.settings import request_from_json
+    from dfd_tune.settings import choosing, request_from_json
     from dfd_tune.store import existing_store, open_store
 
     search = load_search(existing_store(store_path), name)
-    request = request_from_json(search.request, search=name)
+    request = choosing(request_from_json(search.request, search=name), choose)
     options = recorded_options(search, mlflow_uri=mlflow_uri, **this)
     _carry_out(request, open_store(store_path), options, store_path, again=f"resume {name}")
 

@@ -142,16 +142,17 @@ def logs(
 
 
 def _list(store: Store, search: SearchRecord) -> None:
+    from dfd_tune.axes import explored_at
     from dfd_tune.record import describe_point
     from dfd_tune.report.formats import plain
+
+    def point_of(trial: TrialRecord | None) -> str:
+        return "" if trial is None else describe_point(trial.config, explored_at(trial.config, search.explored))
 
     folder = store.path("searches", search.search, LOGS_FOLDER)
     trials = _trials(store, search)
     known = [(key, trials.get(key)) for key in (*trials, *_keys_with_logs(folder)) if _log(folder, key).exists()]
-    rows = [
-        [key, "" if trial is None else describe_point(trial.config, search.explored), trial.status if trial else ""]
-        for key, trial in dict(known).items()
-    ]
+    rows = [[key, point_of(trial), trial.status if trial else ""] for key, trial in dict(known).items()]
     click.echo(plain(["trial", "point", "status"], rows) if rows else "No trial of this search has a log.\n", nl=False)
     ray_log = folder / RAY_LOG
     click.echo(f"Ray's own output: {ray_log}" if ray_log.exists() else "Ray's own output: none yet")

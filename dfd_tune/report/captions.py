@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dfd_tune.analysis.comparisons import Comparison
 from dfd_tune.analysis.points import points_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
+from dfd_tune.axes import explored_at
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
 
 INTERVALS = "the mean's 95 % interval"
@@ -115,7 +116,8 @@ def _missing(trials: Sequence[TrialRecord], planned: int, what: str) -> str:
 
 def best_of(search: SearchRecord, best: BestRecord) -> str:
     """Which student is the best one, and how good it is: a sentence without its full stop."""
-    words = describe_point(best.config, dict.fromkeys(["backbone", *search.explored, "lambda_", "seed"]))
+    explored = explored_at(best.config, search.explored)
+    words = describe_point(best.config, dict.fromkeys(["backbone", *explored, "lambda_", "seed"]))
     return (
         f"{words} is best on validation images ({100 * best.val_accuracy:.2f} %) and has "
         f"{100 * best.test_accuracy:.2f} % of the test images right"

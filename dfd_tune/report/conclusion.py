@@ -14,8 +14,8 @@ from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import INTERVALS, cost_in_words
-from dfd_tune.report.numbers import share, signed, text_of
-from dfd_tune.report.tables import percent
+from dfd_tune.report.fronts import front_line, limit_line
+from dfd_tune.report.numbers import percent, share, signed, text_of
 
 OPENINGS: dict[Verdict, str] = {
     "better": "Distillation is better than plain training",
@@ -30,15 +30,16 @@ IN_THE_LINE: Control = "half_longer"
 
 def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]:
     """The verdict, what it is of, and the best student."""
+    front = front_line(search, trials)
     if search.best is None:
-        return [_nothing(search, trials)]
+        return [limit_line(search, trials) or _nothing(search, trials), *([] if front is None else [front])]
     found = headline(search, trials)
     lines = []
     if found is not None:
         lines = [verdict_of(search, found), *_against_controls(search, found), _details(search, found)]
     lines += _warnings(search, trials, found)
     lines.append(_best(search, search.best))
-    lines += [] if (cost := cost_in_words(search.best)) is None else [cost]
+    lines += [line for line in (cost_in_words(search.best), front) if line is not None]
     if found is None and search.best.base_test_accuracy is not None and search.best.config["lambda_"] > 0:
         gain = Interval(search.best.test_accuracy - search.best.base_test_accuracy, None, seeds=1)
         lines.append(

@@ -10,6 +10,11 @@ from dfd_tune.analysis.points import Interval
 NOTHING = "–"
 
 
+def percent(fraction: float) -> str:
+    """A fraction as per cent with two digits."""
+    return f"{100 * fraction:.2f} %"
+
+
 def text_of(interval: Interval | None) -> str:
     """An accuracy in per cent with its interval, as in 95.69 ± 1.35."""
     if interval is None:

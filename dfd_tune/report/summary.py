@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dfd_tune.analysis.front import front_of
 from dfd_tune.analysis.verdicts import headline
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
 from dfd_tune.report.conclusion import conclusion
@@ -30,6 +31,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
         report_folder=folder / REPORT_FOLDER,
         report=report,
         student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
+        front=[trial.key for point in front_of(search, trials) for trial in point.trials],
         description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {classes}.",
     )
 

@@ -9,12 +9,15 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfd_tune.analysis.choice import ranked
 from dfd_tune.analysis.points import Point, points_of
+from dfd_tune.axes import explored_at
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.report.fronts import cost_columns, front_objects
+from dfd_tune.report.numbers import percent
 
 
 def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -45,6 +48,9 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
         "confirmation": [dataclasses.asdict(cell) for cell in search.confirmation],
         "frontends": [dataclasses.asdict(frontend) for frontend in search.frontends],
         "importances": search.importances,
+        "objectives": search.objectives,
+        "choose": search.choose,
+        "front": front_objects(search, trials),
         "best": None if best is None else dataclasses.asdict(best),
     }
 
@@ -77,7 +83,9 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
     explored = [name for name in search.explored if name != "seed"]
     points = ranked(points_of(trials))
     with_seeds = any(len(point.trials) > 1 for point in points)
-    header = ["rank", *explored, "val. accuracy", *(["seeds"] if with_seeds else []), "train accuracy", "seconds"]
+    of_costs, costs = cost_columns(search, trials)
+    seeds = ["seeds"] if with_seeds else []
+    header = ["rank", *explored, "val. accuracy", *of_costs, *seeds, "train accuracy", "seconds"]
     rows = []
     for place, point in enumerate(points, 1):
         half = point.half_width
@@ -85,8 +93,9 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
         rows.append(
             [
                 str(place),
-                *(_text(point.config[name]) for name in explored),
+                *_values(search, point.config, explored),
                 accuracy,
+                *costs.get(id(point.trials[0]), ()),
                 *([str(len(point.trials))] if with_seeds else []),
                 percent(_mean(point, "train_accuracy")),
                 f"{_mean(point, 'seconds'):.0f}",
@@ -96,17 +105,18 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
         if trial.stage == "search" and trial.status != "FINISHED":
             rest = [""] * (len(header) - 2 - len(explored))
             after = f" after {len(trial.history)} epochs" if trial.status == "STOPPED" else ""
-            rows.append(["–", *(_text(trial.config[name]) for name in explored), f"{trial.status}{after}", *rest])
+            rows.append(["–", *_values(search, trial.config, explored), f"{trial.status}{after}", *rest])
     return header, rows
+
+
+def _values(search: SearchRecord, config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """A trial's values of these axes; a dash where an axis is not explored at its point."""
+    there = explored_at(config, search.explored)
+    return [_text(config[name]) if name in there else "–" for name in names]
 
 
 def _mean(point: Point, metric: str) -> float:
     return statistics.fmean(trial.metrics[metric] for trial in point.trials)
-
-
-def percent(fraction: float) -> str:
-    """A fraction as per cent with two digits."""
-    return f"{100 * fraction:.2f} %"
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by, cost_in_words, facts_of, missing_of
 from dfd_tune.report.conclusion import verdict_of
-from dfd_tune.report.figures import confusion, importances, lambda_curve, learning_curves, pictures
+from dfd_tune.report.figures import confusion, front, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
 from dfd_tune.report.found import Found
 from dfd_tune.report.images import (
@@ -112,13 +112,13 @@ def _section(store: Store, found: Found, folder: Path) -> Section:
 
 def _drawings(store: Store, found: Found, folder: Path) -> list[_Drawing]:
     """Every figure of a search, in the order of the page."""
-    curve, learning, mattered = _of_trials(found, folder)
+    curve, costs, learning, mattered = _of_trials(found, folder)
     seen, confused, mistakes = _of_images(store, found, folder)
-    return [curve, seen, learning, mattered, confused, mistakes]
+    return [curve, costs, seen, learning, mattered, confused, mistakes]
 
 
-def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing]:
-    """λ curve, learning curves and importances."""
+def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing, _Drawing]:
+    """λ curve, accuracy against cost, learning curves and importances."""
     search, trials = found.search, found.trials
     caption = caption_of(search, trials)
     images = "TEST" if lambda_curve.is_on_test(search) else "Validation"
@@ -143,7 +143,13 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
         lambda: importances.importances(search, trials, folder),
         "the search is not concluded, or too few of its trials have finished." if search.sampler != "grid" else "",
     )
-    return curve, learning, mattered
+    costs = _Drawing(
+        front.TITLE,
+        f"Every point of the search, and the front of accuracy and {' and '.join(search.objectives[1:])}. {caption}",
+        lambda: front.front(search, trials, folder),
+        "no point has all of its planned trials finished." if len(search.objectives) > 1 else "",
+    )
+    return curve, costs, learning, mattered
 
 
 def _of_images(store: Store, found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing]:

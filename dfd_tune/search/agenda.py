@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -191,14 +191,14 @@ class Agenda:
         self.changes += 1
         self._where[job] = node
 
-    def succeeded(self, job: Job, value: float | None = None) -> None:
-        """A job is done; of a trial, with its validation accuracy."""
+    def succeeded(self, job: Job, values: Sequence[float] | None = None) -> None:
+        """A job is done; of a trial, with a value for each objective."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
         self._past.pop(job.id, None)
         self._finish(job)
         if job.kind == "trial":
-            self._points.tell(job.key, value)
+            self._points.tell(job.key, values)
 
     def stopped_early(self, job: Job, values: Mapping[int, float]) -> None:
         """A trial was ended by its scheduler, with these validation accuracies by epoch; it has no result."""

@@ -9,8 +9,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dfd_tune.axes import explored_at
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.liveness import stop_asked, who_asked
+from dfd_tune.objectives import accuracies, values_of
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node
@@ -19,7 +21,6 @@ from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.measured import Measured
-from dfd_tune.search.points import METRIC, accuracies
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.tasks import result_from
 
@@ -109,15 +110,16 @@ class SearchBooks:
             self._ledger.epoch_done(job.key, what["epoch"])
             self._early.epoch(job.key, job.config, job.stage, what["epoch"])
 
-    def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
-        """A job is done."""
+    def done(self, attempt: Attempt, what: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """A job is done; returns what a trial reached, a value for each objective."""
         job = attempt.job
         if job.kind == "trial":
             assert isinstance(job.config, TrialConfig)
             result = result_from(what)
             self._early.behind(job.key, job.config, job.stage, result.history)
-            self._ledger.finished(job.config, result, peak_memory_bytes=what.get("peak_memory_bytes"), stage=job.stage)
-            return result.metrics[METRIC]
+            peak = what.get("peak_memory_bytes")
+            done = self._ledger.finished(job.config, result, peak_memory_bytes=peak, stage=job.stage)
+            return values_of(done.metrics, self._ledger.search.objectives)
         self._progress.network_ended(job.key)
         if job.kind == "test":
             self._ledger.tested(job.key, TestRecord(**what["test"]))
@@ -222,7 +224,8 @@ class SearchBooks:
     def _name(self, attempt: Attempt) -> str:
         config = attempt.job.config
         if isinstance(config, TrialConfig):
-            what = describe_point(dataclasses.asdict(config), self._progress.explored)
+            settings = dataclasses.asdict(config)
+            what = describe_point(settings, explored_at(settings, self._ledger.search.explored))
             return what if attempt.job.kind == "trial" else f"Test of {what}"
         return title(config) if attempt.job.kind != "reference" else f"Test of {title(config)}"
 

@@ -43,7 +43,7 @@ class Books(Protocol):
     def told(self, attempt: Attempt, what: Mapping[str, Any]) -> None:
         """An attempt reports an epoch, that it goes on from a checkpoint, or a warning."""
 
-    def done(self, attempt: Attempt, what: Mapping[str, Any]) -> float | None:
+    def done(self, attempt: Attempt, what: Mapping[str, Any]) -> tuple[float, ...] | None:
         """A job is done; returns what its point is worth to a sampler."""
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:

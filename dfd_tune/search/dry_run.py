@@ -18,9 +18,10 @@ from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
-from dfd_tune.search.launch import Say, device_for, refuse_changes, search_record
+from dfd_tune.search.launch import Say, device_for, search_record
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.sizing import resources_for
 from dfd_tune.settings import Request
 from dfd_tune.signals import Signals
@@ -44,7 +45,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         weights = vgg19_at_hand(store) is not None
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
         if known is not None:
-            refuse_changes(known, search_record(plan, options, None))
+            refuse_changes(known, search_record(plan, options, None), extend=options.extend)
         if ray.on_cluster:
             ray.start()
         nodes = ray_nodes() if ray.on_cluster else [this_machine()]

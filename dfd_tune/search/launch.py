@@ -33,6 +33,7 @@ from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, prepare, register
 from dfd_tune.search.context import SearchContext, early_end, scratch_folder
+from dfd_tune.search.costs import StudentCosts
 from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
@@ -43,6 +44,7 @@ from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.points import points_for
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.runtime import RayRuntime
+from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.screen import Screen
 from dfd_tune.search.shares import Shares
 from dfd_tune.search.sizing import Device, in_words, resources_for
@@ -87,7 +89,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
     if known is not None:
-        refuse_changes(known, search)
+        refuse_changes(known, search, extend=options.extend)
         search = _continued(known, search)
     progress = Progress(
         screen,
@@ -95,11 +97,10 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         list(request.explore),
         price_of=partial(_price, options) if ray.on_cluster else None,
     )
-    ledger = _open_ledger(
-        store, search, tracker, dataset.digest, progress, options.retry_failed, stops_early=request.scheduler.stops
-    )
+    ledger = _open_ledger(store, search, tracker, plan, progress, options.retry_failed)
     with _closing_books(ledger, ray.signals):
         ledger.update_search()
+        ledger.cost_out()
         reused = _take_known_results(ledger, plan, say)
         for line in describe(plan, reused):
             say(line)
@@ -119,6 +120,7 @@ def _run_what_is_left(
     """Everything that needs Ray. Not even started where nothing is left to run."""
     shutil.rmtree(scratch_folder(ledger.store, ledger.search.search), ignore_errors=True)
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
+    ledger.number_by(points.number_of)
     later = [] if points.left() else follow_up(ledger, plan)
     if not points.left() and not later:
         say("All trials of this search are finished already.")
@@ -250,11 +252,9 @@ def _open_ledger(
     store: Store,
     search: SearchRecord,
     tracker: Tracker,
-    digest: str,
+    plan: Plan,
     progress: Progress,
     retry_failed: bool,
-    *,
-    stops_early: bool,
 ) -> Ledger:
     """The books as an earlier launch left them, as far as the store bears them out."""
     trials = [
@@ -262,11 +262,12 @@ def _open_ledger(
             record,
             has_result=find_result(store, record.key) is not None,
             retry_failed=retry_failed,
-            stops_early=stops_early,
+            stops_early=plan.request.scheduler.stops,
         )
         for record in load_trials(store, search)
     ]
-    return Ledger(store, search, trials, tracker, digest, progress)
+    costs = StudentCosts(plan.dataset, plan.request.objectives, plan.request.choose, trials)
+    return Ledger(store, search, trials, tracker, plan.dataset.digest, progress, costs=costs.of)
 
 
 def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
@@ -317,6 +318,8 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
         seed=request.seed,
         planned=list(plan.trials),
         protocol=request.protocol,
+        objectives=list(request.objectives),
+        choose=request.choose.as_text(),
         confirm=request.confirm,
         request=request_as_json(request),
         options=asdict(replace(options, mlflow_uri=address))
@@ -327,40 +330,20 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
 
 
 def _continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
-    """The record of a search that goes on: what came of it so far, with the number of trials that is now asked for."""
+    """The record of a search that goes on: what came of it so far, with the space and the choice that are now asked
+    for."""
     return replace(
         known,
+        space=asked.space,
+        explored=asked.explored,
+        settings=asked.settings,
+        choose=asked.choose,
         num_trials=asked.num_trials,
         planned=asked.planned,
         request=asked.request,
         options=asked.options,
         mlflow=asked.mlflow,
     )
-
-
-def refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
-    """A search is what its name says: a changed space, setting or dataset needs a name of its own.
-
-    Only the number of sampled trials may change.
-    """
-    changes = []
-    before = {"space": known.space, "sampler": known.sampler, "seed": known.seed, **known.settings}
-    after = {"space": asked.space, "sampler": asked.sampler, "seed": asked.seed, **asked.settings}
-    before["dataset"], after["dataset"] = known.dataset["dataset"], asked.dataset["dataset"]
-    before["protocol"], after["protocol"] = known.protocol, asked.protocol
-    before |= {f"confirm: {name}": value for name, value in asdict(known.confirm).items()}
-    after |= {f"confirm: {name}": value for name, value in asdict(asked.confirm).items()}
-    before["images"], after["images"] = known.dataset["digest"], asked.dataset["digest"]
-    for name in dict.fromkeys([*known.explored, *asked.explored]):
-        before[name], after[name] = (record.explored.get(name, record.settings.get(name)) for record in (known, asked))
-    for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            changes.append(f"{name} was {before.get(name)}, now {after.get(name)}")
-    if changes:
-        raise UserError(
-            f"The search '{known.search}' exists and is another one ({'; '.join(changes)}); give this one another "
-            "--name, or launch that one as it was."
-        )
 
 
 @contextlib.contextmanager

@@ -61,6 +61,7 @@ class Ledger:
         watch: told of every change.
         clock: seconds.
         now: seconds since 1970.
+        costs: what a trial's student costs, as metrics.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Ledger:
         watch: Watcher,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        costs: Callable[[TrialConfig], Mapping[str, float]] = lambda config: {},
     ):
         self.store = store
         self.search = search
@@ -87,9 +89,15 @@ class Ledger:
         """The FINISHED trial of the highest validation accuracy so far."""
         for trial in self.trials.values():
             self._note_best(trial)
+        self._costs = costs
+        self._number_of: Callable[[str], int | None] = lambda key: None
         self._clock = clock
         self._now = now
         self._attempts: dict[str, _Attempt] = {}
+
+    def number_by(self, number_of: Callable[[str], int | None]) -> None:
+        """From now on, a trial that is new has the number that this gives for its key."""
+        self._number_of = number_of
 
     def in_order(self) -> list[TrialRecord]:
         """All trials, the planned ones in their order: for whoever chooses among them."""
@@ -148,8 +156,8 @@ class Ledger:
         *,
         peak_memory_bytes: float | None = None,
         stage: Stage = "search",
-    ) -> None:
-        """A trial has a result.
+    ) -> TrialRecord:
+        """A trial has a result; returns its record.
 
         It is recorded as this search's trial: the search that trained it may have called what cannot matter (the
         reduction of a distillation loss that weighs nothing) otherwise.
@@ -161,7 +169,7 @@ class Ledger:
             config=dict(vars(config)),
             stage=stage if before is None else before.stage,
             teacher=result.teacher,
-            metrics=result.metrics | self._cost(result.key, peak_memory_bytes),
+            metrics=result.metrics | dict(self._costs(config)) | self._cost(result.key, peak_memory_bytes),
             history=result.history,
             host=None if before is None else before.host,
             device=None if before is None else before.device,
@@ -170,14 +178,20 @@ class Ledger:
             started=None if before is None else before.started,
             ended=self._now(),
         )
-        self._put(record)
+        return self._put(record)
 
     def stopped_early(self, config: TrialConfig, key: str, *, stage: Stage = "search") -> TrialRecord:
         """A trial was ended by its scheduler; what it has learned lies in its checkpoint."""
         metrics = _lasting(self.trials.get(key)) | self._cost(key)
         record = self._known(config, key, stage)
-        self._put(dataclasses.replace(record, status="STOPPED", metrics=metrics, ended=self._now()))
-        return self.trials[key]
+        return self._put(dataclasses.replace(record, status="STOPPED", metrics=metrics, ended=self._now()))
+
+    def cost_out(self) -> None:
+        """Have the costs of every finished trial, also where an earlier launch was not after them."""
+        for trial in self.with_status("FINISHED"):
+            costs = self._costs(TrialConfig(**trial.config))
+            if not costs.items() <= trial.metrics.items():
+                self._put(dataclasses.replace(trial, metrics=trial.metrics | dict(costs)))
 
     def failed(self, config: TrialConfig, key: str, failure: Failure, *, stage: Stage = "search") -> None:
         """A trial ended without a result and is not tried again in this launch."""
@@ -251,8 +265,10 @@ class Ledger:
             before["peak_memory_bytes"] = peak_memory_bytes
         return before
 
-    def _put(self, trial: TrialRecord, *, keep: bool = True) -> None:
+    def _put(self, trial: TrialRecord, *, keep: bool = True) -> TrialRecord:
         before = self.trials.get(trial.key)
+        known = None if before is None else before.number
+        trial = dataclasses.replace(trial, number=self._number_of(trial.key) if known is None else known)
         if before is not None:
             self.counts[before.status] -= 1
         self.counts[trial.status] += 1
@@ -266,6 +282,7 @@ class Ledger:
             save_trial(self.store, self.search.search, trial)
         self.tracker.log_trial(self.search, trial)
         self.watch.changed(self, trial)
+        return trial
 
     def _note_best(self, trial: TrialRecord) -> None:
         if trial.status != "FINISHED":

@@ -34,6 +34,8 @@ class LaunchOptions:
     """How often a trial goes on after a fault of the machine's."""
     retry_failed: bool = False
     """Whether trials that FAILED by their own fault run again."""
+    extend: bool = False
+    """Whether the search goes on in a space that holds all of its own."""
     max_seconds: float | None = None
     """After which this launch begins no more of the search's trials; None for no limit. Likewise `max_trials`."""
     max_trials: int | None = None
@@ -55,7 +57,7 @@ class LaunchOptions:
         return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
 
-OF_ONE_LAUNCH = ("retry_failed", "max_seconds", "max_trials")
+OF_ONE_LAUNCH = ("retry_failed", "extend", "max_seconds", "max_trials")
 
 
 def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, **of_this_launch: Any) -> LaunchOptions:
@@ -85,6 +87,6 @@ def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, **of_this_
             "prepared": search.dataset["prepared"],
         }
         | dict.fromkeys(OF_ONE_LAUNCH)
-        | {"retry_failed": False}
+        | {"retry_failed": False, "extend": False}
         | of_this_launch,
     )

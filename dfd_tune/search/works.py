@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dfd_tune.axes import Range
 from dfd_tune.config import Backbone, NetworkConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import bank_identity
@@ -26,7 +27,6 @@ from dfd_tune.models.super_resolution import build_frontend
 from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives
 from dfd_tune.record import TrialRecord, TrialStatus
 from dfd_tune.search.capacity import Resources
-from dfd_tune.space import Range
 from dfd_tune.store import Store
 
 FLOAT32_BYTES = 4

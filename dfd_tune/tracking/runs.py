@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ STAGE_TAG, ARM_TAG = "dfd.stage", "dfd.arm"
 """What a trial is for; of one that is trained anew, which of the confirmation's arms it belongs to."""
 ERROR_TAG = "dfd.error"
 STATE_TAG = "dfd.state"
+FRONT_TAG = "dfd.front"
 """Of a run whose search ended without a word, or that was stopped early: what MLflow has no status for."""
 EPOCH = "epoch"
 """A metric written with each epoch's others, in one transaction: it tells how far MLflow has come."""
@@ -164,6 +165,15 @@ class ExperimentRuns:
         self._upload(
             self._summary, _REPORT_TAG, {f"report/{file.relative_to(folder).as_posix()}": file for file in files}
         )
+
+    def write_front(self, keys: Collection[str]) -> None:
+        """Mark the runs of these trials, and no others, as lying on the front of a search with two objectives."""
+        for key, known in self._trials.items():
+            if key in keys and FRONT_TAG not in known.tags:
+                self._client.set_tag(known.id, FRONT_TAG, "true")
+                known.tags[FRONT_TAG] = "true"
+            elif key not in keys:
+                self._remove_tags(known, [FRONT_TAG])
 
     def summary_id(self, search: SearchRecord, now_ms: int) -> str:
         """The run id of the summary, which is made if there is none."""

@@ -23,5 +23,7 @@ class Summary:
     """Files in that folder, at any depth."""
     student: Path | None
     """The best student's file, if there is one."""
+    front: Sequence[str] = ()
+    """Keys of the trials on the front of a search with two objectives."""
     description: str
     """Of the best student, beside its registered version."""

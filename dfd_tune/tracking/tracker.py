@@ -275,6 +275,7 @@ class Tracker:
         """
         self.log_summary(search, trials, summary.tables, summary.metrics)
         self.log_report(search, summary.report_folder, summary.report)
+        self._insist(lambda: self._runs_of(search).write_front(summary.front), "did not take the front")
         best = next((trial for trial in trials if search.best is not None and trial.key == search.best.key), None)
         file = summary.student
         if best is None or file is None:

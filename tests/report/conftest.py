@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from dfd_tune.axes import parse_axis
 from dfd_tune.confirm import Confirm
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.data.recipes import DIGITS
@@ -20,7 +21,7 @@ from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.tasks import RUN, frontend_record, network_record
 from dfd_tune.settings import resolve
-from dfd_tune.space import SearchSpace, parse_axis
+from dfd_tune.space import SearchSpace
 from dfd_tune.store import Store, open_store
 from tests.report.searches import ACCURACIES, REQUEST, TEACHERS, grid_trials, make_best, make_search
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from dfd_tune.analysis.confirmation import Anew, anew
+from dfd_tune.axes import grid_points, parse_axis
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import Confirm
 from dfd_tune.data.recipes import DIGITS, PAPER, SVHN
 from dfd_tune.record import BestRecord, SearchRecord, Stage, TeacherRecord, TrialRecord, test_record
 from dfd_tune.settings import Request, resolve
-from dfd_tune.space import SearchSpace, grid_points, parse_axis
+from dfd_tune.space import SearchSpace
 
 DIGEST = "0123456789abcdef"
 RECIPES = {"digits": DIGITS, "cifar10": PAPER, "svhn": SVHN}

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from dfd_tune.report.tables import percent, ranking, results_object, trials_csv
+from dfd_tune.report.numbers import percent
+from dfd_tune.report.tables import ranking, results_object, trials_csv
 from tests.report.searches import (
     ACCURACIES,
     DIGEST,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dfd_tune.axes import axes_from_json, in_space
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.report.captions import facts_of
 from dfd_tune.report.figures.style import COLOURS, head, save
 from dfd_tune.samplers import SAMPLERS
-from dfd_tune.space import axis_from_json, in_space
 
 TITLE = "What mattered"
 
@@ -45,6 +45,6 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pat
 
 
 def _origin(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
-    explore = {name: axis_from_json(value) for name, value in search.explored.items()}
+    explore = axes_from_json(search.explored)
     count = sum(trial.status == "FINISHED" and in_space(trial.config, explore) for trial in trials)
     return f"From {count} trials {SAMPLERS[search.sampler].drawn}, on validation images."

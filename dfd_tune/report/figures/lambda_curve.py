@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from dfd_tune.analysis.cells import Cell, best_curves, curves_of, other_axes
 from dfd_tune.analysis.points import Interval, Point, lambda_of, points_of, tested_accuracy
+from dfd_tune.axes import Axis, Choice, Range, axis_from_json
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
 from dfd_tune.report.captions import INTERVALS, facts_of, seeds_of
 from dfd_tune.report.figures.style import COLOURS, MARKERS, head, literal, plain_axes, save, within_per_cent
-from dfd_tune.space import Axis, Choice, Range, axis_from_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
