@@ -362,7 +362,8 @@ def _conditions_settled(explore: Mapping[str, Axis], given: Mapping[str, Any]) -
     for name, axis in explore.items():
         unmet = (other for other, values in axis.when if other not in found and given.get(other) not in values)
         if next(unmet, None) is None:
-            found[name] = dataclasses.replace(axis, when=tuple(part for part in axis.when if part[0] in found))
+            left = tuple(part for part in axis.when if part[0] in found)
+            found[name] = axis if left == axis.when else dataclasses.replace(axis, when=left)
     return found
 
 

@@ -57,8 +57,8 @@ def test_ranges_steps_and_conditions_come_back(tmp_path):
     request = request_for(file, "learning_rate=[0.1, 1]", trials=9)
     back = thawed(request)
     assert exact(back) == exact(request)
-    assert exact(back.explore["batch_size"]) == "Range(low=8, high=64, log=False, step=8)"
-    assert exact(back.explore["lambda_"]) == "Range(low=1.0, high=20.0, log=True, step=None)"
+    assert exact(back.explore["batch_size"]) == "Range(low=8, high=64, log=False, step=8, when=())"
+    assert exact(back.explore["lambda_"]) == "Range(low=1.0, high=20.0, log=True, step=None, when=())"
     file.write_text(
         "explore: {lambda_: [0, 1], jpeg_quality: [none, 5]}\nonly: [{lambda_: 0}, {jpeg_quality: [none]}]\n"
     )

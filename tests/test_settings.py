@@ -59,7 +59,15 @@ def test_every_value_says_where_it_comes_from(space):
     assert rows["lambda_"] == ("{0, 5}", "--set")
     assert rows["protocol"] == ("validation", "default")
     confirm = {f"confirm: {name}" for name in ("seeds", "cells", "replicate", "controls")}
-    assert set(rows) == {"protocol", "scheduler", *confirm, *settings_of(TrialConfig), *settings_of(DatasetConfig)}
+    assert set(rows) == {
+        "protocol",
+        "scheduler",
+        "objectives",
+        "choose",
+        *confirm,
+        *settings_of(TrialConfig),
+        *settings_of(DatasetConfig),
+    }
 
 
 def test_what_is_trained_anew_says_where_it_comes_from(space):

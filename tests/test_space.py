@@ -255,7 +255,7 @@ ONE = "explore: {lambda_: [1]}\n"
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
         (
             "sampler: tpee\ntrials: 3\nexplore: {lambda_: {low: 1, high: 2}, seed: [1]}\n",
-            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, grid, quasi_random, random, tpe.",
+            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, grid, nsga2, quasi_random, random, tpe.",
         ),
         # Values.
         (
@@ -347,7 +347,7 @@ ONE = "explore: {lambda_: [1]}\n"
         # What goes together.
         (
             "trials: 3\n" + ONE,
-            "FILE, line 1: trials is for the samplers random, quasi_random, tpe and gp",
+            "FILE, line 1: trials is for the samplers random, quasi_random, tpe, nsga2 and gp",
         ),
         ("sampler: tpe\n" + ONE, "FILE: trials is missing, but sampler tpe needs a whole number from 1 to 100000."),
         ("sampler: random\ntrials: 0\n" + ONE, "FILE, line 2: trials is 0, but sampler random needs a whole number"),

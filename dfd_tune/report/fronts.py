@@ -23,7 +23,7 @@ def front_line(search: SearchRecord, trials: Sequence[TrialRecord]) -> str | Non
         return None
     ends = [
         f"{percent(point.val_accuracy)} on validation images with {amount(cost, cost_of_point(point, cost))}"
-        for point in dict.fromkeys((front[0], front[-1]))
+        for point in (front[:1] if len(front) == 1 else (front[0], front[-1]))
     ]
     count = f"{len(front)} point{'' if len(front) == 1 else 's'}"
     return (

@@ -172,6 +172,8 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
             importances=importances(ledger.search, trials),
             best=_best_record(ledger, best, partial(cost_of, folder / BEST_FOLDER / STUDENT_FILE)),
         )
+    elif best is None and ledger.search.best is not None:
+        ledger.update_search(best=None)  # of those that an earlier launch chose from, a limit now allows none
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
