@@ -349,7 +349,8 @@ def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
         for cause, count in outcome.failed.items():
             click.echo(f"  {count} × {cause}", err=True)
     click.echo("Next:")
-    commands = {f"dfd-tune ui {name}": "compare the trials"}
+    commands = {f"dfd-tune resume {name}": "go on with the trials that the limit has left"} if outcome.cut_short else {}
+    commands[f"dfd-tune ui {name}"] = "compare the trials"
     if outcome.search.best is not None:
         commands[f"dfd-tune predict IMAGE... --model {name}"] = "use the best student"
     width = max(len(in_store(command, store_path)) for command in commands)

@@ -21,7 +21,7 @@ from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, as_tensor, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.checkpoints import Checkpoints, training_name
 from dfd_tune.distill.distillation import TargetSource
 from dfd_tune.distill.features import (
     BankedFeatures,
@@ -83,13 +83,8 @@ class Workbench:
         self.features = lru_cache(KEPT)(self._features)
 
     def checkpoints_of(self, kind: str, key: str) -> Checkpoints | None:
-        """The checkpoints of a training, if this workbench keeps any.
-
-        Args:
-            kind: of the network: the folder of the store in which it will be kept.
-            key: under which it will.
-        """
-        return None if self._checkpoints is None else self._checkpoints(f"{kind}-{key}")
+        """The checkpoints of a training (`training_name`), if this workbench keeps any."""
+        return None if self._checkpoints is None else self._checkpoints(training_name(kind, key))
 
     def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
         """The training images of the side, and in the views, that `config` asks for."""

@@ -107,6 +107,8 @@ class Agenda:
         self.left_out: set[str] = set()
         self.changes = 0
         """Counts what may bring about that another job can begin; so may a look at the nodes."""
+        self.cut_short = False
+        """Whether a limit has left trials that could have begun."""
         self.stopping = False
         """Set to propose nothing more; what runs is waited for."""
         self._points = points
@@ -255,6 +257,7 @@ class Agenda:
         self._limited = True
         waiting = [job for job in (*self._ready, *self._blocked.values()) if _not_begun(job, self._past)]
         if waiting or (self._more_points and self._points.left()):
+            self.cut_short = True
             self._limits.tell(limit)
         self._more_points = False
         for job in waiting:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dfd_tune.distill.checkpoints import Checkpoints, Snapshot
+from dfd_tune.distill.checkpoints import Checkpoints, Snapshot, training_name
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.liveness import stop_asked
 from dfd_tune.search.capacity import Resources
@@ -61,7 +61,7 @@ class SearchContext:
 
     def checkpoints(self, kind: str, key: str) -> Checkpoints:
         """Those of the training of a network of that kind."""
-        return StoppableCheckpoints(self, f"{kind}-{key}")
+        return StoppableCheckpoints(self, training_name(kind, key))
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""

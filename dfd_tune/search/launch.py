@@ -18,6 +18,7 @@ import torch
 
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.checkpoints import training_name
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
@@ -48,7 +49,6 @@ from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.screen import Screen
 from dfd_tune.search.shares import Shares
 from dfd_tune.search.sizing import Device, in_words, resources_for
-from dfd_tune.search.tasks import training_of
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -73,6 +73,8 @@ class Outcome:
     tracking_uri: str
     complaints: list[str]
     """What MLflow did not take."""
+    cut_short: bool = False
+    """Whether a limit of this launch has left trials for the next."""
 
 
 def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Screen, ray: RayRuntime) -> Outcome:
@@ -104,8 +106,8 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         reused = _take_known_results(ledger, plan, say)
         for line in describe(plan, reused):
             say(line)
-        _run_what_is_left(plan, device, ledger, options, progress, ray, say)
-        return _end(plan, ledger, tracker, say)
+        cut_short = _run_what_is_left(plan, device, ledger, options, progress, ray, say)
+        return _end(plan, ledger, tracker, say, cut_short=cut_short)
 
 
 def _run_what_is_left(
@@ -116,15 +118,16 @@ def _run_what_is_left(
     progress: Progress,
     ray: RayRuntime,
     say: Say,
-) -> None:
-    """Everything that needs Ray. Not even started where nothing is left to run."""
+) -> bool:
+    """Everything that needs Ray, which is not even started where nothing is left to run; returns whether a limit has
+    left trials for the next launch."""
     shutil.rmtree(scratch_folder(ledger.store, ledger.search.search), ignore_errors=True)
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
     ledger.number_by(points.number_of)
     later = [] if points.left() else follow_up(ledger, plan)
     if not points.left() and not later:
         say("All trials of this search are finished already.")
-        return
+        return False
     prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest) if points.left() else []
     say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
     ray.start()
@@ -174,11 +177,12 @@ def _run_what_is_left(
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)
+        return agenda.cut_short
 
 
 def _end_early(ledger: Ledger, key: str) -> None:
     """Tell a running trial to end at the epoch that it has reported."""
-    file = early_end(ledger.store, ledger.search.search, training_of(key))
+    file = early_end(ledger.store, ledger.search.search, training_name("trials", key))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
 
@@ -226,7 +230,7 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
     raise_all(problems)
 
 
-def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
+def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say, *, cut_short: bool) -> Outcome:
     conclude(ledger, plan)
     trials = ledger.in_order()
     if tracker.waiting > MANY_RUNS:
@@ -245,7 +249,7 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     if (cost := against_outcome(ledger.search.forecast)) is not None:
         say(cost)
     causes = Counter(trial.cause or "" for trial in ledger.with_status("FAILED"))
-    return Outcome(ledger.search, dict(causes), model, tracker.address, complaints)
+    return Outcome(ledger.search, dict(causes), model, tracker.address, complaints, cut_short)
 
 
 def _open_ledger(

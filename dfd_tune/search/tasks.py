@@ -35,11 +35,6 @@ TUNE_DRIVER_CPUS = 0.01
 give this much up, so that trials sized to fill the machine still fit."""
 
 
-def training_of(key: str) -> str:
-    """The key of the checkpoints of the trial with that key."""
-    return f"trials-{key}"
-
-
 def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Attempt) -> dict[str, Any]:
     """A student trained, or its result handed on where the store has it already."""
     found = find_result(context.store, job.key, say=note)
