@@ -247,6 +247,8 @@ class SearchRecord:
     home: str | None = None
     """Identity of the store in which it was planned; a copy of the search in another store keeps it, and is found in
     MLflow by it."""
+    experiment: str = ""
+    """The experiment in MLflow that it shares with others of its launch; empty for one of its own name."""
     mlflow: str | None = None
     """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
     store's own database."""

@@ -294,6 +294,7 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "confirm": confirm_as_json(space.confirm),
         "scheduler": space.scheduler.as_json(),
         "objectives": list(space.objectives),
+        "datasets": list(space.datasets),
     }
 
 
@@ -305,6 +306,7 @@ def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
         "confirm": confirm_from_json(value["confirm"]),
         "scheduler": EarlyStop(**value["scheduler"]),
         "objectives": tuple(value["objectives"]),
+        "datasets": tuple(value["datasets"]),
     }
     return SearchSpace(**{**value, **parts})
 
@@ -397,7 +399,7 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     """
     data = request.dataset.data
     rows = [
-        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else "default"),
+        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else _origin_of_dataset(request.space)),
         ("data", data or "-", "--data" if data else "default"),
     ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
@@ -426,6 +428,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
         value = _axis_text(axis) if axis is not None else _text(request.settings[name])
         rows.append((name, value, request.origins.get(name, "default")))
     return rows
+
+
+def _origin_of_dataset(space: SearchSpace) -> str:
+    return f"space {space.name}" if space.datasets else "default"
 
 
 def _axis_text(axis: Axis) -> str:

@@ -7,6 +7,7 @@
       backbone: [resnet18, vgg16]                       # axes.py
       lambda_: {low: 0.05, high: 20, log: true}
     only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
+    dataset: [cifar10, svhn]                            # where the command names none: a search of each
     protocol: validation | paper                        # by which images λ is chosen
     confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
     objectives: [accuracy, parameters]                  # what is searched for: objectives.py
@@ -37,7 +38,7 @@ from dfd_tune.yaml_file import YamlFile, read_yaml
 Protocol = Literal["validation", "paper"]
 KEYS = (
     *("description", "sampler", "trials", "explore", "only", "protocol"),
-    *("confirm", "controls", "objectives", "scheduler", "settings"),
+    *("confirm", "controls", "dataset", "objectives", "scheduler", "settings"),
 )
 """Of a space's file."""
 
@@ -64,6 +65,8 @@ class SearchSpace:
     """Which trials are stopped early."""
     objectives: tuple[str, ...] = ALONE
     """What is searched for: accuracy, and perhaps a cost."""
+    datasets: tuple[str, ...] = ()
+    """What it is searched on where a launch names none."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -140,6 +143,11 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
+    datasets = content.get("dataset", [])
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    if not isinstance(datasets, list) or not all(isinstance(name, str) for name in datasets):
+        say(f"dataset is {datasets!r}, but must be a name or a list of names.", "dataset")
+        datasets = []
     objectives, found = parse_objectives(content.get("objectives"))
     for problem in found:
         say(problem, "objectives")
@@ -154,7 +162,18 @@ def _space_from(file: YamlFile) -> SearchSpace:
         for text in (file.path.stem, str(content.get("description", "")))
     )
     return SearchSpace(
-        name, description, sampler, explore, settings, trials, only, protocol, confirm, scheduler, objectives
+        name,
+        description,
+        sampler,
+        explore,
+        settings,
+        trials,
+        only,
+        protocol,
+        confirm,
+        scheduler,
+        objectives,
+        tuple(datasets),
     )
 
 

@@ -326,6 +326,7 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
         choose=request.choose.as_text(),
         confirm=request.confirm,
         request=request_as_json(request),
+        experiment=options.experiment,
         options=asdict(replace(options, mlflow_uri=address))
         | {"mlflow_password": tracker is not None and tracker.has_password},
         home=None if tracker is None else tracker.home,

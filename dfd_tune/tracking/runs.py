@@ -61,23 +61,26 @@ class _Known:
 
 
 class ExperimentRuns:
-    """The runs of one experiment, loaded once; from then on this object takes itself to be the only writer.
+    """The runs of one search in its experiment, loaded once; from then on this object takes itself to be the only
+    writer.
 
     Args:
         client: a connected client.
         experiment_id: an experiment that is not deleted.
+        search: name of the search, as others may share the experiment.
         runs: the runs that matter; None for all of them.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, runs: Iterable[Run] | None = None):
+    def __init__(self, client: MlflowClient, experiment_id: str, search: str, runs: Iterable[Run] | None = None):
         self._client = client
+        self._search = search
         self.experiment_id = experiment_id
         self._trials: dict[str, _Known] = {}
         self._summary: _Known | None = None
         self._doubtful: set[str] = set()
         """Keys of trials, or `summary`, whose last write failed, so that what is known of them may be wrong."""
         self._same_params: dict[frozenset[str], frozenset[str]] = {}
-        for run in all_runs(client, experiment_id) if runs is None else runs:
+        for run in all_runs(client, experiment_id, search) if runs is None else runs:
             known = self._known(run)
             if KEY_TAG in known.tags and known.tags.get(KIND_TAG) == "trial":
                 self._trials.setdefault(known.tags[KEY_TAG], known)
@@ -189,7 +192,9 @@ class ExperimentRuns:
         condition = f"tags.`{KIND_TAG}` = 'summary'"
         if which != "summary":
             condition = f"tags.`{KIND_TAG}` = 'trial' AND tags.`{KEY_TAG}` = '{which}'"
-        known = next((self._known(run) for run in all_runs(self._client, self.experiment_id, condition)), None)
+        known = next(
+            (self._known(run) for run in all_runs(self._client, self.experiment_id, self._search, condition)), None
+        )
         if which == "summary":
             self._summary = known
         elif known is None:
@@ -293,8 +298,9 @@ class ExperimentRuns:
         known.status = status
 
 
-def all_runs(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
-    """Every run that is not deleted and meets a condition, oldest first."""
+def all_runs(client: MlflowClient, experiment_id: str, search: str, condition: str = "") -> Iterator[Run]:
+    """Every run of a search that is not deleted and meets a condition, oldest first."""
+    condition = " AND ".join([f"tags.`{SEARCH_TAG}` = '{search}'", *([condition] if condition else [])])
     token = None
     while True:
         page = client.search_runs(

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from dfd_tune.record import SearchRecord
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
@@ -46,6 +48,11 @@ def view_tags(explored: Iterable[str]) -> dict[str, str]:
         "mlflow.experimentKind": "custom_model_development",  # else a page asks what kind it is
         "mlflow.experiment.primaryMetric.name": METRIC,
     }
+
+
+def columns_of(search: SearchRecord) -> list[str]:
+    """The settings that tell a search's runs from each other, and from others that share its experiment."""
+    return [*(["dataset"] if search.experiment else []), *search.explored]
 
 
 def show_view(client: MlflowClient, experiment: Experiment, explored: Iterable[str]) -> bool:
