@@ -121,12 +121,12 @@ class TrialConfig:
     method: str = setting("what is distilled: see docs/method.md", words=METHODS, default=DEFAULT)
     reduction: Reduction = setting("how squared feature differences are reduced over the feature dimension")
     temperature: float = setting(
-        "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
+        "of methods kd and cqd: both softmax functions are softened by it", above=0, high=100, default=4.0
     )
     hint_layer: str = setting("of methods fitnets and attention: the layer whose maps are matched", default="middle")
     projector: Projector = setting(
-        "of method dfd: whether the student's features are mapped linearly before they are compared; auto: where their "
-        "dimension is not the teacher's",
+        "of methods dfd and cqd: whether the student's features are mapped linearly before they are compared; auto: "
+        "where their dimension is not the teacher's",
         default="auto",
     )
     teachers: str = setting(

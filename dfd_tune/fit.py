@@ -42,7 +42,7 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
-    if any(METHODS[method].compares == "maps" for method in _values(request, "method")):
+    if any("maps" in METHODS[method].outputs for method in _values(request, "method")):
         for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
             for layer in _values(request, "hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:

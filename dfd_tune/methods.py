@@ -1,4 +1,4 @@
-"""The distillation methods, a row each: which outputs of student and teacher are compared, and by which loss.
+"""The distillation methods, a row each: which outputs of student and teacher are compared, and by which losses.
 
 A method is its row here and its loss in distill/losses.py; nothing else names it. Not for: formulas (losses.py), or how
 a row is put to work (distill/distillation.py).
@@ -19,10 +19,10 @@ HINT_LAYER, PROJECTOR = "hint_layer", "projector"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """What is distilled."""
+class Comparison:
+    """One of student's and teacher's outputs, and the loss between them."""
 
-    compares: Output
+    output: Output
     loss: str
     """Name of a function in distill/losses.py: (student's output, teacher's output, **settings) -> a scalar."""
     settings: tuple[str, ...] = ()
@@ -31,27 +31,53 @@ class Method:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The settings of a trial that matter to this method, of those that do not matter to all."""
-        of_output = (HINT_LAYER,) if self.compares == "maps" else ()
+        """The settings of a trial that matter to it, of those that do not matter to all."""
+        of_output = (HINT_LAYER,) if self.output == "maps" else ()
         of_adapter = (PROJECTOR,) if self.adapter == "linear" else ()
         return (*self.settings, *of_output, *of_adapter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What is distilled: the sum of the losses of all that is compared."""
+
+    compares: tuple[Comparison, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The settings of a trial that matter to this method, of those that do not matter to all."""
+        return tuple(dict.fromkeys(name for one in self.compares for name in one.reads))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What is compared of a network."""
+        return tuple(one.output for one in self.compares)
 
     @property
     def has_bank(self) -> bool:
         """Whether a bank of last-layer features is enough of a teacher."""
-        return self.compares != "maps"
+        return "maps" not in self.outputs
+
+
+FEATURES = Comparison(output="features", loss="distillation_loss", settings=("reduction",), adapter="linear")
+SOFT_TARGETS = Comparison(output="logits", loss="soft_target_loss", settings=("temperature",))
+HINTS = Comparison(output="maps", loss="hint_loss", settings=("reduction",), adapter="convolution")
+DISTANCES = Comparison(output="features", loss="pairwise_distance_loss", settings=("reduction",))
+LOGITS = Comparison(output="logits", loss="distillation_loss", settings=("reduction",))
+ATTENTION = Comparison(output="maps", loss="attention_loss")
 
 
 DEFAULT = "dfd"
 """Goes without saying in a trial's key."""
 
 METHODS: dict[str, Method] = {
-    DEFAULT: Method(compares="features", loss="distillation_loss", settings=("reduction",), adapter="linear"),
-    "kd": Method(compares="logits", loss="soft_target_loss", settings=("temperature",)),
-    "fitnets": Method(compares="maps", loss="hint_loss", settings=("reduction",), adapter="convolution"),
-    "rdl": Method(compares="features", loss="pairwise_distance_loss", settings=("reduction",)),
-    "logits": Method(compares="logits", loss="distillation_loss", settings=("reduction",)),
-    "attention": Method(compares="maps", loss="attention_loss"),
+    DEFAULT: Method(compares=(FEATURES,)),
+    "kd": Method(compares=(SOFT_TARGETS,)),
+    "fitnets": Method(compares=(HINTS,)),
+    "rdl": Method(compares=(DISTANCES,)),
+    "logits": Method(compares=(LOGITS,)),
+    "attention": Method(compares=(ATTENTION,)),
+    "cqd": Method(compares=(FEATURES, SOFT_TARGETS)),
 }
 """By the value of the setting `method`."""
 

@@ -3,6 +3,7 @@ import pytest
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import UserError
 from dfd_tune.fit import SMALL_GRID
+from dfd_tune.methods import METHODS
 from dfd_tune.plan import describe, make_plan
 from tests.samples import digits_trial, request_for, tiny_dataset
 
@@ -295,10 +296,11 @@ def test_srgan_alone_needs_a_teacher_for_its_content_loss():
 
 def test_plain_training_is_one_trial_for_all_methods():
     plan = plan_for("methods", confirm=None)
-    assert plan.num_trials == 1 + 6 * 3
-    assert plan.num_anew == (1 + 6) * 5  # likewise with each fresh seed
+    methods = len(METHODS)
+    assert plan.num_trials == 1 + methods * 3
+    assert plan.num_anew == (1 + methods) * 5  # likewise with each fresh seed
     (teacher,) = plan.networks
-    assert teacher.trials == 6 * 3 + 6 * 5
+    assert teacher.trials == methods * 3 + methods * 5
 
 
 def test_hints_alone_fill_no_bank_as_it_holds_no_maps():

@@ -9,20 +9,19 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
-from dfd_tune.distill.features import LiveMaps
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, terms_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import Workbench
-from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, save_student
 from dfd_tune.store import Store, read_whole_json, whole, write_json
@@ -181,21 +180,11 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
     teachers = [bench.pretrained(guide).network for guide in guides]
     return Distillation(
         lambda_=config.lambda_,
-        compare=loss_of(config),
-        targets=tuple(_target(config, guide, bench) for guide in guides),
-        output=METHODS[config.method].compares,
+        terms=terms_of(config),
+        targets=tuple(outputs_of(config, bench.live(guide), partial(bench.features, guide)) for guide in guides),
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
-
-
-def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> TargetSource:
-    """What the trial's method compares with of one teacher."""
-    output = METHODS[config.method].compares
-    if output == "maps":
-        return LiveMaps(bench.live(guide), config.hint_layer)
-    features = bench.features(guide)
-    return LogitTargets(features, bench.pretrained(guide).network) if output == "logits" else features
 
 
 def teacher_key(config: TrialConfig, dataset_digest: str) -> str | None:

@@ -249,22 +249,26 @@ class _Outputs(nn.Module):
     def __init__(self, network: Network, distillation: Distillation | None):
         super().__init__()
         self.network = network
-        self.output = "features" if distillation is None else distillation.output
+        self.compared = () if distillation is None else tuple(term.output for term in distillation.terms)
         self.layer = "" if distillation is None else distillation.layer
         teachers = 0 if distillation is None else len(distillation.targets)
         given = () if distillation is None else distillation.adapters
-        self.adapters = nn.ModuleList(given or [nn.Identity() for _ in range(teachers)])
+        untouched = [[nn.Identity() for _ in self.compared] for _ in range(teachers)]
+        self.adapters = nn.ModuleList(nn.ModuleList(of_teacher) for of_teacher in given or untouched)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, K), and for each teacher the student's output as it is to be compared."""
+    def forward(self, inputs: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """Logits (B, K), and for each teacher the student's outputs as they are to be compared."""
         maps = None
-        if self.output == "maps":
+        if "maps" in self.compared:
             features, maps = self.network.features_and_maps(inputs, self.layer)
         else:
             features = self.network.features(inputs)
         logits = self.network.classifier(features)
-        compared = {"features": features, "logits": logits, "maps": maps}
-        return logits, [adapter(compared[self.output]) for adapter in self.adapters]
+        outputs = {"features": features, "logits": logits, "maps": maps}
+        ours = [outputs[name] for name in self.compared]
+        return logits, [
+            [adapter(output) for adapter, output in zip(of_teacher, ours, strict=True)] for of_teacher in self.adapters
+        ]
 
 
 def _wrapped(outputs: _Outputs, process: Process) -> nn.Module:

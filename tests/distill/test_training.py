@@ -19,7 +19,7 @@ from two_processes import train_distilled, train_distributed
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.distillation import Distillation
+from dfd_tune.distill.distillation import Distillation, Term
 from dfd_tune.distill.losses import distillation_loss, joint_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import (
@@ -43,7 +43,8 @@ RECIPE = Recipe(
 
 
 def dfd(lambda_: float, reduction: str, source) -> Distillation:
-    return Distillation(lambda_, partial(distillation_loss, reduction=reduction), (source,))
+    terms = (Term("features", partial(distillation_loss, reduction=reduction)),)
+    return Distillation(lambda_, terms, (lambda draw: {"features": source(draw)},))
 
 
 def recipe(**changes) -> Recipe:

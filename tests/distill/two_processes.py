@@ -17,11 +17,10 @@ from tiny import DEVICE, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, adapters_for, loss_of
-from dfd_tune.distill.features import LiveFeatures, LiveMaps
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, terms_of
+from dfd_tune.distill.features import LiveFeatures
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
-from dfd_tune.methods import METHODS
 from dfd_tune.store import Store
 
 _together: Any = None
@@ -149,14 +148,13 @@ def train_distilled(
         checkpoints=checkpoints,
         distillation=Distillation(
             config.lambda_,
-            loss_of(config),
-            (LiveMaps(live, config.hint_layer) if METHODS[method].compares == "maps" else live,),
-            output=METHODS[method].compares,
+            terms_of(config),
+            (outputs_of(config, live, lambda: live),),
             layer=config.hint_layer,
             adapters=adapters,
         ),
     )
-    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0]})
+    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0][0]})
     return {
         "history": without_times(history),
         "reported": without_times(process.reported),
