@@ -6,15 +6,17 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
-from dfd_tune.config import FRONTEND_FACTOR
+from dfd_tune.config import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
-from dfd_tune.space import Choice, Range
+from dfd_tune.space import Choice, Range, grid_points
 
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
@@ -47,6 +49,8 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
             for layer in _values(request, "hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
+    if size <= SMALL_GRID:
+        problems += _misfits_of_reused_classifiers(request, dataset)
     for padding in _values(request, "crop_padding"):
         if padding >= dataset.image_size:
             problems.append(
@@ -75,6 +79,42 @@ def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
         for resolution in _values(request, "resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
     ]
+
+
+def _misfits_of_reused_classifiers(request: Request, dataset: Dataset) -> list[str]:
+    """A sentence for each backbone and teachers that a method would put another classifier on, which does not fit."""
+    if not any(METHODS[method].reuses_classifier for method in _values(request, "method")):
+        return []
+    problems: dict[str, None] = {}
+    for point in _distilling_points(request):
+        method, backbone, teachers, width = (point[name] for name in ("method", "backbone", "teachers", "width"))
+        if not METHODS[method].reuses_classifier or teachers in (OWN, backbone):
+            continue
+        if "+" in teachers:
+            problem = f"{teachers} are several"
+        else:
+            ours, theirs = (
+                feature_dim_of(dataset, NetworkConfig(name, width, 0.0, point["batch_norm"]))
+                for name in (backbone, teachers)
+            )
+            if ours == theirs:
+                continue
+            problem = f"{teachers} has {theirs} features at width {width:g} and {backbone} {ours}"
+        problems[
+            f"method {method} gives the student its teacher's classifier, which takes one teacher of as many features "
+            f"as the student, but {problem}; set teachers=own, or take another method."
+        ] = None
+    return [*problems]
+
+
+def _distilling_points(request: Request) -> Iterator[dict[str, Any]]:
+    """The settings at each point with λ above 0 that a search may come to; a range is stood for by its upper end."""
+    choices = {name: axis for name, axis in request.explore.items() if isinstance(axis, Choice)}
+    ends = {name: axis.high for name, axis in request.explore.items() if isinstance(axis, Range)}
+    for point in grid_points(choices):
+        settings = {**request.settings, **ends, **point}
+        if settings["lambda_"] > 0 and request.allows(point):
+            yield settings
 
 
 def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:

@@ -42,6 +42,8 @@ class Method:
     """What is distilled: the sum of the losses of all that is compared."""
 
     compares: tuple[Comparison, ...]
+    reuses_classifier: bool = False
+    """Whether the student has the classifier of its teacher, which stays as it is: one teacher, of as many features."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class Method:
 
 
 FEATURES = Comparison(output="features", loss="distillation_loss", settings=("reduction",), adapter="linear")
+FEATURES_AS_THEY_ARE = Comparison(output="features", loss="distillation_loss", settings=("reduction",))
 SOFT_TARGETS = Comparison(output="logits", loss="soft_target_loss", settings=("temperature",))
 HINTS = Comparison(output="maps", loss="hint_loss", settings=("reduction",), adapter="convolution")
 DISTANCES = Comparison(output="features", loss="pairwise_distance_loss", settings=("reduction",))
@@ -78,6 +81,7 @@ METHODS: dict[str, Method] = {
     "logits": Method(compares=(LOGITS,)),
     "attention": Method(compares=(ATTENTION,)),
     "cqd": Method(compares=(FEATURES, SOFT_TARGETS)),
+    "simkd": Method(compares=(FEATURES_AS_THEY_ARE,), reuses_classifier=True),
 }
 """By the value of the setting `method`."""
 

@@ -101,6 +101,7 @@ def test_every_setting_is_tried_here():
         ("fitnets", {"reduction", "hint_layer"}),
         ("attention", {"hint_layer"}),
         ("cqd", {"reduction", "projector", "temperature"}),
+        ("simkd", {"reduction"}),
     ],
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):

@@ -368,6 +368,33 @@ def test_a_hint_layer_must_be_one_of_every_teacher_and_student():
     assert [problem.split("'")[0] for problem in problems] == ["Unknown hint_layer of vgg16 "]
 
 
+def test_a_teachers_classifier_fits_a_student_of_as_many_features_alone():
+    problems = refusals("methods", "teachers=[own, resnet18, alexnet, resnet18+vgg16]", "backbone=[resnet18, vgg16]")
+    beginning = "method simkd gives the student its teacher's classifier"
+    assert all(problem.startswith(beginning) for problem in problems)
+    # Both have 128 features, AlexNet 64.
+    assert sorted(problem.split("but ")[1].split(";")[0] for problem in problems) == [
+        "alexnet has 64 features at width 0.25 and resnet18 128",
+        "alexnet has 64 features at width 0.25 and vgg16 128",
+        "resnet18+vgg16 are several",
+    ]
+    # Where it is not looked at, at λ = 0 or by a condition, it need not fit; nor by any other method.
+    assert plan_for("methods", "teachers=[alexnet]", "method=[dfd, kd]").num_trials == 1 + 2 * 3
+    assert plan_for("methods", "teachers=[alexnet]", "method=simkd", "lambda_=[0]").num_trials == 1
+
+
+def test_what_does_not_fit_is_named_together_with_other_problems(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "explore: {method: [dfd, simkd], teachers: [own, alexnet], lambda_: [1]}\n"
+        "only: [{method: dfd}, {teachers: own}]\nsettings: {backbone: resnet18}"
+    )
+    assert plan_for(file).num_trials == 3
+    file.write_text("sampler: tpe\ntrials: 3\nexplore: {method: [simkd], lambda_: {low: 0.1, high: 1}}")
+    found = refusals(file, "teachers=alexnet", "backbone=vgg16", "resolution=8")
+    assert len(found) == 2
+
+
 def test_conditions_may_leave_nothing(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("explore: {lambda_: [0, 1], seed: [0, 1]}\nonly: [{lambda_: 0}]")

@@ -121,6 +121,21 @@ def outputs_of(config: TrialConfig, live: LiveFeatures, features: Callable[[], T
     )
 
 
+@torch.no_grad()
+def reuse_classifier(student: Network, teacher: Network) -> None:
+    """Give a student the weights of its teacher's classifier, which no training changes from then on.
+
+    Raises:
+        ValueError: the classifiers are of other shapes.
+    """
+    ours, theirs = ([*network.classifier.parameters()] for network in (student, teacher))
+    if [weight.shape for weight in ours] != [weight.shape for weight in theirs]:
+        raise ValueError("the teacher's classifier does not fit the student's features")
+    for mine, other in zip(ours, theirs, strict=True):
+        mine.copy_(other)
+        mine.requires_grad_(False)
+
+
 def terms_of(config: TrialConfig) -> tuple[Term, ...]:
     """What the trial's method compares, each with its loss as a function of the student's and a teacher's output."""
     return tuple(Term(one.output, _loss_of(config, one)) for one in METHODS[config.method].compares)

@@ -29,7 +29,14 @@ from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.arithmetic import compute
-from dfd_tune.distill.distillation import Distillation, TargetSource, adapters_for, outputs_of, terms_of
+from dfd_tune.distill.distillation import (
+    Distillation,
+    TargetSource,
+    adapters_for,
+    outputs_of,
+    reuse_classifier,
+    terms_of,
+)
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, bank_identity
 from dfd_tune.distill.frontends import content_loss, train_frontend
 from dfd_tune.distill.networks import network_for
@@ -322,6 +329,8 @@ def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset:
         teachers.append(teacher)
         live = LiveFeatures(teacher, images, guide.recipe.precision)
         targets.append(outputs_of(config, live, partial(_features, look, live)))
+    if METHODS[config.method].reuses_classifier:
+        reuse_classifier(student, teachers[0])
     return Distillation(
         lambda_=HARMLESS,
         terms=terms_of(config),

@@ -16,12 +16,13 @@ from typing import Any
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, terms_of
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, save_student
 from dfd_tune.store import Store, read_whole_json, whole, write_json
@@ -106,12 +107,18 @@ def train_student(
 
 
 def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
-    """A student with the weights it starts from: random by its seed, its base network's, or its teacher's."""
+    """A student with the weights it starts from: random by its seed, its base network's, or its teacher's.
+
+    Where its method reuses the teacher's classifier, it has that, without gradients.
+    """
     student = network_for(workbench.dataset, config.network, config.seed)
     source = config.start()
     if source is not None:
         start: Pretrained = workbench.pretrained(source)
         load_weights(student, start.weights)
+    if config.distills and METHODS[config.method].reuses_classifier:
+        (guide,) = config.guides()
+        reuse_classifier(student, workbench.pretrained(guide).network)
     return student
 
 

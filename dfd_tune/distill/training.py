@@ -56,6 +56,8 @@ def train_network(
 ) -> list[EpochMetrics]:
     """Train `network` in place and report every epoch; go on from the latest of `checkpoints`, and keep more of them.
 
+    Weights that require no gradient stay as they are.
+
     Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
     views, as they were trained on), learning_rate (of the last step), images_per_second (training only); after every
     `evaluate_every` epochs, and after the last, val_accuracy and val_loss. Losses are means per image; accuracies are
@@ -97,7 +99,7 @@ def train_network(
 def _trainee(outputs: _Outputs, recipe: Recipe, count: int) -> Trainee:
     """What is trained, with the optimiser of `recipe` and its schedule for so many images."""
     optimizer = torch.optim.SGD(
-        outputs.parameters(),
+        [weight for weight in outputs.parameters() if weight.requires_grad],  # a frozen one has no momentum to keep
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

@@ -17,7 +17,14 @@ from two_processes import train_distilled, train_distributed
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import Draw
 from dfd_tune.distill import losses
-from dfd_tune.distill.distillation import Distillation, TeacherOutputs, adapters_for, outputs_of, terms_of
+from dfd_tune.distill.distillation import (
+    Distillation,
+    TeacherOutputs,
+    adapters_for,
+    outputs_of,
+    reuse_classifier,
+    terms_of,
+)
 from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
 from dfd_tune.distill.losses import (
     distillation_loss,
@@ -27,14 +34,25 @@ from dfd_tune.distill.losses import (
     soft_target_loss,
 )
 from dfd_tune.distill.process import SingleProcess
-from dfd_tune.distill.student import find_result, save_result, student_file
+from dfd_tune.distill.student import find_result, initial_student, save_result, student_file
 from dfd_tune.distill.training import train_network
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.methods import METHODS, Comparison, Method
 from dfd_tune.models import BACKBONES, HINT_LAYERS
+from dfd_tune.models.deployed import load_deployed
 
 ALL = np.arange(40)
 HALF_ULP = 2.0**-11
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=14,
+    learning_rate=0.02,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=5e-4,
+    seed=0,
+    precision="float32",
+)
 STILL = {"learning_rate": 1e-30, "epochs": 1, "batch_size": 40, "weight_decay": 0.0, "momentum": 0.0}
 """A single step that leaves the weights as they are, so that the loss that is reported can be computed again."""
 
@@ -320,6 +338,18 @@ def test_features_and_logits_are_of_one_look_of_the_teacher(taught):
 # Whole trials.
 
 
+def fits(method: str, teachers: str) -> bool:
+    """Whether an AlexNet may be distilled so; of the others, each has another number of features."""
+    return teachers == "own" or not METHODS[method].reuses_classifier
+
+
+BY_TEACHERS = [
+    (method, teachers)
+    for method, teachers in itertools.product(METHODS, ["own", "resnet18", "alexnet+resnet18"])
+    if fits(method, teachers)
+]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trial_of_every_method_trains_from_end_to_end(method, taught):
     config = trial(method=method)
@@ -340,7 +370,7 @@ def test_a_trial_of_every_method_trains_from_end_to_end(method, taught):
 
 def expected_loss(config, bench) -> float:
     """The distillation loss of the untrained student, from its and its teachers' outputs, method by method."""
-    student = network(seed=config.seed, backbone=config.backbone)
+    student = initial_student(config, bench)
     draw = bench.images_for(config).draw(0, ALL)
     inputs = bench.images_for(config).views(draw)
     teachers = [bench.pretrained(guide).network for guide in config.guides()]
@@ -349,7 +379,7 @@ def expected_loss(config, bench) -> float:
     with torch.no_grad():
         for guide, teacher, (adapter, *_) in zip(config.guides(), teachers, adapters, strict=True):
             high = bench.images_for(guide).views(draw)
-            if config.method == "dfd":
+            if config.method in ("dfd", "simkd"):
                 found.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
             elif config.method == "cqd":
                 of_logits = soft_target_loss(student(inputs), teacher(high), config.temperature)
@@ -370,8 +400,7 @@ def expected_loss(config, bench) -> float:
     return sum(loss.item() for loss in found) / len(found)
 
 
-@pytest.mark.parametrize("teachers", ["own", "resnet18", "alexnet+resnet18"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "teachers"), BY_TEACHERS)
 def test_the_loss_that_is_reported_is_that_of_the_outputs_of_student_and_teachers(method, teachers, taught):
     # AlexNet without dropout says the same in training as in evaluation mode.
     config = trial(method=method, teachers=teachers, temperature=3.0, **STILL)
@@ -380,7 +409,11 @@ def test_the_loss_that_is_reported_is_that_of_the_outputs_of_student_and_teacher
 
 
 def test_methods_and_teachers_give_trials_of_their_own(taught):
-    configs = [trial(method=name, teachers=names, epochs=1) for name in METHODS for names in ("own", "alexnet+vgg16")]
+    configs = [
+        trial(method=name, teachers=names, epochs=1)
+        for name, names in itertools.product(METHODS, ("own", "alexnet+vgg16"))
+        if fits(name, names)
+    ]
     results = [run(config, taught)[1] for config in configs]
     assert len({result.key for result in results}) == len(configs)
     assert len({result.history[0]["distillation"] for result in results}) == len(configs)
@@ -433,7 +466,7 @@ def test_a_loss_is_given_no_setting_that_its_row_does_not_name(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_changes_its_teachers(method, taught):
-    config = trial(method=method, teachers="alexnet+resnet18", epochs=1)
+    config = trial(method=method, teachers="alexnet+resnet18" if fits(method, "alexnet+resnet18") else "own", epochs=1)
     teachers = [taught.pretrained(guide).network for guide in config.guides()]
     before = [bits(teacher) for teacher in teachers]
     run(config, taught)
@@ -479,22 +512,71 @@ def test_hints_bring_the_students_maps_nearer_to_the_teachers(taught):
     assert result.history[-1]["distillation"] < 0.8 * result.history[0]["distillation"]
 
 
+# A teacher's classifier.
+
+
+def test_a_reused_classifier_is_the_teachers_and_stays_so_while_the_features_learn(taught):
+    config = trial(method="simkd", seed=3)
+    teacher = taught.pretrained(config.teacher()).network
+    start = initial_student(config, taught)
+    assert bits(start.classifier) == bits(teacher.classifier)
+    assert bits(start.features) == bits(network(seed=3).features)
+    assert [weight.requires_grad for weight in start.classifier.parameters()] == [False, False]
+    assert all(weight.requires_grad for weight in start.features.parameters())
+    student, result = run(config, taught)
+    assert bits(student.classifier) == bits(teacher.classifier)
+    assert bits(student.features) != bits(start.features)
+    for mine, other in zip(student.classifier.parameters(), teacher.classifier.parameters(), strict=True):
+        assert mine.data_ptr() != other.data_ptr()
+    # What is deployed is the student alone, with that classifier in it.
+    save_result(student, result, config, taught)
+    model, _ = load_deployed(student_file(taught.store, result.key))
+    assert bits(model.network) == bits(student)
+
+
+def test_plain_training_has_a_classifier_of_its_own(taught):
+    config = trial(method="simkd", lambda_=0.0)
+    assert bits(initial_student(config, taught)) == bits(network())
+    assert config.key(taught.dataset.digest) == trial(lambda_=0.0).key(taught.dataset.digest)
+    student, _ = run(config, taught)
+    assert bits(student.classifier) != bits(network().classifier)
+
+
+@pytest.mark.parametrize("start", ["base", "teacher"])
+def test_whatever_a_student_starts_from_a_reused_classifier_is_the_teachers(start, taught):
+    config = trial(method="simkd", student_start=start, backbone="vgg16", dropout=0.3, teachers="resnet18")
+    bench = prepared(taught.store, config)
+    student, teacher = initial_student(config, bench), bench.pretrained(*config.guides()).network
+    # Of another backbone, with dropout before it in the one and not in the other, but of as many features.
+    for mine, other in zip(student.classifier.parameters(), teacher.classifier.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    assert bits(student.features) == bits(bench.pretrained(config.start()).network.features)
+
+
+def test_a_classifier_of_other_features_is_not_reused():
+    with pytest.raises(ValueError, match="does not fit"):
+        reuse_classifier(network(), network(backbone="resnet18"))
+
+
 # Two processes.
+
+
+def test_two_processes_train_features_below_a_reused_classifier_as_one_does(two_processes, store, tmp_path):
+    how = (RECIPE, "simkd", "alexnet")
+    alone = train_distilled(SingleProcess(), store.root, *how)
+    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", *how)
+    classifier = bits(network(seed=2).classifier)
+    for rank in ranks:
+        for name, weights in rank["weights"].items():
+            np.testing.assert_array_equal(weights, ranks[0]["weights"][name])
+            np.testing.assert_allclose(weights, alone["weights"][name], rtol=1e-4, atol=1e-5)
+        told = {name.removeprefix("student.classifier."): weights for name, weights in rank["weights"].items()}
+        assert {name: told[name].tobytes() for name in classifier} == classifier
 
 
 @pytest.mark.parametrize("method", ["dfd", "fitnets", "cqd"])
 def test_two_processes_train_adapters_as_one_does(method, two_processes, store, tmp_path):
-    recipe = Recipe(
-        epochs=2,
-        batch_size=14,
-        learning_rate=0.02,
-        schedule="constant",
-        momentum=0.9,
-        weight_decay=5e-4,
-        seed=0,
-        precision="float32",
-    )
-    how = (recipe, method, "resnet18")
+    how = (RECIPE, method, "resnet18")
     alone = train_distilled(SingleProcess(), store.root, *how)
     ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", *how)
     for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):

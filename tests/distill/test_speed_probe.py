@@ -56,6 +56,7 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
         trial(method="fitnets"),
         trial(method="kd"),
         trial(method="cqd", teachers="resnet18"),
+        trial(method="simkd"),
         trial(method="rdl", teacher_sees="low_res"),
         trial(batch_size=4096),  # more than there are
         trial(precision="bf16"),

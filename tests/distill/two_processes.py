@@ -17,10 +17,11 @@ from tiny import DEVICE, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, terms_of
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
 from dfd_tune.distill.features import LiveFeatures
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
+from dfd_tune.methods import METHODS
 from dfd_tune.store import Store
 
 _together: Any = None
@@ -139,6 +140,8 @@ def train_distilled(
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
     live = LiveFeatures(teacher, bench.images_for(config.teacher()), "float32")
     adapters = adapters_for(config, student, [teacher])
+    if METHODS[method].reuses_classifier:
+        reuse_classifier(student, teacher)
     history = train_network(
         student,
         bench.images_for(config),
