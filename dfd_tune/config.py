@@ -125,8 +125,8 @@ class TrialConfig:
     )
     hint_layer: str = setting("of methods fitnets and attention: the layer whose maps are matched", default="middle")
     projector: Projector = setting(
-        "of methods dfd and cqd: whether the student's features are mapped linearly before they are compared; auto: "
-        "where their dimension is not the teacher's",
+        "of methods dfd, cqd and norm_direction: whether the student's features are mapped linearly before they are "
+        "compared; auto: where their dimension is not the teacher's",
         default="auto",
     )
     teachers: str = setting(

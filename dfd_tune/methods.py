@@ -11,6 +11,9 @@ from typing import Literal
 
 Output = Literal["features", "logits", "maps"]
 """Of a network: of its last layer, after its classifier, or of the middle layer that `hint_layer` names."""
+Beside = Literal["class_means"]
+"""What a loss may be given of a teacher beside its output: for each image, the mean of its features over the training
+images of that class, as they are."""
 Adapter = Literal["none", "linear", "convolution"]
 """What the student's output goes through first: nothing; a linear map, always or where its dimension is not the
 teacher's, as `projector` says; a 1×1 convolution, always. Trained with the student, and thrown away after."""
@@ -24,7 +27,8 @@ class Comparison:
 
     output: Output
     loss: str
-    """Name of a function in distill/losses.py: (student's output, teacher's output, **settings) -> a scalar."""
+    """Name of a function in distill/losses.py: (student's output, teacher's, *beside, **settings) -> a scalar."""
+    beside: tuple[Beside, ...] = ()
     settings: tuple[str, ...] = ()
     """The settings of a trial that the loss takes, which are all that it is given."""
     adapter: Adapter = "none"
@@ -56,6 +60,11 @@ class Method:
         return tuple(one.output for one in self.compares)
 
     @property
+    def beside(self) -> tuple[Beside, ...]:
+        """What else a teacher must give."""
+        return tuple(name for one in self.compares for name in one.beside)
+
+    @property
     def has_bank(self) -> bool:
         """Whether a bank of last-layer features is enough of a teacher."""
         return "maps" not in self.outputs
@@ -68,6 +77,7 @@ HINTS = Comparison(output="maps", loss="hint_loss", settings=("reduction",), ada
 DISTANCES = Comparison(output="features", loss="pairwise_distance_loss", settings=("reduction",))
 LOGITS = Comparison(output="logits", loss="distillation_loss", settings=("reduction",))
 ATTENTION = Comparison(output="maps", loss="attention_loss")
+DIRECTIONS = Comparison(output="features", loss="norm_direction_loss", beside=("class_means",), adapter="linear")
 
 
 DEFAULT = "dfd"
@@ -82,6 +92,7 @@ METHODS: dict[str, Method] = {
     "attention": Method(compares=(ATTENTION,)),
     "cqd": Method(compares=(FEATURES, SOFT_TARGETS)),
     "simkd": Method(compares=(FEATURES_AS_THEY_ARE,), reuses_classifier=True),
+    "norm_direction": Method(compares=(DIRECTIONS,)),
 }
 """By the value of the setting `method`."""
 

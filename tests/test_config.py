@@ -102,6 +102,7 @@ def test_every_setting_is_tried_here():
         ("attention", {"hint_layer"}),
         ("cqd", {"reduction", "projector", "temperature"}),
         ("simkd", {"reduction"}),
+        ("norm_direction", {"projector"}),
     ],
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):

@@ -21,7 +21,7 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import Draw
 from dfd_tune.distill import losses
 from dfd_tune.distill.features import LiveFeatures, LiveMaps
-from dfd_tune.methods import METHODS, Adapter, Comparison, Output
+from dfd_tune.methods import METHODS, Adapter, Beside, Comparison, Output
 from dfd_tune.models import Network
 
 FIRST_ADAPTER_SEED = 2_000_000
@@ -47,8 +47,10 @@ class Term:
     """One of the losses that are summed."""
 
     output: Output
-    compare: Callable[[Tensor, Tensor], Tensor]
-    """(student's output, teacher's output) -> loss, a scalar."""
+    compare: Callable[..., Tensor]
+    """(student's output, teacher's output, what else of the teacher) -> loss, a scalar."""
+    beside: tuple[Beside, ...] = ()
+    """What else of the teacher it takes, in order."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Distillation:
         return found[0] if len(found) == 1 else torch.stack(found).mean()
 
     def _to_one(self, ours: Sequence[Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-        found = [term.compare(output, theirs[term.output]) for term, output in zip(self.terms, ours, strict=True)]
+        found = [
+            term.compare(output, *(theirs[name] for name in (term.output, *term.beside)))
+            for term, output in zip(self.terms, ours, strict=True)
+        ]
         return found[0] if len(found) == 1 else torch.stack(found).sum()
 
 
@@ -89,10 +94,12 @@ class TeacherOutputs:
     """Wherever they come from; None where maps alone are compared."""
     maps: TargetSource | None = None
     """None where none are compared."""
+    class_means: TargetSource | None = None
+    """None where no loss takes them."""
 
     @torch.no_grad()
     def __call__(self, draw: Draw) -> dict[str, Tensor]:
-        """By name, the outputs, float32: features (B, D), logits (B, K), maps (B, C, H, W)."""
+        """By name, the outputs, float32: features (B, D), logits (B, K), maps (B, C, H, W), class_means (B, D)."""
         found: dict[str, Tensor] = {}
         if self.features is not None:
             found["features"] = self.features(draw)
@@ -101,23 +108,34 @@ class TeacherOutputs:
             found["logits"] = self.teacher.classifier(found["features"])
         if self.maps is not None:
             found["maps"] = self.maps(draw)
+        if self.class_means is not None:
+            found["class_means"] = self.class_means(draw)
         return found
 
 
-def outputs_of(config: TrialConfig, live: LiveFeatures, features: Callable[[], TargetSource]) -> TeacherOutputs:
+def outputs_of(
+    config: TrialConfig,
+    live: LiveFeatures,
+    *,
+    features: Callable[[], TargetSource],
+    class_means: Callable[[], TargetSource],
+) -> TeacherOutputs:
     """What the trial's method compares of one teacher.
 
     Args:
         config: of the trial.
         live: the teacher.
         features: gives its features, live or of a bank; asked only if these are needed.
+        class_means: likewise the means of its features over classes.
     """
-    outputs = METHODS[config.method].outputs
+    method = METHODS[config.method]
+    outputs = method.outputs
     return TeacherOutputs(
         outputs,
         live.teacher,
         features=None if set(outputs) == {"maps"} else features(),
         maps=LiveMaps(live, config.hint_layer) if "maps" in outputs else None,
+        class_means=class_means() if "class_means" in method.beside else None,
     )
 
 
@@ -138,10 +156,10 @@ def reuse_classifier(student: Network, teacher: Network) -> None:
 
 def terms_of(config: TrialConfig) -> tuple[Term, ...]:
     """What the trial's method compares, each with its loss as a function of the student's and a teacher's output."""
-    return tuple(Term(one.output, _loss_of(config, one)) for one in METHODS[config.method].compares)
+    return tuple(Term(one.output, _loss_of(config, one), one.beside) for one in METHODS[config.method].compares)
 
 
-def _loss_of(config: TrialConfig, one: Comparison) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss_of(config: TrialConfig, one: Comparison) -> Callable[..., Tensor]:
     # It is given what its row says that it reads and nothing else, so that the trial's key can't miss a setting.
     return partial(getattr(losses, one.loss), **{name: getattr(config, name) for name in one.settings})
 

@@ -37,7 +37,7 @@ from dfd_tune.distill.distillation import (
     reuse_classifier,
     terms_of,
 )
-from dfd_tune.distill.features import BankedFeatures, LiveFeatures, bank_identity
+from dfd_tune.distill.features import BankedFeatures, LiveFeatures, bank_identity, class_means
 from dfd_tune.distill.frontends import content_loss, train_frontend
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import EpochMetrics
@@ -328,7 +328,9 @@ def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset:
         teacher.to(device).to(memory_format=torch.channels_last)
         teachers.append(teacher)
         live = LiveFeatures(teacher, images, guide.recipe.precision)
-        targets.append(outputs_of(config, live, partial(_features, look, live)))
+        targets.append(
+            outputs_of(config, live, features=partial(_features, look, live), class_means=partial(class_means, live))
+        )
     if METHODS[config.method].reuses_classifier:
         reuse_classifier(student, teachers[0])
     return Distillation(

@@ -188,7 +188,15 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
     return Distillation(
         lambda_=config.lambda_,
         terms=terms_of(config),
-        targets=tuple(outputs_of(config, bench.live(guide), partial(bench.features, guide)) for guide in guides),
+        targets=tuple(
+            outputs_of(
+                config,
+                bench.live(guide),
+                features=partial(bench.features, guide),
+                class_means=partial(bench.class_means, guide),
+            )
+            for guide in guides
+        ),
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )

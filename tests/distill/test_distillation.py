@@ -15,7 +15,8 @@ from torch import nn
 from two_processes import train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
-from dfd_tune.data.pairs import Draw
+from dfd_tune.data.degradation import normalise
+from dfd_tune.data.pairs import Draw, as_tensor
 from dfd_tune.distill import losses
 from dfd_tune.distill.distillation import (
     Distillation,
@@ -25,11 +26,20 @@ from dfd_tune.distill.distillation import (
     reuse_classifier,
     terms_of,
 )
-from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
+from dfd_tune.distill.features import (
+    BankedFeatures,
+    LiveFeatures,
+    LiveMaps,
+    bank_identity,
+    class_means,
+    fill_bank,
+    open_bank,
+)
 from dfd_tune.distill.losses import (
     distillation_loss,
     hint_loss,
     joint_loss,
+    norm_direction_loss,
     pairwise_distance_loss,
     soft_target_loss,
 )
@@ -318,6 +328,32 @@ def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught)
         assert fresh.std() > 100 * bound.mean()
 
 
+def unasked():
+    pytest.fail("it was asked for what it does not need")
+
+
+def test_class_means_are_those_of_the_images_as_they_are(taught):
+    live = taught.live(trial(backbone="resnet18").teacher())
+    images = live.images
+    plain = as_tensor(taught.dataset.train.images).to(images.labels.device)
+    with torch.no_grad():
+        features = live.teacher.features(normalise(plain, images.mean, images.std))
+    means = class_means(live)
+    draw = images.draw(3, np.array([5, 0, 38]))
+    for found, label in zip(means(draw), [5 % 3, 0, 38 % 3], strict=True):
+        assert images.labels[label] == label  # as the tiny dataset is made: classes by turns
+        torch.testing.assert_close(found, features[images.labels == label].mean(0), rtol=1e-4, atol=1e-5)
+    assert means.means.shape == (3, 64)
+
+
+def test_class_means_are_computed_once_a_process(taught):
+    config = trial(method="norm_direction", epochs=1)
+    run(config, taught)
+    kept = taught.class_means(config.teacher())
+    run(dataclasses.replace(config, seed=1), taught)
+    assert taught.class_means(config.teacher()) is kept
+
+
 def test_features_and_logits_are_of_one_look_of_the_teacher(taught):
     config = trial(method="cqd", lambda_=2.0)
     live = taught.live(config.teacher())
@@ -328,7 +364,7 @@ def test_features_and_logits_are_of_one_look_of_the_teacher(taught):
         looks.append(draw)
         return live(draw)
 
-    found = outputs_of(config, live, lambda: features)(draw)
+    found = outputs_of(config, live, features=lambda: features, class_means=unasked)(draw)
     assert len(looks) == 1
     assert torch.equal(found["features"], live(draw))
     assert torch.equal(found["logits"], live.teacher.classifier(live(draw)))
@@ -381,6 +417,9 @@ def expected_loss(config, bench) -> float:
             high = bench.images_for(guide).views(draw)
             if config.method in ("dfd", "simkd"):
                 found.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
+            elif config.method == "norm_direction":
+                ours, means = adapter(student.features(inputs)), bench.class_means(guide)(draw)
+                found.append(norm_direction_loss(ours, teacher.features(high), means))
             elif config.method == "cqd":
                 of_logits = soft_target_loss(student(inputs), teacher(high), config.temperature)
                 ours = adapter(student.features(inputs))
@@ -477,7 +516,7 @@ def test_no_method_changes_its_teachers(method, taught):
         assert all(not weight.requires_grad and weight.grad is None for weight in teacher.parameters())
 
 
-@pytest.mark.parametrize("method", ["kd", "logits", "rdl", "cqd"])
+@pytest.mark.parametrize("method", ["kd", "logits", "rdl", "cqd", "norm_direction"])
 def test_a_student_of_banks_learns_what_a_student_of_live_teachers_learns(method, taught):
     config = trial(method=method, teachers="alexnet+resnet18")
     keys = [guide.key(taught.dataset.digest) for guide in config.guides()]
@@ -574,7 +613,7 @@ def test_two_processes_train_features_below_a_reused_classifier_as_one_does(two_
         assert {name: told[name].tobytes() for name in classifier} == classifier
 
 
-@pytest.mark.parametrize("method", ["dfd", "fitnets", "cqd"])
+@pytest.mark.parametrize("method", ["dfd", "fitnets", "cqd", "norm_direction"])
 def test_two_processes_train_adapters_as_one_does(method, two_processes, store, tmp_path):
     how = (RECIPE, method, "resnet18")
     alone = train_distilled(SingleProcess(), store.root, *how)

@@ -57,6 +57,7 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
         trial(method="kd"),
         trial(method="cqd", teachers="resnet18"),
         trial(method="simkd"),
+        trial(method="norm_direction", teachers="resnet18"),
         trial(method="rdl", teacher_sees="low_res"),
         trial(batch_size=4096),  # more than there are
         trial(precision="bf16"),

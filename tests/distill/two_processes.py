@@ -18,7 +18,7 @@ from tiny import DEVICE, bits, network, trial, without_times, workbench
 from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
-from dfd_tune.distill.features import LiveFeatures
+from dfd_tune.distill.features import LiveFeatures, class_means
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
@@ -152,7 +152,7 @@ def train_distilled(
         distillation=Distillation(
             config.lambda_,
             terms_of(config),
-            (outputs_of(config, live, lambda: live),),
+            (outputs_of(config, live, features=lambda: live, class_means=lambda: class_means(live)),),
             layer=config.hint_layer,
             adapters=adapters,
         ),
