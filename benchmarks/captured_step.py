@@ -166,6 +166,7 @@ class StaticDraw:
     """int64 (1,): of a tensor without dimensions, torch would ask the device for the number, and wait."""
     both: Tensor
     """int64 (2, B): indices and ids."""
+    mixed: None = None
 
     @property
     def indices(self) -> Tensor:

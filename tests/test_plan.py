@@ -312,6 +312,19 @@ def test_hints_alone_fill_no_bank_as_it_holds_no_maps():
     assert [network.trials for network in plan.networks] == [3 + 5]
 
 
+def test_mixed_images_have_no_bank_but_those_that_are_not_mixed_have():
+    (network,) = plan_for("lambda_grid", "backbone=[resnet18]", "mixup=0.2").networks
+    assert (network.trials, network.bank) == (7, None)
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "mixup=[0, 0.2]")
+    assert plan.num_trials == 2 * 8  # λ = 0 is mixed as well
+    (network,) = plan.networks
+    assert (network.trials, network.bank) == (14, BankPlan("views", 20))
+    # One trial with λ of 20 epochs that reads the bank, against 9 views: it pays; of 9 epochs it doesn't.
+    few = ("backbone=[resnet18]", "lambda_=[0, 1]", "mixup=[0, 0.2]")
+    assert len(plan_for("lambda_grid", *few).banks) == 1
+    assert not plan_for("lambda_grid", *few, "epochs=9").banks
+
+
 def test_several_teachers_are_trained_and_banked_each():
     plan = plan_for("lambda_grid", "backbone=[resnet18]", "teachers=[alexnet, vgg16]")
     assert sorted(network.config.network.backbone for network in plan.networks) == ["alexnet", "vgg16"]

@@ -142,6 +142,7 @@ class BankedFeatures:
 
     def __call__(self, draw: Draw) -> Tensor:
         """Features, float32 (B, D), of what a draw sees, on its device."""
+        assert draw.mixed is None, "a bank holds no features of mixed images"
         here = self.features.device == draw.indices.device
         indices, ids = (draw.indices, draw.ids) if here else map(torch.from_numpy, (draw.host_indices, draw.host_ids))
         rows = self.features[ids, indices] if self.identity.layout == "views" else self.features[draw.epoch, indices]
@@ -157,8 +158,9 @@ class ClassMeans:
     images: TrainingImages
 
     def __call__(self, draw: Draw) -> Tensor:
-        """The means of the classes of a draw's images: float32 (B, D)."""
-        return self.means[self.images.labels_of(draw)]
+        """The means of the classes of a draw's images, mixed as these are: float32 (B, D)."""
+        means = self.means[self.images.labels_of(draw)]
+        return means if draw.mixed is None else draw.mixed.of(means, self(draw.mixed.others))
 
 
 def class_means(live: LiveFeatures) -> ClassMeans:

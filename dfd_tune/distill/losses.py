@@ -137,7 +137,18 @@ def recognition_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float) -> Losses:
+class MixedIn(NamedTuple):
+    """The labels of images that were mixed into others."""
+
+    labels: Tensor
+    """int64 (B,)."""
+    share: float
+    """In 0..1, of the others."""
+
+
+def joint_loss(
+    logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float, mixed: MixedIn | None = None
+) -> Losses:
     """Eq. 4: L = cross entropy + λ · distillation. Without a teacher, λ is 0 and so is the second term.
 
     Args:
@@ -145,8 +156,12 @@ def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_
         labels: int64 (B,).
         distilled: the distillation loss, a scalar, or None for plain training.
         lambda_: λ, at least 0.
+        mixed: what the images were mixed with, if they were: cross entropy is then the mean to both labels, weighed as
+            the images are (Zhang et al. 2018, "mixup", https://arxiv.org/abs/1710.09412).
     """
     recognition = recognition_loss(logits, labels)
+    if mixed is not None:
+        recognition = mixed.share * recognition + (1 - mixed.share) * recognition_loss(logits, mixed.labels)
     if distilled is None:
         assert lambda_ == 0, "distillation without a teacher"
         return Losses(recognition, recognition.detach(), recognition.new_zeros(()))

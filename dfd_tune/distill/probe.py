@@ -75,6 +75,8 @@ class Kind:
     """What is distilled; empty for plain training."""
     looks: tuple[tuple[str, Look], ...] = ()
     """Each teacher's backbone, and how it is looked at."""
+    mixed: bool = False
+    """Whether images are."""
     example: TrialConfig | PretrainedConfig | None = field(default=None, compare=False, repr=False)
     """One of its trainings."""
 
@@ -105,7 +107,7 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
     def look(guide: PretrainedConfig) -> Look:
         if not METHODS[config.method].has_bank:
             return "maps"
-        return "bank" if guide.key(dataset_digest) in banks else "live"
+        return "bank" if config.has_bank and guide.key(dataset_digest) in banks else "live"
 
     return Kind(
         backbone=config.backbone,
@@ -116,6 +118,7 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
         threads=threads,
         method=config.method if config.distills else "",
         looks=tuple((guide.network.backbone, look(guide)) for guide in config.guides()),
+        mixed=config.mixup > 0,
         example=config,
     )
 

@@ -192,7 +192,7 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
             outputs_of(
                 config,
                 bench.live(guide),
-                features=partial(bench.features, guide),
+                features=partial(bench.features if config.has_bank else bench.live, guide),
                 class_means=partial(bench.class_means, guide),
             )
             for guide in guides

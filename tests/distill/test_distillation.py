@@ -16,7 +16,7 @@ from two_processes import train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
 from dfd_tune.data.degradation import normalise
-from dfd_tune.data.pairs import Draw, as_tensor
+from dfd_tune.data.pairs import Draw, Mix, as_tensor
 from dfd_tune.distill import losses
 from dfd_tune.distill.distillation import (
     Distillation,
@@ -45,7 +45,7 @@ from dfd_tune.distill.losses import (
 )
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, initial_student, save_result, student_file
-from dfd_tune.distill.training import train_network
+from dfd_tune.distill.training import batches, mixing, train_network
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.methods import METHODS, Comparison, Method
 from dfd_tune.models import BACKBONES, HINT_LAYERS
@@ -404,21 +404,35 @@ def test_a_trial_of_every_method_trains_from_end_to_end(method, taught):
     assert load_file(student_file(taught.store, result.key)).keys() == network().state_dict().keys()
 
 
-def expected_loss(config, bench) -> float:
-    """The distillation loss of the untrained student, from its and its teachers' outputs, method by method."""
+def expected_loss(config, bench, mixed=None) -> float:
+    """The distillation loss of the untrained student, from its and its teachers' outputs, method by method.
+
+    Mixed are, if they are: the images, what each is mixed with, and the share of the former.
+    """
     student = initial_student(config, bench)
-    draw = bench.images_for(config).draw(0, ALL)
-    inputs = bench.images_for(config).views(draw)
+    draws = [(bench.images_for(config).draw(0, ALL), 1.0)]
+    if mixed is not None:
+        order, places, share = mixed
+        draws = [
+            (bench.images_for(config).draw(0, each), part)
+            for each, part in ((order, share), (order[places], 1 - share))
+        ]
+
+    def seen(told):
+        """What `told` says of the images, mixed."""
+        return sum(part * told(draw) for draw, part in draws)
+
+    inputs = seen(bench.images_for(config).views)
     teachers = [bench.pretrained(guide).network for guide in config.guides()]
     adapters = adapters_for(config, student, teachers)
     found = []
     with torch.no_grad():
         for guide, teacher, (adapter, *_) in zip(config.guides(), teachers, adapters, strict=True):
-            high = bench.images_for(guide).views(draw)
+            high = seen(bench.images_for(guide).views)
             if config.method in ("dfd", "simkd"):
                 found.append(distillation_loss(adapter(student.features(inputs)), teacher.features(high), "mean"))
             elif config.method == "norm_direction":
-                ours, means = adapter(student.features(inputs)), bench.class_means(guide)(draw)
+                ours, means = adapter(student.features(inputs)), seen(bench.class_means(guide))
                 found.append(norm_direction_loss(ours, teacher.features(high), means))
             elif config.method == "cqd":
                 of_logits = soft_target_loss(student(inputs), teacher(high), config.temperature)
@@ -501,6 +515,44 @@ def test_a_loss_is_given_no_setting_that_its_row_does_not_name(monkeypatch):
     (term,) = terms_of(trial(method="kd"))
     with pytest.raises(TypeError, match="temperature"):
         term.compare(noise(2, 3), noise(2, 3))
+
+
+# Mixed images.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_of_mixed_images_is_that_of_the_outputs_for_them(method, taught):
+    config = trial(method=method, mixup=0.6, seed=1, **STILL)
+    (order,), (share, places) = batches(40, 40, 1, 0), mixing(40, config.recipe, 0, 0)
+    _, result = run(config, taught)
+    assert result.history[0]["distillation"] == pytest.approx(
+        expected_loss(config, taught, (order, places, share)), rel=1e-4
+    )
+    assert result.history[0]["distillation"] != pytest.approx(expected_loss(config, taught), rel=1e-3)
+
+
+def test_mixed_images_are_looked_at_live_even_where_there_is_a_bank(taught):
+    config = trial(mixup=0.6, epochs=1)
+    banked = workbench(taught.store, {config.teacher().key(taught.dataset.digest): BankPlan("epochs", 1)})
+    # The bank that it is told of need not be there.
+    assert without_times(run(config, banked)[1].history) == without_times(run(config, taught)[1].history)
+
+
+def test_a_bank_is_not_asked_for_mixed_images(store, taught):
+    live = taught.live(trial().teacher())
+    identity = bank_identity("views", live, weights="w" * 16, dataset="d" * 16, low_res=None, epochs=2)
+    bank = open_bank(fill_bank(store, identity, live), identity, live)
+    draw = live.images.draw(0, ALL)
+    with pytest.raises(AssertionError, match="mixed"):
+        bank(dataclasses.replace(draw, mixed=Mix(0.5, draw)))
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 1.0])
+def test_mixed_images_give_another_student_with_a_key_of_its_own(lambda_, taught):
+    plain, mixed = (run(trial(lambda_=lambda_, mixup=mixup, epochs=1), taught) for mixup in (0.0, 0.6))
+    assert bits(mixed[0]) != bits(plain[0])
+    assert mixed[1].key != plain[1].key
+    assert mixed[1].teacher == plain[1].teacher
 
 
 @pytest.mark.parametrize("method", METHODS)

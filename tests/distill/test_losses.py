@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dfd_tune.distill.losses import (
+    MixedIn,
     attention_loss,
     distillation_loss,
     hint_loss,
@@ -76,6 +77,18 @@ def test_eq_4_by_hand(reduction, lambda_):
     assert losses.cross_entropy.item() == pytest.approx(CROSS_ENTROPY, rel=1e-6)
     # Reported as it is, not times λ.
     assert losses.distillation.item() == pytest.approx(BY_HAND[reduction], rel=1e-6)
+
+
+def test_cross_entropy_of_mixed_images_by_hand():
+    # Labels 1, 0 cost ln 4/3 and ln 2; 0, 0 cost ln 4 and ln 2; three quarters of the one and a quarter of the other.
+    expected = (0.75 * math.log(4 / 3) + 0.25 * math.log(4) + math.log(2)) / 2
+    mixed = MixedIn(torch.tensor([0, 0]), 0.75)
+    losses = joint_loss(LOGITS, LABELS, torch.tensor(3.0), 0.5, mixed)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-6)
+    assert losses.total.item() == pytest.approx(expected + 1.5, rel=1e-6)
+    # It is that of the mixed labels.
+    soft = torch.nn.functional.cross_entropy(LOGITS, torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    assert losses.cross_entropy.item() == pytest.approx(soft.item(), rel=1e-6)
 
 
 def test_without_a_teacher_only_cross_entropy_is_left():
