@@ -143,7 +143,7 @@ class MixedIn(NamedTuple):
     labels: Tensor
     """int64 (B,)."""
     share: float
-    """In 0..1, of the others."""
+    """In 0..1: what is left to those that they were mixed into."""
 
 
 def joint_loss(
