@@ -382,7 +382,9 @@ def test_a_hint_layer_must_be_one_of_every_teacher_and_student():
 
 
 def test_a_teachers_classifier_fits_a_student_of_as_many_features_alone():
-    problems = refusals("methods", "teachers=[own, resnet18, alexnet, resnet18+vgg16]", "backbone=[resnet18, vgg16]")
+    problems = refusals(
+        "methods", "teachers=[[own], [resnet18], [alexnet], [resnet18, vgg16]]", "backbone=[resnet18, vgg16]"
+    )
     beginning = "method simkd gives the student its teacher's classifier"
     assert all(problem.startswith(beginning) for problem in problems)
     # Both have 128 features, AlexNet 64.

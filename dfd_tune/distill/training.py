@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -297,8 +298,8 @@ class _Outputs(nn.Module):
         self.layer = "" if distillation is None else distillation.layer
         teachers = 0 if distillation is None else len(distillation.targets)
         given = () if distillation is None else distillation.adapters
-        untouched = [[nn.Identity() for _ in self.compared] for _ in range(teachers)]
-        self.adapters = nn.ModuleList(nn.ModuleList(of_teacher) for of_teacher in given or untouched)
+        untouched = [nn.Identity() for _ in range(teachers * len(self.compared))]
+        self.adapters = nn.ModuleList(list(chain(*given)) or untouched)  # those of one teacher after those of another
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """Logits (B, K), and for each teacher the student's outputs as they are to be compared."""
@@ -309,10 +310,9 @@ class _Outputs(nn.Module):
             features = self.network.features(inputs)
         logits = self.network.classifier(features)
         outputs = {"features": features, "logits": logits, "maps": maps}
-        ours = [outputs[name] for name in self.compared]
-        return logits, [
-            [adapter(output) for adapter, output in zip(of_teacher, ours, strict=True)] for of_teacher in self.adapters
-        ]
+        count = len(self.compared)
+        adapted = [adapter(outputs[self.compared[place % count]]) for place, adapter in enumerate(self.adapters)]
+        return logits, [adapted[first : first + count] for first in range(0, len(adapted), max(count, 1))]
 
 
 def _wrapped(outputs: _Outputs, process: Process) -> nn.Module:
