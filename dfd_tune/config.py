@@ -115,18 +115,24 @@ class TrialConfig:
     schedule: Schedule = setting("course of the learning rate over the steps")
     momentum: float = setting("momentum of SGD", low=0, high=0.999, default=0.9)
     weight_decay: float = setting("weight decay of SGD", low=0, high=1, default=5e-4)
+    mixup: float = setting(
+        "α of the Beta distribution of weights by which two pairs of images, and their labels, are mixed; 0 is none",
+        low=0,
+        high=100,
+        default=0.0,
+    )
     seed: int = setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
     lambda_: float = setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
     method: str = setting("what is distilled: see docs/method.md", words=METHODS, default=DEFAULT)
     reduction: Reduction = setting("how squared feature differences are reduced over the feature dimension")
     temperature: float = setting(
-        "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
+        "of methods kd and cqd: both softmax functions are softened by it", above=0, high=100, default=4.0
     )
     hint_layer: str = setting("of methods fitnets and attention: the layer whose maps are matched", default="middle")
     projector: Projector = setting(
-        "of method dfd: whether the student's features are mapped linearly before they are compared; auto: where their "
-        "dimension is not the teacher's",
+        "of methods dfd, cqd and norm_direction: whether the student's features are mapped linearly before they are "
+        "compared; auto: where their dimension is not the teacher's",
         default="auto",
     )
     teachers: str = setting(
@@ -194,6 +200,11 @@ class TrialConfig:
     def distills(self) -> bool:
         """Whether the trial looks at a teacher's outputs at all."""
         return self.lambda_ > 0
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether a bank of features is enough of its teachers: there is none of images that are mixed."""
+        return METHODS[self.method].has_bank and not self.mixup
 
     @property
     def needs_teacher(self) -> bool:
@@ -301,6 +312,7 @@ class TrialConfig:
             seed=self.seed,
             precision=self._precision,
             evaluate_every=self.evaluate_every,
+            mixup=self.mixup,
         )
 
     @property
@@ -317,7 +329,7 @@ class TrialConfig:
 
     def _idle(self) -> Iterator[str]:
         """The settings that cannot change the result as the others stand."""
-        yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
+        yield from (name for name in ("blur", "noise", "jpeg_quality", "mixup") if not getattr(self, name))
         yield "evaluate_every"  # what is looked at on the way changes nothing
         if self.projector == "auto":
             yield "projector"
@@ -430,6 +442,7 @@ class Recipe:
     seed: int
     precision: Precision
     evaluate_every: int = 1
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,6 +469,8 @@ class PretrainedConfig:
         low_res = None if self.low_res is None else self.low_res.identity()
         recipe = dataclasses.asdict(self.recipe)
         del recipe["evaluate_every"]  # what is looked at on the way changes nothing
+        if not self.recipe.mixup:
+            del recipe["mixup"]
         return dataclasses.asdict(self) | {"low_res": low_res, "recipe": recipe}
 
     def key(self, dataset_digest: str) -> str:

@@ -6,10 +6,13 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
-from dfd_tune.axes import Choice, Range
-from dfd_tune.config import FRONTEND_FACTOR
+from dfd_tune.axes import Choice, Range, grid_points, point_at
+from dfd_tune.config import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem
 from dfd_tune.rules import OWN
@@ -41,11 +44,13 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
-    if any(METHODS[method].compares == "maps" for method in request.possible("method")):
+    if any("maps" in METHODS[method].outputs for method in request.possible("method")):
         for backbone in dict.fromkeys([*request.possible("backbone"), *_named_teachers(request)]):
             for layer in request.possible("hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
+    if size <= SMALL_GRID:
+        problems += _misfits_of_reused_classifiers(request, dataset)
     for padding in request.possible("crop_padding"):
         if padding >= dataset.image_size:
             problems.append(
@@ -74,6 +79,42 @@ def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
         for resolution in request.possible("resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
     ]
+
+
+def _misfits_of_reused_classifiers(request: Request, dataset: Dataset) -> list[str]:
+    """A sentence for each backbone and teachers that a method would put another classifier on, which does not fit."""
+    if not any(METHODS[method].reuses_classifier for method in request.possible("method")):
+        return []
+    problems: dict[str, None] = {}
+    for point in _distilling_points(request):
+        method, backbone, teachers, width = (point[name] for name in ("method", "backbone", "teachers", "width"))
+        if not METHODS[method].reuses_classifier or teachers in (OWN, backbone):
+            continue
+        if "+" in teachers:
+            problem = f"{teachers} are several"
+        else:
+            ours, theirs = (
+                feature_dim_of(dataset, NetworkConfig(name, width, 0.0, point["batch_norm"]))
+                for name in (backbone, teachers)
+            )
+            if ours == theirs:
+                continue
+            problem = f"{teachers} has {theirs} features at width {width:g} and {backbone} {ours}"
+        problems[
+            f"method {method} gives the student its teacher's classifier, which takes one teacher of as many features "
+            f"as the student, but {problem}; set teachers=own, or take another method."
+        ] = None
+    return [*problems]
+
+
+def _distilling_points(request: Request) -> Iterator[dict[str, Any]]:
+    """The settings at each point with λ above 0 that a search may come to; a range is stood for by its upper end."""
+    choices = {name: axis for name, axis in request.explore.items() if isinstance(axis, Choice)}
+    ends = {name: axis.high for name, axis in request.explore.items() if isinstance(axis, Range)}
+    for point in grid_points(choices):
+        settings = {**request.settings, **point_at(ends | point, request.explore)}
+        if settings["lambda_"] > 0 and request.allows(point):
+            yield settings
 
 
 def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:

@@ -21,7 +21,6 @@ from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
 from dfd_tune.fit import misfits, missing_weights
-from dfd_tune.methods import METHODS
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.settings import Request, settle
 
@@ -177,7 +176,7 @@ def _networks(
     distilling: dict[str, list[tuple[TrialConfig, float]]] = {}
     needed = _needed([config for config, _ in trials], dataset)
     for config, share in trials:
-        if config.distills and METHODS[config.method].has_bank:
+        if config.distills and config.has_bank:
             for guide in config.guides():
                 distilling.setdefault(key_of(guide), []).append((config, share))
     looked_at: dict[str, float] = {}

@@ -37,6 +37,7 @@ OTHER = {
     "schedule": "cosine",
     "momentum": 0.5,
     "weight_decay": 0.0,
+    "mixup": 0.2,
     "seed": 1,
     "lambda_": 3.0,
     "method": "rdl",
@@ -100,6 +101,9 @@ def test_every_setting_is_tried_here():
         ("rdl", {"reduction"}),
         ("fitnets", {"reduction", "hint_layer"}),
         ("attention", {"hint_layer"}),
+        ("cqd", {"reduction", "projector", "temperature"}),
+        ("simkd", {"reduction"}),
+        ("norm_direction", {"projector"}),
     ],
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
@@ -201,7 +205,7 @@ def test_keys_do_not_change_between_versions():
     assert config.teacher().key("d") == "57158b8a77d22788"
     assert config.base().key("d") == "f3fb79e7a8a9b635"
     assert config.camera.key("d") == "9073b5bca5795ae0"
-    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"})
+    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher", "mixup": 0.0})
     assert rich.key("d") == "72175ea57e11f43f"
     assert rich.low_res.frontend.key("d") == "444ca1425c43f86e"
 

@@ -106,6 +106,24 @@ def pairwise_distance_loss(student: Tensor, teacher: Tensor, reduction: Reductio
     return 0.5 * (ours - theirs).square().mean()
 
 
+def norm_direction_loss(student: Tensor, teacher: Tensor, class_means: Tensor) -> Tensor:
+    """Norm and direction of features: 1 − f_s · e / max(‖f_s‖, ‖f_t‖), averaged over the batch; from 0 to 2.
+
+    e is the teacher's class mean divided by its length. Wang et al. 2023, "Improving Knowledge Distillation via
+    Regularizing Feature Norm and Direction", https://arxiv.org/abs/2305.17007; the 1, which changes no gradient, is of
+    its authors' code. Features shorter than the teacher's are to grow and to turn; longer ones are to turn alone.
+
+    Args:
+        student: features f_s, float (B, D).
+        teacher: features f_t, float (B, D); no gradient flows into them.
+        class_means: of the teacher's features, each image's class's, float (B, D); likewise.
+    """
+    ours, theirs = student.float(), teacher.detach().float()
+    directions = F.normalize(class_means.detach().float(), dim=1)
+    longer = torch.maximum(torch.linalg.vector_norm(ours, dim=1), torch.linalg.vector_norm(theirs, dim=1))
+    return (1 - (ours * directions).sum(1) / longer.clamp(min=1e-12)).mean()
+
+
 def _pairwise(features: Tensor, reduction: Reduction) -> Tensor:
     """Squared distances, (B (B - 1) / 2,), of all pairs of rows of (B, D)."""
     first, second = torch.triu_indices(len(features), len(features), offset=1, device=features.device)
@@ -119,7 +137,18 @@ def recognition_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float) -> Losses:
+class MixedIn(NamedTuple):
+    """The labels of images that were mixed into others."""
+
+    labels: Tensor
+    """int64 (B,)."""
+    share: float
+    """In 0..1: what is left to those that they were mixed into."""
+
+
+def joint_loss(
+    logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float, mixed: MixedIn | None = None
+) -> Losses:
     """Eq. 4: L = cross entropy + λ · distillation. Without a teacher, λ is 0 and so is the second term.
 
     Args:
@@ -127,8 +156,12 @@ def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_
         labels: int64 (B,).
         distilled: the distillation loss, a scalar, or None for plain training.
         lambda_: λ, at least 0.
+        mixed: what the images were mixed with, if they were: cross entropy is then the mean to both labels, weighed as
+            the images are (Zhang et al. 2018, "mixup", https://arxiv.org/abs/1710.09412).
     """
     recognition = recognition_loss(logits, labels)
+    if mixed is not None:
+        recognition = mixed.share * recognition + (1 - mixed.share) * recognition_loss(logits, mixed.labels)
     if distilled is None:
         assert lambda_ == 0, "distillation without a teacher"
         return Losses(recognition, recognition.detach(), recognition.new_zeros(()))

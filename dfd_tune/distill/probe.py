@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -28,8 +29,15 @@ from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.arithmetic import compute
-from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
-from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity
+from dfd_tune.distill.distillation import (
+    Distillation,
+    TargetSource,
+    adapters_for,
+    outputs_of,
+    reuse_classifier,
+    terms_of,
+)
+from dfd_tune.distill.features import BankedFeatures, LiveFeatures, bank_identity, class_means
 from dfd_tune.distill.frontends import content_loss, train_frontend
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import EpochMetrics
@@ -67,6 +75,8 @@ class Kind:
     """What is distilled; empty for plain training."""
     looks: tuple[tuple[str, Look], ...] = ()
     """Each teacher's backbone, and how it is looked at."""
+    mixed: bool = False
+    """Whether images are."""
     example: TrialConfig | PretrainedConfig | None = field(default=None, compare=False, repr=False)
     """One of its trainings."""
 
@@ -97,7 +107,7 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
     def look(guide: PretrainedConfig) -> Look:
         if not METHODS[config.method].has_bank:
             return "maps"
-        return "bank" if guide.key(dataset_digest) in banks else "live"
+        return "bank" if config.has_bank and guide.key(dataset_digest) in banks else "live"
 
     return Kind(
         backbone=config.backbone,
@@ -108,6 +118,7 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
         threads=threads,
         method=config.method if config.distills else "",
         looks=tuple((guide.network.backbone, look(guide)) for guide in config.guides()),
+        mixed=config.mixup > 0,
         example=config,
     )
 
@@ -319,27 +330,28 @@ def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset:
         teacher = network_for(dataset, guide.network, 1).eval().requires_grad_(False)
         teacher.to(device).to(memory_format=torch.channels_last)
         teachers.append(teacher)
-        targets.append(_target(config, look, LiveFeatures(teacher, images, guide.recipe.precision)))
+        live = LiveFeatures(teacher, images, guide.recipe.precision)
+        targets.append(
+            outputs_of(config, live, features=partial(_features, look, live), class_means=partial(class_means, live))
+        )
+    if METHODS[config.method].reuses_classifier:
+        reuse_classifier(student, teachers[0])
     return Distillation(
         lambda_=HARMLESS,
-        compare=loss_of(config),
+        terms=terms_of(config),
         targets=tuple(targets),
-        output=METHODS[config.method].compares,
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
 
 
-def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource:
-    if look == "maps":
-        return LiveMaps(live, config.hint_layer)
-    features: TargetSource = live
-    if look == "bank":
-        identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
-        # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
-        empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
-        features = BankedFeatures(identity, empty.expand(identity.shape))
-    return LogitTargets(features, live.teacher) if METHODS[config.method].compares == "logits" else features
+def _features(look: Look, live: LiveFeatures) -> TargetSource:
+    if look != "bank":
+        return live
+    identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
+    # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
+    empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
+    return BankedFeatures(identity, empty.expand(identity.shape))
 
 
 def _measure_frontend(

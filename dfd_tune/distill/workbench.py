@@ -28,8 +28,10 @@ from dfd_tune.distill.features import (
     BankIdentity,
     BankLayout,
     BankMismatchError,
+    ClassMeans,
     LiveFeatures,
     bank_identity,
+    class_means,
     fill_bank,
     open_bank,
 )
@@ -81,6 +83,7 @@ class Workbench:
         self.frontend = lru_cache(KEPT)(self._frontend)
         self.pretrained = lru_cache(KEPT)(self._pretrained)
         self.features = lru_cache(KEPT)(self._features)
+        self.class_means = lru_cache(KEPT)(self._class_means)
 
     def checkpoints_of(self, kind: str, key: str) -> Checkpoints | None:
         """The checkpoints of a training (`training_name`), if this workbench keeps any."""
@@ -201,6 +204,9 @@ class Workbench:
         if config.key(self.dataset.digest) not in self.banks:
             return live
         return self._open_bank(identity, live)
+
+    def _class_means(self, config: PretrainedConfig) -> ClassMeans:
+        return class_means(self.live(config))
 
     def _live(self, config: PretrainedConfig) -> tuple[LiveFeatures, BankIdentity]:
         teacher = self.pretrained(config)

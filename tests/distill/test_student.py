@@ -130,6 +130,7 @@ CHANGES = {
     "schedule": "cosine",
     "momentum": 0.8,
     "weight_decay": 1e-4,
+    "mixup": 0.2,
     "seed": 1,
     "lambda_": 2.0,
     "method": "rdl",

@@ -14,12 +14,14 @@ import pytest
 import torch
 from tiny import banded_images, bits, network, without_times
 from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
 from two_processes import train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.distillation import Distillation
+from dfd_tune.distill.distillation import Distillation, Term
+from dfd_tune.distill.features import LiveFeatures
 from dfd_tune.distill.losses import distillation_loss, joint_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import (
@@ -27,6 +29,7 @@ from dfd_tune.distill.training import (
     batches,
     evaluate,
     learning_rate_schedule,
+    mixing,
     train_network,
 )
 
@@ -43,7 +46,8 @@ RECIPE = Recipe(
 
 
 def dfd(lambda_: float, reduction: str, source) -> Distillation:
-    return Distillation(lambda_, partial(distillation_loss, reduction=reduction), (source,))
+    terms = (Term("features", partial(distillation_loss, reduction=reduction)),)
+    return Distillation(lambda_, terms, (lambda draw: {"features": source(draw)},))
 
 
 def recipe(**changes) -> Recipe:
@@ -111,6 +115,76 @@ def test_batches_are_a_pure_function_of_seed_and_epoch():
 def test_the_order_does_not_depend_on_the_batch_size():
     orders = [np.concatenate(batches(100, size, 0, 0)).tolist() for size in (2, 16, 100)]
     assert orders[0] == orders[1] == orders[2]
+
+
+# What is mixed.
+
+
+def test_what_is_mixed_is_a_pure_function_of_seed_epoch_and_batch():
+    def drawn(seed=3, epoch=2, number=1, count=16):
+        share, places = mixing(count, recipe(mixup=0.4, seed=seed), epoch, number)
+        assert sorted(places.tolist()) == list(range(count))
+        assert 0 <= share <= 1
+        return share, places.tolist()
+
+    first = drawn()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert drawn() == first
+    others = [drawn(seed, epoch, number) for seed in range(3) for epoch in range(3) for number in range(3)]
+    assert len({share for share, _ in others}) == 27
+    # The same for good: results are found under keys that know of α and the seed alone.
+    assert (round(first[0], 6), first[1]) == (0.428092, [2, 12, 15, 5, 3, 10, 13, 9, 8, 1, 0, 6, 7, 14, 4, 11])
+
+
+def test_shares_have_the_moments_of_a_beta_distribution():
+    for alpha in (0.2, 1.0, 8.0):
+        shares = np.array([mixing(2, recipe(mixup=alpha), 0, number)[0] for number in range(4000)])
+        # Mean 1/2 and variance 1 / (4 (2α + 1)), at most 1/4: known to 0.008 and better.
+        assert shares.mean() == pytest.approx(0.5, abs=0.03)
+        assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.02)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))  # of which the heavier image is the own one, or the other
+def test_a_mixed_step_is_a_step_against_the_gradient(seed, lambda_):
+    images, teacher = training(), network(seed=2).eval()
+    settings = recipe(mixup=0.7, seed=seed, epochs=1, batch_size=40, momentum=0.0, weight_decay=0.0)
+    ((order,), (share, places)) = batches(40, 40, seed, 0), mixing(40, settings, 0, 0)
+    own, others = images.draw(0, order), images.draw(0, order[places])
+    inputs = share * images.views(own) + (1 - share) * images.views(others)
+    labels = share * one_hot(images.labels_of(own), 3) + (1 - share) * one_hot(images.labels_of(others), 3)
+    target = teacher.features(inputs).detach()
+
+    plain = network()
+    features = plain.features(inputs)
+    logits = plain.classifier(features)
+    total = cross_entropy(logits, labels) + lambda_ * distillation_loss(features, target, "sum")
+    total.backward()
+    expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
+
+    trained = network()
+    live = LiveFeatures(teacher, images, "float32")
+    (metrics,) = train_network(
+        trained,
+        images,
+        held_out(),
+        recipe=settings,
+        process=SingleProcess(),
+        distillation=dfd(lambda_, "sum", live) if lambda_ else None,
+    )
+    assert metrics["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, weight in trained.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-4, atol=1e-6)
+    # The heavier label is the largest of the mixed ones, but where both are one class.
+    right = (logits.argmax(1) == labels.argmax(1)).double().mean().item()
+    assert metrics["train_accuracy"] == pytest.approx(right)
+
+
+def test_validation_images_are_not_mixed():
+    model = network()
+    history = train(model, mixup=1.0)
+    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx(evaluate(model, held_out()))
 
 
 # The learning rate.
@@ -393,15 +467,16 @@ def test_equal_runs_in_bf16_are_equal_and_differ_a_little_from_float32():
 
 
 @pytest.mark.parametrize(
-    "batch_size",
+    ("batch_size", "mixup"),
     [
-        pytest.param(20, id="even: 2 batches of 20, 10 and 10"),
-        pytest.param(14, id="uneven: batches of 14, 13 and 13, the latter 7 and 6"),
-        pytest.param(9, id="uneven: 5 batches of 8"),
+        pytest.param(20, 0.0, id="even: 2 batches of 20, 10 and 10"),
+        pytest.param(14, 0.0, id="uneven: batches of 14, 13 and 13, the latter 7 and 6"),
+        pytest.param(9, 0.0, id="uneven: 5 batches of 8"),
+        pytest.param(14, 0.5, id="uneven and mixed, with images of the other's share too"),
     ],
 )
-def test_two_processes_train_as_one_does(batch_size, two_processes, store, tmp_path):
-    settings = recipe(batch_size=batch_size, epochs=3)
+def test_two_processes_train_as_one_does(batch_size, mixup, two_processes, store, tmp_path):
+    settings = recipe(batch_size=batch_size, epochs=3, mixup=mixup)
     alone = train_distilled(SingleProcess(), store.root, settings)
     ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", settings)
     for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):

@@ -17,8 +17,8 @@ from tiny import DEVICE, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, adapters_for, loss_of
-from dfd_tune.distill.features import LiveFeatures, LiveMaps
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
+from dfd_tune.distill.features import LiveFeatures, class_means
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
@@ -140,6 +140,8 @@ def train_distilled(
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
     live = LiveFeatures(teacher, bench.images_for(config.teacher()), "float32")
     adapters = adapters_for(config, student, [teacher])
+    if METHODS[method].reuses_classifier:
+        reuse_classifier(student, teacher)
     history = train_network(
         student,
         bench.images_for(config),
@@ -149,14 +151,13 @@ def train_distilled(
         checkpoints=checkpoints,
         distillation=Distillation(
             config.lambda_,
-            loss_of(config),
-            (LiveMaps(live, config.hint_layer) if METHODS[method].compares == "maps" else live,),
-            output=METHODS[method].compares,
+            terms_of(config),
+            (outputs_of(config, live, features=lambda: live, class_means=lambda: class_means(live)),),
             layer=config.hint_layer,
             adapters=adapters,
         ),
     )
-    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0]})
+    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0][0]})
     return {
         "history": without_times(history),
         "reported": without_times(process.reported),
