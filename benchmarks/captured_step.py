@@ -155,7 +155,7 @@ class Eager:
 
     def evaluate(self) -> tuple[float, float]:
         """Accuracy and mean cross entropy of the validation images."""
-        return evaluate(self.network, self.validation)
+        return evaluate(self.network, self.validation)[:2]
 
 
 @dataclass(frozen=True)

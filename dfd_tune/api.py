@@ -113,6 +113,7 @@ def launch(
     trials: int | None = None,
     protocol: Any = None,
     scheduler: str | None = None,
+    choose_by: str | None = None,
     confirm: Mapping[str, Any] | None = None,
     screen: Screen | None = None,
     **options: Any,
@@ -128,9 +129,10 @@ def launch(
         name: of the search; SPACE-DATASET-DATE if None.
         seed: of everything.
         workers_per_trial: processes that share a trial.
-        trials: how many to draw, in the place of the space's number; likewise `protocol` and `scheduler`.
+        trials: how many to draw, in the place of the space's number; likewise `protocol`, `scheduler`, `choose_by`.
         protocol: `validation` or `paper`.
         scheduler: `none`, `asha` or `median`.
+        choose_by: `accuracy`, `balanced_accuracy`, `macro_f1` or `loss`, of validation images.
         confirm: settings of `confirm` and `controls`, in the place of the space's: seeds, cells, replicate, controls.
         screen: shows how it goes; None prints lines to standard output.
         options: those of `search.options.LaunchOptions`: device, cpus_per_worker, max_seconds, mlflow_uri and so on.
@@ -151,6 +153,7 @@ def launch(
         trials=trials,
         protocol=protocol,
         scheduler=scheduler,
+        choose_by=choose_by,
         confirm=confirm,
     )
     opened = open_store(store)

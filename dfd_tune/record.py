@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from dfd_tune import criteria
 from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
 from dfd_tune.store import Store, read_json, write_json, write_text
@@ -48,9 +49,9 @@ class TrialRecord:
     teacher: str | None = None
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
-    images_per_second, learning_rate; `seconds`, the training time of all epochs; and of a trial that has ended, in
-    whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
+    """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_balanced_accuracy,
+    val_macro_f1, val_loss, images_per_second, learning_rate; `seconds`, the training time of all epochs; and of a trial
+    that has ended, in whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
@@ -187,7 +188,10 @@ class BestRecord:
     model: str | None
     """Address of the registered model, as in models:/NAME@best."""
     cost: CostRecord | None = None
-    """None where it was not measured."""
+    """None where it was not measured; so are these, of what an older version chose."""
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +218,8 @@ class SearchRecord:
     frontends: list[FrontendRecord] = field(default_factory=list)
     protocol: Protocol = "validation"
     """How λ is chosen: on validation images or, as the paper appears to, on test images."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of validation images points, λ and the best student are chosen: one of `criteria.CRITERIA`."""
     tested: dict[str, float] = field(default_factory=dict)
     """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of the
     confirmation; where nothing is confirmed, those of every cell's chosen and λ = 0 points; under `paper`, all."""
@@ -241,6 +247,11 @@ class SearchRecord:
     mlflow: str | None = None
     """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
     store's own database."""
+
+    @property
+    def criterion(self) -> criteria.Criterion:
+        """What it chooses by."""
+        return criteria.CRITERIA[self.choose_by]
 
 
 def save_search(store: Store, record: SearchRecord) -> None:

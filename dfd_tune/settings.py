@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from dfd_tune import criteria
 from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
@@ -28,6 +29,7 @@ from dfd_tune.space import (
     Range,
     SearchSpace,
     axis_from_json,
+    choice_problem,
     meets,
     parse_axis,
     scheduler_problem,
@@ -68,6 +70,8 @@ class Request:
     """What is trained anew once the search has chosen."""
     scheduler: EarlyStop = NEVER
     """Which trials are stopped early."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of the validation images all is chosen: one of `criteria.CRITERIA`."""
 
     def allows(self, point: Mapping[str, Any]) -> bool:
         """Whether a point of the grid is among those asked for."""
@@ -91,6 +95,7 @@ def resolve(
     protocol: Protocol | None = None,
     confirm: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
+    choose_by: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -106,6 +111,7 @@ def resolve(
         protocol: None for the space's own.
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
         scheduler: the kind, in the place of the space's.
+        choose_by: the metric to choose by, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
@@ -116,6 +122,11 @@ def resolve(
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
     confirming = _confirm(space, confirm or {}, chosen_by, problems)
+    criterion = space.choose_by if choose_by is None else choose_by
+    if criterion not in criteria.CRITERIA:
+        problems.append(unknown_name("metric of `choose_by`", criterion, criteria.CRITERIA))
+    elif (problem := choice_problem(criterion, chosen_by)) is not None:
+        problems.append(problem)
     stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
     if (problem := scheduler_problem(stopping, explore)) is not None:
         problems.append(problem)
@@ -149,6 +160,7 @@ def resolve(
         only=space.only,
         confirm=confirming,
         scheduler=stopping,
+        choose_by=criterion,
     )
 
 
@@ -216,6 +228,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
         "confirm": confirm_as_json(request.confirm),
         "scheduler": request.scheduler.as_json(),
+        "choose_by": request.choose_by,
     }
 
 
@@ -259,6 +272,7 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "protocol": space.protocol,
         "confirm": confirm_as_json(space.confirm),
         "scheduler": space.scheduler.as_json(),
+        "choose_by": space.choose_by,
     }
 
 
@@ -353,6 +367,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
+    criterion, of_space = request.choose_by, request.space.choose_by
+    chosen_by = "--choose-by" if criterion != of_space else f"space {request.space.name}"
+    origin = "default" if criterion == of_space == criteria.DEFAULT else chosen_by
+    rows.append(("choose_by", criterion, origin))
     stopping, theirs = request.scheduler, request.space.scheduler
     of_space = "default" if theirs == NEVER else f"space {request.space.name}"
     origin = of_space if stopping == theirs else "--scheduler"

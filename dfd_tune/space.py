@@ -8,6 +8,7 @@
       lambda_: {low: 0.05, high: 20, log: true}         # a range, for all but grid; `step` for steps
     only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
     protocol: validation | paper                        # by which images λ is chosen
+    choose_by: accuracy | balanced_accuracy | macro_f1 | loss   # and by which metric of them: criteria.py
     confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
     controls: [half_longer]                             # and what it is held against beside plain training
     scheduler: none | asha | median                     # which trials are stopped early: schedulers.py
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from dfd_tune import criteria
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, parse_confirm
 from dfd_tune.errors import UserError, raise_all, unknown_name
@@ -40,7 +42,7 @@ ROUNDING = 1e-8
 """By so much of a step a value may miss it, as the sampler adds the steps up in floating point."""
 KEYS = (
     *("description", "sampler", "trials", "explore", "only", "protocol"),
-    *("confirm", "controls", "scheduler", "settings"),
+    *("choose_by", "confirm", "controls", "scheduler", "settings"),
 )
 """Of a space's file."""
 SEARCH_WIDE = ("augment_seed", "workers", "precision", "evaluate_every")
@@ -132,6 +134,8 @@ class SearchSpace:
     """What is trained anew once the search has chosen; nothing under the protocol `paper`."""
     scheduler: EarlyStop = NEVER
     """Which trials are stopped early."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of the validation images all is chosen: one of `criteria.CRITERIA`."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -297,6 +301,11 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
+    choose_by = content.get("choose_by", criteria.DEFAULT)
+    if not isinstance(choose_by, str) or choose_by not in criteria.CRITERIA:
+        say(unknown_name("metric of `choose_by`", choose_by, criteria.CRITERIA), "choose_by")
+    elif (wrong_choice := choice_problem(choose_by, protocol)) is not None:
+        say(wrong_choice, "choose_by")
     scheduler, found = parse_early_stop(content.get("scheduler"))
     unfit = scheduler_problem(scheduler, explore)
     for problem in [*found, *([] if unfit is None else [unfit])]:
@@ -307,7 +316,9 @@ def _space_from(file: YamlFile) -> SearchSpace:
         text.encode("utf-8", "replace").decode("utf-8")
         for text in (file.path.stem, str(content.get("description", "")))
     )
-    return SearchSpace(name, description, sampler, explore, settings, trials, only, protocol, confirm, scheduler)
+    return SearchSpace(
+        name, description, sampler, explore, settings, trials, only, protocol, confirm, scheduler, choose_by
+    )
 
 
 def _parse_only(
@@ -342,6 +353,16 @@ def scheduler_problem(scheduler: EarlyStop, explore: Mapping[str, Axis]) -> str 
         return (
             f"scheduler {scheduler.kind} can't go with seed as an axis: of a point's seeds it would leave the lucky "
             "ones; take the axis out, as what is chosen is trained anew with fresh seeds."
+        )
+    return None
+
+
+def choice_problem(choose_by: str, protocol: str) -> str | None:
+    """Why nothing can be chosen so, as a sentence; None if it can."""
+    if protocol == "paper" and choose_by != criteria.DEFAULT:
+        return (
+            f"choose_by is {choose_by}, but the protocol paper chooses by accuracy on test images; choose by accuracy, "
+            "or under the protocol validation."
         )
     return None
 

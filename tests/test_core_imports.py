@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("copies", "methods", "samplers", "schedulers"),
+    ("copies", "criteria", "methods", "samplers", "schedulers"),
     ("config",),
     ("data",),
     ("models",),
@@ -41,10 +41,10 @@ FLOORS = (
 
 VOCABULARY = {
     "confirm": {"config", "errors", "rules"},
-    "space": {"config", "confirm", "errors", "rules", "samplers", "schedulers", "yaml_file"},
-    "settings": {"config", "confirm", "errors", "rules", "schedulers", "space", "data", "data.sources"},
-    "record": {"confirm", "errors", "store"},
-    "analysis": {"analysis", "config", "confirm", "record", "space"},
+    "space": {"config", "confirm", "criteria", "errors", "rules", "samplers", "schedulers", "yaml_file"},
+    "settings": {"config", "confirm", "criteria", "errors", "rules", "schedulers", "space", "data", "data.sources"},
+    "record": {"confirm", "criteria", "errors", "store"},
+    "analysis": {"analysis", "config", "confirm", "criteria", "record", "space"},
 }
 """What the words of a search and the rules by which its results are read are made of: none of how anything is trained,
 sent or drawn."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from dfd_tune.criteria import Criterion
 from dfd_tune.record import SearchRecord, TrialRecord
 
 CONFIDENCE = 0.95
@@ -50,6 +51,14 @@ class Point:
     def half_width(self) -> float | None:
         """Half of the 95 % interval of the mean, from Student's t; None for a single seed."""
         return half_width([trial.metrics["val_accuracy"] for trial in self.trials])
+
+    def value(self, criterion: Criterion) -> float:
+        """The mean of a criterion over the seeds."""
+        return statistics.fmean(criterion.of(trial.metrics) for trial in self.trials)
+
+    def interval(self, criterion: Criterion) -> Interval:
+        """Likewise, with its interval."""
+        return interval_of([criterion.of(trial.metrics) for trial in self.trials])
 
 
 def half_width(values: Sequence[float]) -> float | None:

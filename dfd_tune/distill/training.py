@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from dfd_tune.distill.losses import Losses, joint_loss
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.resume import Resumable, Trainee
+from dfd_tune.distill.scores import balanced_accuracy, class_counts, macro_f1
 from dfd_tune.models import Network
 
 
@@ -58,8 +60,9 @@ def train_network(
 
     Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
     views, as they were trained on), learning_rate (of the last step), images_per_second (training only); after every
-    `evaluate_every` epochs, and after the last, val_accuracy and val_loss. Losses are means per image; accuracies are
-    fractions. Rank 0 evaluates; all ranks return the same metrics, but for images_per_second.
+    `evaluate_every` epochs, and after the last, val_accuracy, val_balanced_accuracy, val_macro_f1 and val_loss. Losses
+    are means per image; accuracies and F1 are fractions. Rank 0 evaluates; all ranks return the same metrics, but for
+    images_per_second.
 
     Raises:
         DivergedError: an epoch's loss is not finite.
@@ -79,7 +82,7 @@ def train_network(
         metrics = _train_epoch(model, trainee, images, recipe, process, distillation, epoch)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
         if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-            metrics["val_accuracy"], metrics["val_loss"] = _evaluated_once(network, validation, process)
+            metrics |= validation_metrics(_evaluated_once(network, validation, process))
         if not all(map(math.isfinite, metrics.values())):
             raise DivergedError(
                 f"The loss is not finite in epoch {epoch + 1}: learning_rate {recipe.learning_rate:g} or λ is too "
@@ -216,28 +219,46 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, tot
     return kinds.ConstantLR(optimizer, factor=1.0)
 
 
+class Evaluation(NamedTuple):
+    """What a network makes of some images: shares of them, but for the loss, the mean cross entropy."""
+
+    accuracy: float
+    loss: float
+    balanced_accuracy: float
+    macro_f1: float
+
+
 @torch.no_grad()
-def evaluate(network: Network, images: EvaluationImages) -> tuple[float, float]:
-    """Accuracy, a fraction, and mean cross entropy over `images`; leaves the network in evaluation mode."""
+def evaluate(network: Network, images: EvaluationImages) -> Evaluation:
+    """How well `images` are classified; leaves the network in evaluation mode."""
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
+    told, classes = [], 0
     for inputs, labels in images.batches():
         logits = network(inputs).float()
-        right = (logits.argmax(1) == labels).sum()
+        predicted = logits.argmax(1)
+        right = (predicted == labels).sum()
         sums += torch.stack([right, F.cross_entropy(logits, labels, reduction="sum")]).double()
-    accuracy, loss = (sums / len(images.labels)).tolist()
-    return accuracy, loss
+        told.append(predicted)
+        classes = logits.shape[1]
+    counts = class_counts(images.labels, torch.cat(told), classes)
+    scores = torch.stack([balanced_accuracy(counts), macro_f1(counts)])
+    return Evaluation(*torch.cat([sums / len(images.labels), scores]).tolist())
 
 
-def _evaluated_once(network: Network, images: EvaluationImages, process: Process) -> tuple[float, float]:
+def validation_metrics(found: Evaluation) -> EpochMetrics:
+    """An evaluation of the validation images as an epoch's metrics."""
+    return {f"val_{name}": value for name, value in found._asdict().items()}
+
+
+def _evaluated_once(network: Network, images: EvaluationImages, process: Process) -> Evaluation:
     """What `evaluate` gives on rank 0, told to all ranks, so that they agree on whether training diverged."""
-    found = evaluate(network, images) if process.rank == 0 else (0.0, 0.0)
+    found = evaluate(network, images) if process.rank == 0 else Evaluation(0.0, 0.0, 0.0, 0.0)
     if process.world_size == 1:
         return found
     shared = torch.tensor(found, dtype=torch.float64, device=process.device)
     torch.distributed.broadcast(shared, src=0)
-    accuracy, loss = shared.tolist()
-    return accuracy, loss
+    return Evaluation(*shared.tolist())
 
 
 class _Outputs(nn.Module):

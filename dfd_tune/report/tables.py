@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dfd_tune.analysis.choice import ranked
-from dfd_tune.analysis.points import Point, points_of
+from dfd_tune.analysis.points import Interval, Point, points_of
+from dfd_tune.criteria import CRITERIA, DEFAULT, Criterion
 from dfd_tune.record import SearchRecord, TrialRecord
 
 
@@ -40,6 +41,7 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
             for trial in trials
         ],
         "protocol": search.protocol,
+        "choose_by": search.choose_by,
         "tested": search.tested,
         "confirm": dataclasses.asdict(search.confirm),
         "confirmation": [dataclasses.asdict(cell) for cell in search.confirmation],
@@ -75,18 +77,18 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
     Numbers are means over a point's seeds; what was trained anew is not among them.
     """
     explored = [name for name in search.explored if name != "seed"]
-    points = ranked(points_of(trials))
+    points = ranked(search, points_of(trials))
     with_seeds = any(len(point.trials) > 1 for point in points)
-    header = ["rank", *explored, "val. accuracy", *(["seeds"] if with_seeds else []), "train accuracy", "seconds"]
+    shown = [search.criterion, *([] if search.choose_by == DEFAULT else [CRITERIA[DEFAULT]])]
+    header = ["rank", *explored, *(f"val. {criterion.words}" for criterion in shown)]
+    header += [*(["seeds"] if with_seeds else []), "train accuracy", "seconds"]
     rows = []
     for place, point in enumerate(points, 1):
-        half = point.half_width
-        accuracy = percent(point.val_accuracy) + (f" ± {100 * half:.2f}" if half is not None else "")
         rows.append(
             [
                 str(place),
                 *(_text(point.config[name]) for name in explored),
-                accuracy,
+                *(value_of(point.interval(criterion), criterion) for criterion in shown),
                 *([str(len(point.trials))] if with_seeds else []),
                 percent(_mean(point, "train_accuracy")),
                 f"{_mean(point, 'seconds'):.0f}",
@@ -102,6 +104,14 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
 
 def _mean(point: Point, metric: str) -> float:
     return statistics.fmean(trial.metrics[metric] for trial in point.trials)
+
+
+def value_of(interval: Interval, criterion: Criterion) -> str:
+    """What the search chooses by, of a point, with its interval: a share in per cent with two digits."""
+    text = percent(interval.mean) if criterion.is_share else criterion.text(interval.mean)
+    if interval.half is None:
+        return text
+    return f"{text} ± {100 * interval.half:.2f}" if criterion.is_share else f"{text} ± {interval.half:.2g}"
 
 
 def percent(fraction: float) -> str:

@@ -192,7 +192,7 @@ class Agenda:
         self._where[job] = node
 
     def succeeded(self, job: Job, value: float | None = None) -> None:
-        """A job is done; of a trial, with its validation accuracy."""
+        """A job is done; of a trial, with its value of what the search chooses by."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
         self._past.pop(job.id, None)
@@ -201,7 +201,8 @@ class Agenda:
             self._points.tell(job.key, value)
 
     def stopped_early(self, job: Job, values: Mapping[int, float]) -> None:
-        """A trial was ended by its scheduler, with these validation accuracies by epoch; it has no result."""
+        """A trial was ended by its scheduler, with these values of what the search chooses by, by epoch; it has no
+        result."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
         self._past.pop(job.id, None)

@@ -19,7 +19,7 @@ from dfd_tune.search.faults import Failure
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.measured import Measured
-from dfd_tune.search.points import METRIC, accuracies
+from dfd_tune.search.points import by_epoch
 from dfd_tune.search.progress import Progress
 from dfd_tune.search.tasks import result_from
 
@@ -117,7 +117,7 @@ class SearchBooks:
             result = result_from(what)
             self._early.behind(job.key, job.config, job.stage, result.history)
             self._ledger.finished(job.config, result, peak_memory_bytes=what.get("peak_memory_bytes"), stage=job.stage)
-            return result.metrics[METRIC]
+            return self._ledger.search.criterion.of(result.metrics)
         self._progress.network_ended(job.key)
         if job.kind == "test":
             self._ledger.tested(job.key, TestRecord(**what["test"]))
@@ -129,10 +129,11 @@ class SearchBooks:
         return None
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:
-        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+        """A trial's scheduler has ended it; returns its values of what the search chooses by, by epoch."""
         job = attempt.job
         assert isinstance(job.config, TrialConfig)
-        return accuracies(self._ledger.stopped_early(job.config, job.key, stage=job.stage).history)
+        record = self._ledger.stopped_early(job.config, job.key, stage=job.stage)
+        return by_epoch(record.history, self._ledger.search.criterion)
 
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""

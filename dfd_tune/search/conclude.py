@@ -23,6 +23,7 @@ from dfd_tune.analysis.confirmation import anew
 from dfd_tune.analysis.importances import importances
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import twin_of
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
@@ -209,13 +210,13 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
     return BestRecord(
         key=best.key,
         config=best.config,
-        val_accuracy=best.metrics["val_accuracy"],
         test_accuracy=search.tested[best.key],
         teacher=best.teacher,
         base_key=twin_key if has_twin else None,
         base_test_accuracy=search.tested[twin_key] if has_twin else None,
         model=None if before is None else before.model,
         cost=(None if before is None else before.cost) or measure(),
+        **{criterion.column: best.metrics.get(criterion.column) for criterion in CRITERIA.values()},
     )
 
 

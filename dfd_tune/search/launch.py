@@ -149,7 +149,11 @@ def _run_what_is_left(
             Limits(options.max_seconds, options.max_trials, say),
         )
         early = EarlyStopping(
-            plan.request.scheduler, longest_of(plan.request), ledger.trials.values(), partial(_end_early, ledger)
+            plan.request.scheduler,
+            longest_of(plan.request),
+            ledger.trials.values(),
+            partial(_end_early, ledger),
+            ledger.search.criterion,
         )
         ahead = partial(prepare, ledger.tracker)
         order = _order(plan)
@@ -160,6 +164,7 @@ def _run_what_is_left(
             dataset_key=plan.dataset.folder.name,
             banks=tuple(sorted(plan.banks.items())),
             resources=resources,
+            measures=ledger.search.criterion.column,
             checkpoint_seconds=options.checkpoint_seconds,
             copies=options.copies,
             deterministic=options.deterministic,
@@ -278,7 +283,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
             known += 1
         elif record is None or record.status in ("PENDING", "STOPPED"):
             result = find_result(ledger.store, key, say=say)
-            if result is not None:
+            if result is not None and ledger.search.criterion.column in result.metrics:
                 ledger.finished(config, result)
                 known += 1
     return known
@@ -317,6 +322,7 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
         seed=request.seed,
         planned=list(plan.trials),
         protocol=request.protocol,
+        choose_by=request.choose_by,
         confirm=request.confirm,
         request=request_as_json(request),
         options=asdict(replace(options, mlflow_uri=address))
@@ -348,6 +354,7 @@ def refuse_changes(known: SearchRecord, asked: SearchRecord) -> None:
     after = {"space": asked.space, "sampler": asked.sampler, "seed": asked.seed, **asked.settings}
     before["dataset"], after["dataset"] = known.dataset["dataset"], asked.dataset["dataset"]
     before["protocol"], after["protocol"] = known.protocol, asked.protocol
+    before["choose_by"], after["choose_by"] = known.choose_by, asked.choose_by
     before |= {f"confirm: {name}": value for name, value in asdict(known.confirm).items()}
     after |= {f"confirm: {name}": value for name, value in asdict(asked.confirm).items()}
     before["images"], after["images"] = known.dataset["digest"], asked.dataset["digest"]

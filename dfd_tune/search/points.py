@@ -15,6 +15,7 @@ import numpy as np
 
 from dfd_tune.analysis.importances import distributions
 from dfd_tune.config import TrialConfig
+from dfd_tune.criteria import CRITERIA, Criterion
 from dfd_tune.fit import SMALL_GRID
 from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
@@ -22,8 +23,6 @@ from dfd_tune.samplers import AT_RANDOM, SAMPLERS, Draw, made
 from dfd_tune.settings import Request
 from dfd_tune.space import Axis, Choice, Range, grid_points, in_space
 
-METRIC = "val_accuracy"
-"""What samplers maximise."""
 Point = tuple[str, TrialConfig]
 """Trial key and trial."""
 
@@ -41,10 +40,10 @@ class Points(Protocol):
         """Whether `ask` has a point to give."""
 
     def tell(self, key: str, value: float | None) -> None:
-        """A point's validation accuracy; None where its trial FAILED."""
+        """A point's value of what the search chooses by; None where its trial FAILED."""
 
     def stopped_early(self, key: str, values: Mapping[int, float]) -> None:
-        """A point's trial was stopped early, with these validation accuracies by epoch."""
+        """A point's trial was stopped early, with these values by epoch."""
 
 
 class GridPoints:
@@ -94,7 +93,9 @@ class SampledPoints:
         self._wanted = plan.num_trials
         self._space = distributions(plan.request.explore)
         self._sampler = SAMPLERS[plan.request.space.sampler]
-        self._study = optuna.create_study(direction="maximize")
+        self._criterion = CRITERIA[plan.request.choose_by]
+        direction = "maximize" if self._criterion.larger_is_better else "minimize"
+        self._study = optuna.create_study(direction=direction)
         self._asked: dict[str, Any] = {}
         """Trial key -> Optuna's trial, of points that are out."""
         self._seen: dict[str, float | None] = {}
@@ -151,11 +152,12 @@ class SampledPoints:
         point = {name: record.config[name] for name in self._request.explore}
         config = TrialConfig(**record.config)
         if record.status == "FINISHED":
-            self._seen[record.key] = record.metrics[METRIC]
-            self._add(point, record.metrics[METRIC])
+            value = self._criterion.of(record.metrics)
+            self._seen[record.key] = value
+            self._add(point, value)
         elif record.status == "STOPPED":
             self._seen[record.key] = None
-            self._add_stopped(point, accuracies(record.history))
+            self._add_stopped(point, by_epoch(record.history, self._criterion))
         elif record.status == "FAILED":
             self._seen[record.key] = None
         else:
@@ -215,9 +217,9 @@ class SampledPoints:
         return self._next
 
 
-def accuracies(history: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """A trial's validation accuracies by epoch, of the epochs that have one."""
-    return {int(entry["epoch"]): entry[METRIC] for entry in history if METRIC in entry}
+def by_epoch(history: Iterable[Mapping[str, float]], criterion: Criterion) -> dict[int, float]:
+    """A trial's values of a criterion by epoch, of the epochs that have one."""
+    return {int(entry["epoch"]): criterion.of(entry) for entry in history if criterion.column in entry}
 
 
 def points_for(plan: Plan, dataset_digest: str, records: Mapping[str, TrialRecord]) -> Points:

@@ -21,7 +21,15 @@ from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.student import TrialResult, find_result, save_result, student_file, student_there, train_student
+from dfd_tune.distill.student import (
+    TrialResult,
+    find_result,
+    measured_anew,
+    save_result,
+    student_file,
+    student_there,
+    train_student,
+)
 from dfd_tune.distill.testing import network_right_on_test_images, probabilities_on_test_images
 from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
 from dfd_tune.search.context import SearchContext, StoppedError
@@ -43,7 +51,12 @@ def training_of(key: str) -> str:
 def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Attempt) -> dict[str, Any]:
     """A student trained, or its result handed on where the store has it already."""
     found = find_result(context.store, job.key, say=note)
-    if found is not None and (not job.weights or student_there(context.store, job.key)):
+    kept = found is not None and student_there(context.store, job.key)
+    lacks = found is not None and context.measures not in found.metrics
+    if found is not None and lacks and kept:
+        assert isinstance(job.config, TrialConfig)
+        found = measured_anew(found, job.config, context.workbench(context.resources.threads("trial")))
+    if found is not None and (kept or not (lacks or job.weights)):
         context.checkpoints("trials", job.key).clear()  # of somebody killed between publishing and clearing
         return {"result": found.to_json()}
     if job.workers == 1:

@@ -400,7 +400,7 @@ class Tracker:
             self._suspect.discard(name)
         if runs is None:
             artifacts = None if self._address.is_server else artifact_root(self._store)
-            home, tags = home_of(search, self._store), view_tags(search.explored)
+            home, tags = home_of(search, self._store), view_tags(search.explored, search.criterion)
             experiment_id = experiment_of(self._client, name, home, self._store, artifacts, tags)
             runs = self._experiments[name] = ExperimentRuns(self._client, experiment_id)
         return runs

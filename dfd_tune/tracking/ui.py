@@ -36,7 +36,7 @@ from dfd_tune.tracking.connection import (
 from dfd_tune.tracking.experiments import find_experiment, home_of
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.runs import KIND_TAG
-from dfd_tune.tracking.view import METRIC, TRAINING, run_url, runs_url, show_view
+from dfd_tune.tracking.view import TRAINING, run_url, runs_url, show_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -222,10 +222,10 @@ def _say_pages(
         if experiment is None:
             return
         number = experiment.experiment_id
-        view = show_view(client, experiment, search.explored)
-        trials = client.search_runs(
-            [number], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED, order_by=[f"metrics.{METRIC} DESC"]
-        )
+        view = show_view(client, experiment, search.explored, search.criterion)
+        by = search.criterion
+        order = [f"metrics.{by.column} {'DESC' if by.larger_is_better else 'ASC'}"]
+        trials = client.search_runs([number], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED, order_by=order)
         summaries = client.search_runs([number], f"tags.`{KIND_TAG}` = 'summary'", max_results=1)
     if trials:
         say(f"Runs of '{search.search}': {runs_url(str(address), number, view=view)}")

@@ -193,12 +193,23 @@ def test_evaluation_by_hand(copies):
     labels = torch.tensor([0, 1, 1, 0]).repeat(copies)
     images = EvaluationImages(pixels, labels, mean=torch.tensor([0.0]), std=torch.tensor([1 / 255]))
     model = Ratio().train()
-    accuracy, loss = evaluate(model, images)
+    accuracy, loss = evaluate(model, images)[:2]
     # The first of two equal logits wins: right, wrong, right, wrong.
     assert accuracy == 0.5
     # -ln of 1/2, 1/2, 3/4, 1/4.
     assert loss == pytest.approx((2 * math.log(2) + math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
     assert not model.training
+
+
+def test_rare_classes_count_as_much_as_frequent_ones():
+    # Six images of class 0, of which one is taken for class 1; two of class 1, of which one is taken for class 0.
+    pixels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 0], dtype=torch.uint8).reshape(-1, 1, 1, 1)
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+    found = evaluate(Ratio(), EvaluationImages(pixels, labels, mean=torch.tensor([0.0]), std=torch.tensor([1 / 255])))
+    assert found.accuracy == 6 / 8
+    assert found.balanced_accuracy == pytest.approx((5 / 6 + 1 / 2) / 2)
+    # F1 = 2 · right / (images + predicted): 10 / 12 and 2 / 4.
+    assert found.macro_f1 == pytest.approx((10 / 12 + 2 / 4) / 2)
 
 
 # The loop.
@@ -254,7 +265,10 @@ def test_looking_at_validation_images_less_often_changes_nothing_else(every, loo
     assert [int(epoch["epoch"]) for epoch in found if "val_accuracy" in epoch] == looked_at
     for ours, theirs in zip(without_times(found), without_times(full), strict=True):
         assert ours == {name: theirs[name] for name in ours}
-        assert theirs.keys() - ours.keys() in (set(), {"val_accuracy", "val_loss"})
+        assert theirs.keys() - ours.keys() in (
+            set(),
+            {"val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_loss"},
+        )
 
 
 def test_losses_are_means_over_images_whatever_the_batches():
@@ -287,7 +301,7 @@ def test_metrics_of_an_epoch():
     expected = [0.02 * (1 + math.cos(math.pi * k / 6)) / 2 for k in (2, 5)]
     assert [metrics["learning_rate"] for metrics in history] == pytest.approx(expected)
     # Up to the last bits, as the layout of the weights in memory is another by now.
-    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx(evaluate(model, held_out()))
+    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx(evaluate(model, held_out())[:2])
     for metrics in history:
         assert metrics["distillation"] == 0
         assert metrics["loss"] == metrics["cross_entropy"]

@@ -8,7 +8,7 @@ import pytest
 
 from dfd_tune.plan import make_plan
 from dfd_tune.samplers import SAMPLERS, Sampler, drawing
-from dfd_tune.search.points import METRIC, distributions, points_for
+from dfd_tune.search.points import distributions, points_for
 from dfd_tune.space import Choice, Range, trials_problem
 from tests.report.searches import make_request, make_trial
 from tests.samples import tiny_dataset
@@ -21,6 +21,7 @@ RANGES = {
 }
 EIGHT = {"lambda_": [1, 2, 4, 8], "backbone": ["resnet18", "alexnet"]}
 DIGEST = tiny_dataset().digest
+METRIC = "val_accuracy"
 
 
 DRAWING = drawing()
@@ -186,6 +187,27 @@ def test_a_sampler_learns_from_what_it_is_told():
         return sum(given[-20:]) / 20
 
     assert mean_of_last(+1) > 2 * mean_of_last(-1)
+
+
+def test_of_a_loss_less_is_better():
+    plan = plan_of("tpe", {"lambda_": {"low": 0.05, "high": 20, "log": True}}, trials=60)
+    plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, choose_by="loss"))
+
+    def mean_of_last(sign):
+        points, given, records = source(plan), [], []
+        for key, config in iter(points.ask, None):
+            given.append(config.lambda_)
+            value = 0.5 + sign * config.lambda_ / 100
+            points.tell(key, value)
+            made = make_trial(plan.request, {"lambda_": config.lambda_}, 0.5, val_loss=value)
+            records.append(dataclasses.replace(made, key=key))
+        # What is read from the records is what was told.
+        assert [trial.value for trial in source(plan, records)._study.trials] == [
+            trial.value for trial in points._study.trials
+        ]
+        return sum(given[-20:]) / 20
+
+    assert mean_of_last(-1) > 2 * mean_of_last(+1)
 
 
 @pytest.mark.parametrize("sampler", DRAWING)
