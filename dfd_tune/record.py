@@ -85,6 +85,13 @@ class TestRecord:
     images: int
     correct: str
     """Which test images it got right, in their order: bits packed as by `numpy.packbits`, in base64."""
+    balanced_accuracy: float | None = None
+    """The mean of recall over the classes that occur; None in records of older versions, as what follows is."""
+    macro_f1: float | None = None
+    """Likewise of F1."""
+    class_images: list[int] = field(default_factory=list)
+    """By class, how many test images it has; likewise `class_right`, how many of them were told right."""
+    class_right: list[int] = field(default_factory=list)
 
     def right(self) -> np.ndarray:
         """bool (images,), whether each test image is classified rightly."""
@@ -92,10 +99,11 @@ class TestRecord:
         return np.unpackbits(packed, count=self.images).astype(bool)
 
 
-def test_record(key: str, right: np.ndarray) -> TestRecord:
-    """The record of a network that classified the test images as `right` says, bool (images,)."""
+def test_record(key: str, right: np.ndarray, **by_class: Any) -> TestRecord:
+    """The record of a network that classified the test images as `right` says, bool (images,); `by_class` are the
+    fields that need the classes too."""
     packed = base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
-    return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed)
+    return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed, **by_class)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,8 @@ class BestRecord:
     val_balanced_accuracy: float | None = None
     val_macro_f1: float | None = None
     val_loss: float | None = None
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ def best_of(search: SearchRecord, best: BestRecord) -> str:
     words = describe_point(best.config, dict.fromkeys(["backbone", *search.explored, "lambda_", "seed"]))
     return (
         f"{words} is best on validation images ({on_validation_images(search, best)}) and has "
-        f"{100 * best.test_accuracy:.2f} % of the test images right"
+        f"{100 * best.test_accuracy:.2f} % of the test images right{others_on_test(best)}"
     )
 
 
@@ -140,6 +140,13 @@ def on_validation_images(search: SearchRecord, best: BestRecord) -> str:
     if search.choose_by == DEFAULT or value is None:
         return accuracy
     return f"{by.words} {f'{100 * value:.2f} %' if by.is_share else by.text(value)}, accuracy {accuracy}"
+
+
+def others_on_test(best: BestRecord) -> str:
+    """Its balanced accuracy and macro F1 on test images, in parentheses; nothing where they are not known."""
+    if best.test_balanced_accuracy is None or best.test_macro_f1 is None:
+        return ""
+    return f" (balanced {100 * best.test_balanced_accuracy:.2f} %, macro F1 {100 * best.test_macro_f1:.2f} %)"
 
 
 def cost_in_words(best: BestRecord) -> str | None:

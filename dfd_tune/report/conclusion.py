@@ -13,7 +13,7 @@ from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
-from dfd_tune.report.captions import INTERVALS, by_what, cost_in_words, on_validation_images
+from dfd_tune.report.captions import INTERVALS, by_what, cost_in_words, on_validation_images, others_on_test
 from dfd_tune.report.numbers import share, signed, text_of
 from dfd_tune.report.tables import percent
 
@@ -141,6 +141,7 @@ def _best(search: SearchRecord, best: BestRecord) -> str:
     return (
         f"Best student, chosen{by} on validation images{among}: {best.config['backbone']} with λ = "
         f"{best.config['lambda_']:g}, validation {validation}, test accuracy {percent(best.test_accuracy)}"
+        f"{others_on_test(best)}"
     )
 
 

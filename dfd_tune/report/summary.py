@@ -45,7 +45,8 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
     if best is not None:
         metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}
         metrics["best_lambda"] = best.config["lambda_"]
-        others = (criterion.column for name, criterion in CRITERIA.items() if name != DEFAULT)
+        others = [criterion.column for name, criterion in CRITERIA.items() if name != DEFAULT]
+        others += ["test_balanced_accuracy", "test_macro_f1"]
         metrics |= {f"best_{column}": value for column in others if (value := getattr(best, column)) is not None}
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy

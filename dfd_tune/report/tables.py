@@ -16,6 +16,7 @@ from dfd_tune.analysis.choice import ranked
 from dfd_tune.analysis.points import Interval, Point, points_of
 from dfd_tune.criteria import CRITERIA, DEFAULT, Criterion
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.report.class_tables import recalls_of
 
 
 def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -43,12 +44,21 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
         "protocol": search.protocol,
         "choose_by": search.choose_by,
         "tested": search.tested,
+        "tests": {key: _scores(search, key) for key in search.tested},
+        "recall": recalls_of(search),
         "confirm": dataclasses.asdict(search.confirm),
         "confirmation": [dataclasses.asdict(cell) for cell in search.confirmation],
         "frontends": [dataclasses.asdict(frontend) for frontend in search.frontends],
         "importances": search.importances,
         "best": None if best is None else dataclasses.asdict(best),
     }
+
+
+def _scores(search: SearchRecord, key: str) -> dict[str, float | None]:
+    """What the test images say of a trial; of one that an older version tested, accuracy alone."""
+    record = search.tests.get(key)
+    scores = {"balanced_accuracy": record.balanced_accuracy, "macro_f1": record.macro_f1} if record is not None else {}
+    return {"accuracy": search.tested[key], **scores}
 
 
 def trials_csv(trials: Sequence[TrialRecord]) -> str:

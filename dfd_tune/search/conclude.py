@@ -207,6 +207,7 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
     twin_key = twin_of(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
     before = search.best if search.best is not None and search.best.key == best.key else None
+    tested = search.tests.get(best.key)
     return BestRecord(
         key=best.key,
         config=best.config,
@@ -216,6 +217,8 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
         base_test_accuracy=search.tested[twin_key] if has_twin else None,
         model=None if before is None else before.model,
         cost=(None if before is None else before.cost) or measure(),
+        test_balanced_accuracy=None if tested is None else tested.balanced_accuracy,
+        test_macro_f1=None if tested is None else tested.macro_f1,
         **{criterion.column: best.metrics.get(criterion.column) for criterion in CRITERIA.values()},
     )
 

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
@@ -30,7 +32,8 @@ from dfd_tune.distill.student import (
     student_there,
     train_student,
 )
-from dfd_tune.distill.testing import network_right_on_test_images, probabilities_on_test_images
+from dfd_tune.distill.testing import by_class, network_on_test_images, probabilities_on_test_images
+from dfd_tune.distill.workbench import Workbench
 from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.faults import Failure, failure_of, lost_process
@@ -226,14 +229,18 @@ def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) ->
     bench = context.workbench(context.resources.threads(job.kind))
     file = student_file(context.store, job.key)
     probabilities, labels = probabilities_on_test_images(file, job.config, bench)
-    return {"test": dataclasses.asdict(test_record(job.key, probabilities.argmax(1) == labels))}
+    return _tested(job, probabilities.argmax(1), labels, bench)
 
 
 def _test_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
     assert isinstance(job.config, PretrainedConfig)
     bench = context.workbench(context.resources.threads(job.kind))
-    right = network_right_on_test_images(job.config, bench)
-    return {"test": dataclasses.asdict(test_record(job.key, right))}
+    return _tested(job, *network_on_test_images(job.config, bench), bench)
+
+
+def _tested(job: Job, predicted: np.ndarray, labels: np.ndarray, bench: Workbench) -> dict[str, Any]:
+    scores = by_class(predicted, labels, len(bench.dataset.classes))
+    return {"test": dataclasses.asdict(test_record(job.key, predicted == labels, **scores))}
 
 
 RUN: dict[str, Callable[[Job, SearchContext, TuneProcess, Attempt], dict[str, Any]]] = {
