@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from dfd_tune import criteria
-from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
+from dfd_tune.config import FOLLOWED_BY_TEACHER, DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
@@ -426,11 +426,13 @@ def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, A
 
 
 def _defaults() -> dict[str, Any]:
+    """Those that are declared; what a teacher follows its student in is not given so."""
+    followers = {f"teacher_{name}" for name in FOLLOWED_BY_TEACHER}
     return {
         setting.name: setting.default
         for config in (DatasetConfig, TrialConfig)
         for setting in dataclasses.fields(config)
-        if setting.default is not dataclasses.MISSING
+        if setting.default is not dataclasses.MISSING and setting.name not in followers
     }
 
 

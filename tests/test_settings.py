@@ -203,6 +203,17 @@ def test_test_images_choose_by_accuracy_alone(tmp_path):
     assert request_for(file, protocol="paper", choose_by="accuracy").protocol == "paper"
 
 
+def test_teachers_follow_class_weights_unless_that_is_explored_or_said():
+    def teachers(*assignments):
+        rows = origin_of(request_for("lambda_grid", *assignments))
+        return rows["teacher_class_weights"]
+
+    assert teachers() == ("none", "as the student's")
+    assert teachers("class_weights=balanced") == ("balanced", "as the student's")
+    assert teachers("class_weights=balanced", "teacher_class_weights=none") == ("none", "--set")
+    assert teachers("class_weights=[none, balanced]") == ("none", "as the student's")
+
+
 def test_the_last_of_two_assignments_counts(space):
     assert request_for(space, "epochs=2", "epochs=3").settings["epochs"] == 3
     assert request_for(space, "lambda_=2", "lambda_=[3]").explore["lambda_"] == Choice((3.0,))

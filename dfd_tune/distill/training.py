@@ -22,7 +22,7 @@ from dfd_tune.data.pairs import Draw, EvaluationImages, TrainingImages
 from dfd_tune.data.splits import random_order
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.distillation import Distillation
-from dfd_tune.distill.losses import Losses, joint_loss
+from dfd_tune.distill.losses import Losses, image_weights, joint_loss
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.resume import Resumable, Trainee
@@ -61,8 +61,8 @@ def train_network(
     Each epoch's metrics are: epoch (from 1), loss, cross_entropy, distillation, train_accuracy (over the epoch's
     views, as they were trained on), learning_rate (of the last step), images_per_second (training only); after every
     `evaluate_every` epochs, and after the last, val_accuracy, val_balanced_accuracy, val_macro_f1 and val_loss. Losses
-    are means per image; accuracies and F1 are fractions. Rank 0 evaluates; all ranks return the same metrics, but for
-    images_per_second.
+    are means per image, those of training with the recipe's class weights; accuracies and F1 are fractions. Rank 0
+    evaluates; all ranks return the same metrics, but for images_per_second.
 
     Raises:
         DivergedError: an epoch's loss is not finite.
@@ -74,12 +74,13 @@ def train_network(
     model = _wrapped(outputs, process)
     trainee = _trainee(outputs, recipe, len(images))
     run = Resumable(checkpoints, {"network": trainee}, process, epochs=recipe.epochs, clock=clock, draws=True)
-    history = run.resume(warm_up=lambda: _warm_up(model, images, recipe, process, distillation))
+    weights = image_weights(recipe.class_weights, images.labels)
+    history = run.resume(warm_up=lambda: _warm_up(model, images, recipe, process, distillation, weights))
     if history:
         process.resumed(list(history))
     for epoch in range(len(history), recipe.epochs):
         started = clock()
-        metrics = _train_epoch(model, trainee, images, recipe, process, distillation, epoch)
+        metrics = _train_epoch(model, trainee, images, recipe, process, distillation, epoch, weights)
         metrics["images_per_second"] = len(images) / max(clock() - started, 1e-9)
         if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
             metrics |= validation_metrics(_evaluated_once(network, validation, process))
@@ -118,6 +119,7 @@ def _train_epoch(
     process: Process,
     distillation: Distillation | None,
     epoch: int,
+    weights: Tensor | None = None,
 ) -> EpochMetrics:
     optimizer = trainee.optimizer
     model.train()
@@ -125,7 +127,7 @@ def _train_epoch(
     used_rate = recipe.learning_rate
     global_batches = batches(len(images), recipe.batch_size, recipe.seed, epoch)
     for draw, batch in zip(_shares(images, epoch, global_batches, process), global_batches, strict=True):
-        losses, correct = _losses(model, images, recipe, distillation, draw)
+        losses, correct = _losses(model, images, recipe, distillation, draw, weights)
         optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over ranks; this weight makes that the mean over the global batch, even when
         # the ranks' shares of it differ by an image.
@@ -154,16 +156,23 @@ def _shares(images: TrainingImages, epoch: int, global_batches: list[np.ndarray]
 
 
 def _losses(
-    model: nn.Module, images: TrainingImages, recipe: Recipe, distillation: Distillation | None, draw: Draw
+    model: nn.Module,
+    images: TrainingImages,
+    recipe: Recipe,
+    distillation: Distillation | None,
+    draw: Draw,
+    weights: Tensor | None,
 ) -> tuple[Losses, Tensor]:
-    """Losses of what a draw sees, and how many of its images were told right."""
+    """Losses of what a draw sees, and how many of its images were told right; `weights` has one of each image of all,
+    float32 (N,)."""
     inputs, labels = images.views(draw), images.labels_of(draw)
     with computed_in(recipe.precision, inputs.device):
         logits, adapted = model(inputs)
+    own = None if weights is None else weights[draw.indices]
     if distillation is None:
-        losses = joint_loss(logits, labels, None, 0.0)
+        losses = joint_loss(logits, labels, None, 0.0, own)
     else:
-        losses = joint_loss(logits, labels, distillation.loss(adapted, draw), distillation.lambda_)
+        losses = joint_loss(logits, labels, distillation.loss(adapted, draw), distillation.lambda_, own)
     return losses, (logits.detach().argmax(1) == labels).sum()
 
 
@@ -173,6 +182,7 @@ def _warm_up(
     recipe: Recipe,
     process: Process,
     distillation: Distillation | None,
+    weights: Tensor | None,
 ) -> None:
     """Bring a model that is to go on where it was to the state of one that has taken a step.
 
@@ -184,7 +194,7 @@ def _warm_up(
     model.train()
     first = batches(len(images), recipe.batch_size, recipe.seed, 0)[:1]
     (draw,) = _shares(images, 0, first, process)
-    _losses(model, images, recipe, distillation, draw)[0].total.backward()
+    _losses(model, images, recipe, distillation, draw, weights)[0].total.backward()
     model.zero_grad(set_to_none=True)
 
 

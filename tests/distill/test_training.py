@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny import banded_images, bits, network, without_times
 from torch import nn
-from two_processes import train_distilled, train_distributed
+from two_processes import mostly_of_one_class, train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
@@ -245,6 +245,44 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
         torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_one_step_with_class_weights_is_one_of_each_images_own_loss():
+    images = training()
+    images = dataclasses.replace(images, labels=mostly_of_one_class(images.labels))
+    draw = images.draw(0, np.arange(40))
+    inputs, labels = images.views(draw), images.labels_of(draw)
+    counts = torch.bincount(labels)
+    assert counts.tolist() == [35, 2, 3]
+    plain = network()
+    losses = torch.nn.functional.cross_entropy(plain(inputs), labels, reduction="none")
+    total = sum(40 / (3 * counts[label]) * loss for loss, label in zip(losses, labels, strict=True)) / 40
+    total.backward()
+    expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
+
+    trained = network()
+    settings = {"epochs": 1, "batch_size": 40, "momentum": 0.0, "weight_decay": 0.0, "class_weights": "balanced"}
+    history = train(trained, images, **settings)
+    assert history[0]["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, weight in trained.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_class_weights_help_rare_classes():
+    """Of images of nothing but noise, a network says what is frequent; with weights, it does not."""
+    random = torch.Generator().manual_seed(0)
+    labels = (torch.arange(40) % 10 == 0).long()
+    pixels = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
+    images = dataclasses.replace(training(), images=pixels, labels=labels)
+    shown = dataclasses.replace(held_out(), images=pixels, labels=labels)
+
+    def share_of_rare(**settings):
+        model = network()
+        train(model, images, epochs=3, batch_size=40, learning_rate=0.01, **settings)
+        with torch.no_grad():
+            return torch.cat([model(inputs) for inputs, _ in shown.batches()]).softmax(1)[:, 1].mean().item()
+
+    assert share_of_rare(class_weights="balanced") > share_of_rare()
+
+
 def test_every_epoch_sees_every_image_once_in_its_view_with_its_teacher_features():
     seen: list[tuple[int, list[int]]] = []
 
@@ -406,6 +444,7 @@ def test_equal_runs_in_bf16_are_equal_and_differ_a_little_from_float32():
 # Two processes.
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
 @pytest.mark.parametrize(
     "batch_size",
     [
@@ -414,10 +453,11 @@ def test_equal_runs_in_bf16_are_equal_and_differ_a_little_from_float32():
         pytest.param(9, id="uneven: 5 batches of 8"),
     ],
 )
-def test_two_processes_train_as_one_does(batch_size, two_processes, store, tmp_path):
-    settings = recipe(batch_size=batch_size, epochs=3)
-    alone = train_distilled(SingleProcess(), store.root, settings)
-    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", settings)
+def test_two_processes_train_as_one_does(batch_size, class_weights, two_processes, store, tmp_path):
+    settings = recipe(batch_size=batch_size, epochs=3, class_weights=class_weights)
+    how = ("dfd", "alexnet", 0.0, None, class_weights == "balanced")
+    alone = train_distilled(SingleProcess(), store.root, settings, *how)
+    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", settings, *how)
     for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):
         assert ours.keys() == theirs.keys()
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)

@@ -98,7 +98,7 @@ def test_scores_of_every_arm_are_means_over_its_seeds():
     assert rows["plain training (λ = 0)"][3].startswith("90.50 ± ")
 
 
-def test_what_an_older_version_accuracieshas_accuracy_alone():
+def test_what_an_older_version_tested_has_accuracy_alone():
     search = with_tests(make_search(REQUEST, {}, best=make_best(TRIALS[1])), TRIALS, lambda config: 0.8)
     found = Found(search, TRIALS)
     assert recall_table(found) is None
