@@ -156,11 +156,11 @@ def spaces(draw) -> dict[Any, Any]:
         )
     if draw(st.booleans()):
         content["protocol"] = slips(st.sampled_from(["paper", "validation"]))
+        content["description"] = slips(st.text(max_size=5))
+        content |= {"sampler": content["sampler"]} if slips.rate == 0 else {draw(st.text(max_size=3)): 1}
     if draw(st.booleans()):
         by = [*CRITERIA] if slips.rate or content.get("protocol") != "paper" else [DEFAULT]
         content["choose_by"] = slips(st.sampled_from(by))
-        content["description"] = slips(st.text(max_size=5))
-        content |= {"sampler": content["sampler"]} if slips.rate == 0 else {draw(st.text(max_size=3)): 1}
     return content
 
 

@@ -350,7 +350,10 @@ ONE = "explore: {lambda_: [1]}\n"
         (ONE + "only: [{lambda_: 3}]", "FILE, line 2: only gives lambda_ the value 3.0, which is not on its list."),
         (SAMPLED + ONE + "only: [{lambda_: 1}]", "FILE, line 4: only picks points of a grid, but the sampler is tpe"),
         (ONE + "protocol: papers", "FILE, line 2: Unknown protocol 'papers'. Did you mean 'paper'?"),
-        (ONE + "choose_by: f1", "FILE, line 2: Unknown metric of `choose_by` 'f1'. Did you mean 'macro_f1'?"),
+        (
+            ONE + "choose_by: f1",
+            "FILE, line 2: Unknown metric of `choose_by` 'f1'. Known: accuracy, balanced_accuracy,",
+        ),
         (ONE + "choose_by: [loss]", "FILE, line 2: Unknown metric of `choose_by` '['loss']'."),
         (
             ONE + "protocol: paper\nchoose_by: loss",

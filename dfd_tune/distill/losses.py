@@ -124,7 +124,8 @@ def image_weights(kind: ClassWeights, labels: Tensor) -> Tensor | None:
     if kind == "none":
         return None
     counts = torch.bincount(labels)
-    return (len(labels) / ((counts > 0).sum() * counts[labels]).double()).float()
+    weights: Tensor = len(labels) / ((counts > 0).sum() * counts[labels]).double()
+    return weights.float()
 
 
 def recognition_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

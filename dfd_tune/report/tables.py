@@ -61,19 +61,22 @@ def _scores(search: SearchRecord, key: str) -> dict[str, float | None]:
     return {"accuracy": search.tested[key], **scores}
 
 
-def trials_csv(trials: Sequence[TrialRecord]) -> str:
-    """One line a trial: key, status, stage, every setting, every metric."""
+def trials_csv(trials: Sequence[TrialRecord], choose_by: str = DEFAULT) -> str:
+    """One line a trial: key, status, stage, every setting, every metric; and what the search chooses by, where that is
+    not accuracy."""
+    by = {} if choose_by == DEFAULT else {"choose_by": choose_by}
     settings = list(dict.fromkeys(name for trial in trials for name in trial.config))
     metrics = list(dict.fromkeys(name for trial in trials for name in trial.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", "status", "stage", *settings, *metrics])
+    writer.writerow(["key", "status", "stage", *by, *settings, *metrics])
     for trial in trials:
         writer.writerow(
             [
                 trial.key,
                 trial.status,
                 trial.stage,
+                *by.values(),
                 *(trial.config.get(name, "") for name in settings),
                 *(trial.metrics.get(name, "") for name in metrics),
             ]

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
-    write_text(folder / "trials.csv", trials_csv(trials))
+    write_text(folder / "trials.csv", trials_csv(trials, ledger.search.choose_by))
     write_report(store, [ledger.search], folder / REPORT_FOLDER)
 
 
@@ -208,6 +209,8 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
     has_twin = config.distills and twin_key in search.tested
     before = search.best if search.best is not None and search.best.key == best.key else None
     tested = search.tests.get(best.key)
+    columns = [criterion.column for criterion in CRITERIA.values()]
+    validation: dict[str, Any] = {column: best.metrics.get(column) for column in columns}
     return BestRecord(
         key=best.key,
         config=best.config,
@@ -219,7 +222,7 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
         cost=(None if before is None else before.cost) or measure(),
         test_balanced_accuracy=None if tested is None else tested.balanced_accuracy,
         test_macro_f1=None if tested is None else tested.macro_f1,
-        **{criterion.column: best.metrics.get(criterion.column) for criterion in CRITERIA.values()},
+        **validation,
     )
 
 

@@ -1,6 +1,8 @@
 """A search that chooses by another metric than accuracy says so wherever it shows what it chose."""
 
+import csv
 import dataclasses
+import io
 import json
 
 import pytest
@@ -13,7 +15,7 @@ from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.figures.lambda_curve import lambda_curve
 from dfd_tune.report.figures.learning_curves import learning_curves
 from dfd_tune.report.summary import summary_metrics
-from dfd_tune.report.tables import ranking, results_object
+from dfd_tune.report.tables import ranking, results_object, trials_csv
 from dfd_tune.tracking.view import view_tags
 from tests.report.figures.svg import read_svg
 from tests.report.searches import grid_trials, make_best, make_request, make_search
@@ -51,6 +53,9 @@ def test_ranking_and_results_have_the_metric_before_accuracy(choose_by):
     values = {"balanced_accuracy": "60.00 %", "macro_f1": "55.00 %", "loss": "0.8"}
     assert rows[0][:4] == ["1", "1", values[choose_by], "75.00 %"]
     assert json.loads(json.dumps(results_object(search, TRIALS)))["choose_by"] == choose_by
+    rows = csv.DictReader(io.StringIO(trials_csv(TRIALS, choose_by)))
+    assert {row["choose_by"] for row in rows} == {choose_by}
+    assert "choose_by" not in trials_csv(TRIALS)
 
 
 @pytest.mark.parametrize("choose_by", OTHERS)
