@@ -7,16 +7,26 @@ import json
 
 import pytest
 
+from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import Confirm
 from dfd_tune.criteria import CRITERIA, DEFAULT
+from dfd_tune.distill.process import SingleProcess
+from dfd_tune.distill.student import RESULT_FILE
 from dfd_tune.plan import describe, make_plan
+from dfd_tune.record import load_search, load_trials
 from dfd_tune.report.captions import best_of, caption_of, chosen_by
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.figures.lambda_curve import lambda_curve
 from dfd_tune.report.figures.learning_curves import learning_curves
 from dfd_tune.report.summary import summary_metrics
 from dfd_tune.report.tables import ranking, results_object, trials_csv
+from dfd_tune.search.capacity import Resources
+from dfd_tune.search.context import SearchContext
+from dfd_tune.search.jobs import Attempt, trial_job
+from dfd_tune.search.tasks import RUN
+from dfd_tune.store import write_json, write_manifest
 from dfd_tune.tracking.view import view_tags
+from tests.report.conftest import NAME
 from tests.report.figures.svg import read_svg
 from tests.report.searches import grid_trials, make_best, make_request, make_search
 from tests.samples import tiny_dataset
@@ -118,3 +128,28 @@ def test_the_plan_says_it():
     }
     assert any("macro F1" in line for line in lines["macro_f1"])
     assert not any("Chosen by" in line for line in lines[DEFAULT])
+
+
+def test_what_an_older_version_trained_is_measured_anew_and_not_trained(store):
+    search = load_search(store, NAME)
+    trial = load_trials(store, search)[0]
+    folder = store.path("trials", trial.key)
+    result = json.loads((folder / RESULT_FILE).read_text())
+    for metrics in (result["metrics"], *result["history"]):
+        del metrics["val_balanced_accuracy"], metrics["val_macro_f1"]
+    write_json(folder / RESULT_FILE, result)
+    write_manifest(folder)
+    context = SearchContext(
+        str(store.root), "other", search.dataset["prepared"], (), Resources("cpu", 1.0, 0.0, 1.0), 60.0
+    )
+    job = trial_job(TrialConfig(**trial.config), trial.key, search.dataset["digest"])
+
+    def told(column):
+        asked = dataclasses.replace(context, measures=column)
+        return RUN["trial"](job, asked, SingleProcess(), Attempt(job=job, number=1))["result"]
+
+    assert told("val_accuracy") == result, "it says enough"
+    found = told("val_macro_f1")
+    for name in ("val_macro_f1", "val_balanced_accuracy"):
+        assert found["metrics"][name] == pytest.approx(trial.metrics[name])
+    assert found["metrics"]["val_accuracy"] == trial.metrics["val_accuracy"]
