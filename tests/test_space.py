@@ -255,7 +255,7 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: &a {lambda_: *a}\n", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
         # Unknown names.
         (ONE + "setings: {epochs: 3}\n", "FILE, line 2: Unknown key 'setings'. Did you mean 'settings'?"),
-        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: confirm, controls, description, explore"),
+        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: choose_by, confirm, controls, description"),
         ("explore:\n  lamda_: [1]\n", "FILE, line 2: Unknown setting 'lamda_'. Did you mean 'lambda_'?"),
         (ONE + "settings:\n  epoch: 3\n", "FILE, line 3: Unknown setting 'epoch'. Did you mean 'epochs'?"),
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
