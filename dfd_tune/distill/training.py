@@ -161,7 +161,7 @@ def _losses(
     recipe: Recipe,
     distillation: Distillation | None,
     draw: Draw,
-    weights: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Losses, Tensor]:
     """Losses of what a draw sees, and how many of its images were told right; `weights` has one of each image of all,
     float32 (N,)."""
