@@ -114,6 +114,7 @@ def launch(
     protocol: Any = None,
     scheduler: str | None = None,
     choose: str | None = None,
+    choose_by: str | None = None,
     confirm: Mapping[str, Any] | None = None,
     screen: Screen | None = None,
     **options: Any,
@@ -129,10 +130,11 @@ def launch(
         name: of the search; SPACE-DATASET-DATE if None.
         seed: of everything.
         workers_per_trial: processes that share a trial.
-        trials: how many to draw, in the place of the space's number; likewise `protocol` and `scheduler`.
+        trials: how many to draw, in the place of the space's number; likewise `protocol`, `scheduler`, `choose_by`.
         protocol: `validation` or `paper`.
         scheduler: `none`, `asha` or `median`.
         choose: which students may be chosen: `accuracy`, or as `front:parameters<=200000`.
+        choose_by: `accuracy`, `balanced_accuracy`, `macro_f1` or `loss`, of validation images.
         confirm: settings of `confirm` and `controls`, in the place of the space's: seeds, cells, replicate, controls.
         screen: shows how it goes; None prints lines to standard output.
         options: those of `search.options.LaunchOptions`: device, cpus_per_worker, max_seconds, mlflow_uri and so on.
@@ -154,6 +156,7 @@ def launch(
         protocol=protocol,
         scheduler=scheduler,
         choose=choose,
+        choose_by=choose_by,
         confirm=confirm,
     )
     opened = open_store(store)

@@ -36,6 +36,7 @@ Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
 Precision = Literal["float32", "bf16"]
 Projector = Literal["auto", "always"]
+ClassWeights = Literal["none", "balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,10 @@ class TrialConfig:
         high=100,
         default=0.0,
     )
+    class_weights: ClassWeights = setting(
+        "how much an image's cross entropy weighs: none is all alike, balanced is the more, the fewer its class has",
+        default="none",
+    )
     seed: int = setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
     lambda_: float = setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
@@ -173,6 +178,7 @@ class TrialConfig:
     teacher_momentum: float = setting("as `momentum`, for teacher and base network", low=0, high=0.999)
     teacher_weight_decay: float = setting("as `weight_decay`, for teacher and base network", low=0, high=1)
     teacher_dropout: float = setting("as `dropout`, for teacher and base network", low=0, high=0.9)
+    teacher_class_weights: ClassWeights = setting("as `class_weights`, for teacher and base network", default="none")
     teacher_seed: int = setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
     # How a front end is trained.
     frontend_size: float = setting(
@@ -259,6 +265,7 @@ class TrialConfig:
                 schedule=self.teacher_schedule,
                 momentum=self.teacher_momentum,
                 weight_decay=self.teacher_weight_decay,
+                class_weights=self.teacher_class_weights,
                 seed=self.teacher_seed,
                 precision=self._precision,
                 evaluate_every=self.evaluate_every,
@@ -309,6 +316,7 @@ class TrialConfig:
             schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            class_weights=self.class_weights,
             seed=self.seed,
             precision=self._precision,
             evaluate_every=self.evaluate_every,
@@ -331,6 +339,7 @@ class TrialConfig:
         """The settings that cannot change the result as the others stand."""
         yield from (name for name in ("blur", "noise", "jpeg_quality", "mixup") if not getattr(self, name))
         yield "evaluate_every"  # what is looked at on the way changes nothing
+        yield from (name for name in ("class_weights", "teacher_class_weights") if getattr(self, name) == "none")
         if self.projector == "auto":
             yield "projector"
         if not self.distills:
@@ -443,6 +452,7 @@ class Recipe:
     precision: Precision
     evaluate_every: int = 1
     mixup: float = 0.0
+    class_weights: ClassWeights = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -471,6 +481,8 @@ class PretrainedConfig:
         del recipe["evaluate_every"]  # what is looked at on the way changes nothing
         if not self.recipe.mixup:
             del recipe["mixup"]
+        if self.recipe.class_weights == "none":
+            del recipe["class_weights"]
         return dataclasses.asdict(self) | {"low_res": low_res, "recipe": recipe}
 
     def key(self, dataset_digest: str) -> str:
@@ -486,6 +498,7 @@ FOLLOWED_BY_TEACHER = (
     "momentum",
     "weight_decay",
     "dropout",
+    "class_weights",
 )
 
 

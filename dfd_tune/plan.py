@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
+from dfd_tune import criteria
 from dfd_tune.anew import NOTHING, Anew, cells_anew, together
 from dfd_tune.axes import Choice, Range, grid_points
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
@@ -267,6 +268,9 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
     ]
     if plan.request.protocol == "paper":
         lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
+    if plan.request.choose_by != criteria.DEFAULT:
+        criterion = criteria.CRITERIA[plan.request.choose_by]
+        lines.append(f"Chosen by {criterion.words} on validation images.")
     if plan.request.scheduler.stops:
         lines.append(_early_in_words(plan))
     if plan.num_anew:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
+from dfd_tune import criteria
 from dfd_tune.axes import Axis, Choice, Condition, Range, axes_from_json, meets, parse_axis, point_at
-from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
+from dfd_tune.config import FOLLOWED_BY_TEACHER, DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
@@ -25,6 +26,7 @@ from dfd_tune.schedulers import NEVER, EarlyStop
 from dfd_tune.space import (
     Protocol,
     SearchSpace,
+    choice_problem,
     scheduler_problem,
     setting_class,
     setting_problems,
@@ -63,6 +65,8 @@ class Request:
     """What is trained anew once the search has chosen."""
     scheduler: EarlyStop = NEVER
     """Which trials are stopped early."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of the validation images all is chosen: one of `criteria.CRITERIA`."""
     choose: Choose = MOST_ACCURATE
     """Which students may be chosen."""
 
@@ -102,6 +106,7 @@ def resolve(
     confirm: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
     choose: str | None = None,
+    choose_by: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -118,6 +123,7 @@ def resolve(
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
         scheduler: the kind, in the place of the space's.
         choose: which students may be chosen (`objectives.parse_choose`); None for all.
+        choose_by: the metric to choose by, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
@@ -128,6 +134,11 @@ def resolve(
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
     confirming = _confirm(space, confirm or {}, chosen_by, problems)
+    criterion = space.choose_by if choose_by is None else choose_by
+    if criterion not in criteria.CRITERIA:
+        problems.append(unknown_name("metric of `choose_by`", criterion, criteria.CRITERIA))
+    elif (problem := choice_problem(criterion, chosen_by)) is not None:
+        problems.append(problem)
     stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
     if (problem := scheduler_problem(stopping, explore, space.objectives)) is not None:
         problems.append(problem)
@@ -167,6 +178,7 @@ def resolve(
         confirm=confirming,
         scheduler=stopping,
         choose=chosen,
+        choose_by=criterion,
     )
 
 
@@ -249,6 +261,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "confirm": confirm_as_json(request.confirm),
         "scheduler": request.scheduler.as_json(),
         "choose": request.choose.as_text(),
+        "choose_by": request.choose_by,
     }
 
 
@@ -295,6 +308,7 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "scheduler": space.scheduler.as_json(),
         "objectives": list(space.objectives),
         "datasets": list(space.datasets),
+        "choose_by": space.choose_by,
     }
 
 
@@ -404,6 +418,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
+    criterion, of_space = request.choose_by, request.space.choose_by
+    chosen_by = "--choose-by" if criterion != of_space else f"space {request.space.name}"
+    origin = "default" if criterion == of_space == criteria.DEFAULT else chosen_by
+    rows.append(("choose_by", criterion, origin))
     stopping, theirs = request.scheduler, request.space.scheduler
     of_space = "default" if theirs == NEVER else f"space {request.space.name}"
     origin = of_space if stopping == theirs else "--scheduler"
@@ -469,11 +487,13 @@ def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, A
 
 
 def _defaults() -> dict[str, Any]:
+    """Those that are declared; what a teacher follows its student in is not given so."""
+    followers = {f"teacher_{name}" for name in FOLLOWED_BY_TEACHER}
     return {
         setting.name: setting.default
         for config in (DatasetConfig, TrialConfig)
         for setting in dataclasses.fields(config)
-        if setting.default is not dataclasses.MISSING
+        if setting.default is not dataclasses.MISSING and setting.name not in followers
     }
 
 

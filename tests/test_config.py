@@ -38,6 +38,7 @@ OTHER = {
     "momentum": 0.5,
     "weight_decay": 0.0,
     "mixup": 0.2,
+    "class_weights": "balanced",
     "seed": 1,
     "lambda_": 3.0,
     "method": "rdl",
@@ -59,6 +60,7 @@ OTHER = {
     "teacher_momentum": 0.5,
     "teacher_weight_decay": 0.0,
     "teacher_dropout": 0.1,
+    "teacher_class_weights": "balanced",
     "teacher_seed": 1,
     "frontend_size": 0.5,
     "frontend_epochs": 3,
@@ -205,7 +207,8 @@ def test_keys_do_not_change_between_versions():
     assert config.teacher().key("d") == "57158b8a77d22788"
     assert config.base().key("d") == "f3fb79e7a8a9b635"
     assert config.camera.key("d") == "9073b5bca5795ae0"
-    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher", "mixup": 0.0})
+    alike = {"class_weights": "none", "teacher_class_weights": "none", "mixup": 0.0}
+    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"} | alike)
     assert rich.key("d") == "72175ea57e11f43f"
     assert rich.low_res.frontend.key("d") == "444ca1425c43f86e"
 

@@ -21,6 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
+    ("criteria",),
     ("copies", "methods", "samplers", "schedulers", "objectives"),
     ("config",),
     ("axes",),
@@ -43,13 +44,24 @@ FLOORS = (
 VOCABULARY = {
     "confirm": {"config", "errors", "rules"},
     "axes": {"config", "errors", "rules", "samplers"},
-    "space": {"axes", "config", "confirm", "errors", "objectives", "rules", "samplers", "schedulers", "yaml_file"},
+    "space": {
+        "axes",
+        "config",
+        "confirm",
+        "criteria",
+        "errors",
+        "objectives",
+        "rules",
+        "samplers",
+        "schedulers",
+        "yaml_file",
+    },
     "settings": {
-        *("axes", "config", "confirm", "errors", "objectives", "rules", "schedulers", "space"),
+        *("axes", "config", "confirm", "criteria", "errors", "objectives", "rules", "schedulers", "space"),
         *("data", "data.sources"),
     },
-    "record": {"axes", "confirm", "errors", "objectives", "store"},
-    "analysis": {"analysis", "axes", "config", "confirm", "objectives", "record"},
+    "record": {"axes", "confirm", "criteria", "errors", "objectives", "store"},
+    "analysis": {"analysis", "axes", "config", "confirm", "criteria", "objectives", "record"},
 }
 """What the words of a search and the rules by which its results are read are made of: none of how anything is trained,
 sent or drawn."""

@@ -5,6 +5,7 @@ import pytest
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import Choice, Range, axis_from_json, grid_points, meets, parse_axis
 from dfd_tune.config import Resampling, TrialConfig
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
 from dfd_tune.methods import METHODS
@@ -185,6 +186,12 @@ def test_a_space_may_ask_for_the_papers_protocol(read):
     assert read(ONE + "protocol: paper").protocol == "paper"
 
 
+def test_a_space_may_choose_by_another_metric(read):
+    assert read(ONE).choose_by == "accuracy"
+    for name in CRITERIA:
+        assert read(ONE + f"choose_by: {name}").choose_by == name
+
+
 def test_a_sampler_is_a_grid_unless_said(read):
     assert read("explore: {lambda_: [0]}").sampler == "grid"
 
@@ -249,7 +256,7 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: &a {lambda_: *a}\n", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
         # Unknown names.
         (ONE + "setings: {epochs: 3}\n", "FILE, line 2: Unknown key 'setings'. Did you mean 'settings'?"),
-        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: confirm, controls, description, explore"),
+        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: choose_by, confirm, controls, description"),
         ("explore:\n  lamda_: [1]\n", "FILE, line 2: Unknown setting 'lamda_'. Did you mean 'lambda_'?"),
         (ONE + "settings:\n  epoch: 3\n", "FILE, line 3: Unknown setting 'epoch'. Did you mean 'epochs'?"),
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
@@ -344,6 +351,15 @@ ONE = "explore: {lambda_: [1]}\n"
         (ONE + "only: [{lambda_: 3}]", "FILE, line 2: only gives lambda_ the value 3.0, which is not on its list."),
         (SAMPLED + ONE + "only: [{lambda_: 1}]", "FILE, line 4: only picks points of a grid, but the sampler is tpe"),
         (ONE + "protocol: papers", "FILE, line 2: Unknown protocol 'papers'. Did you mean 'paper'?"),
+        (
+            ONE + "choose_by: f1",
+            "FILE, line 2: Unknown metric of `choose_by` 'f1'. Known: accuracy, balanced_accuracy,",
+        ),
+        (ONE + "choose_by: [loss]", "FILE, line 2: Unknown metric of `choose_by` '['loss']'."),
+        (
+            ONE + "protocol: paper\nchoose_by: loss",
+            "FILE, line 3: choose_by is loss, but the protocol paper chooses by accuracy on test images",
+        ),
         # What goes together.
         (
             "trials: 3\n" + ONE,

@@ -22,6 +22,7 @@ from dfd_tune.cli.cluster import (
     target_for,
 )
 from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.defaults import EMBEDDED
 from dfd_tune.errors import UserError
 from dfd_tune.schedulers import SCHEDULERS
@@ -92,6 +93,13 @@ def limit_options(command: Any) -> Any:
     type=click.Choice(["validation", "paper"]),
     default=None,
     help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
+)
+@click.option(
+    "--choose-by",
+    "choose_by",
+    type=click.Choice([*CRITERIA]),
+    default=None,
+    help="By which metric of validation images all is chosen.  [default: the space's, else accuracy]",
 )
 @click.option(
     "--confirm-seeds",
@@ -200,6 +208,7 @@ def launch(
     workers: int,
     trials: int | None,
     protocol: str | None,
+    choose_by: str | None,
     seeds: int | None,
     cells: str | None,
     replicate: str | None,
@@ -223,7 +232,7 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
-    asked |= {"scheduler": scheduler, "choose": choose}
+    asked |= {"scheduler": scheduler, "choose": choose, "choose_by": choose_by}
     from dfd_tune.api import searches_for
 
     searches = searches_for(space_name, dataset=dataset, data=data, assignments=assignments, name=name, **asked)

@@ -41,7 +41,7 @@ def results(name: str, form: str, store_path: str) -> None:
         told = results_object(search, trials) | {"state": state.as_json()}
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif form == "csv":
-        click.echo(trials_csv(trials), nl=False)
+        click.echo(trials_csv(trials, search.choose_by), nl=False)
     else:
         click.echo(plain(*ranking(search, trials)))
         click.echo("\n".join(conclusion(search, trials)))

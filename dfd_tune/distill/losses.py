@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfd_tune.config import Reduction
+from dfd_tune.config import ClassWeights, Reduction
 
 
 class Losses(NamedTuple):
@@ -132,9 +132,29 @@ def _pairwise(features: Tensor, reduction: Reduction) -> Tensor:
     return distances if reduction == "sum" else distances / features.shape[1]
 
 
-def recognition_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 2 and 3: cross entropy of softmax(logits), float (B, K), with labels, int64 (B,)."""
-    return F.cross_entropy(logits.float(), labels)
+def image_weights(kind: ClassWeights, labels: Tensor) -> Tensor | None:
+    """What each training image's cross entropy weighs, float32 (N,), 1 in the mean; None where all weigh alike.
+
+    Args:
+        kind: balanced is N / (K · n), with n images of its class, and K classes that occur.
+        labels: of all N training images, int64 (N,).
+    """
+    if kind == "none":
+        return None
+    counts = torch.bincount(labels)
+    weights: Tensor = len(labels) / ((counts > 0).sum() * counts[labels]).double()
+    return weights.float()
+
+
+def recognition_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Eq. 2 and 3: cross entropy of softmax(logits), float (B, K), with labels, int64 (B,).
+
+    With weights, float32 (B,), the mean of each image's, times its own. Not divided by their sum, which would have
+    batches, and processes' shares of one, weigh by what happens to be in them.
+    """
+    if weights is None:
+        return F.cross_entropy(logits.float(), labels)
+    return (weights * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
 
 
 class MixedIn(NamedTuple):
@@ -144,10 +164,17 @@ class MixedIn(NamedTuple):
     """int64 (B,)."""
     share: float
     """In 0..1: what is left to those that they were mixed into."""
+    weights: Tensor | None = None
+    """Of their cross entropy, float32 (B,); None where all weigh alike."""
 
 
 def joint_loss(
-    logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float, mixed: MixedIn | None = None
+    logits: Tensor,
+    labels: Tensor,
+    distilled: Tensor | None,
+    lambda_: float,
+    mixed: MixedIn | None = None,
+    weights: Tensor | None = None,
 ) -> Losses:
     """Eq. 4: L = cross entropy + λ · distillation. Without a teacher, λ is 0 and so is the second term.
 
@@ -158,10 +185,12 @@ def joint_loss(
         lambda_: λ, at least 0.
         mixed: what the images were mixed with, if they were: cross entropy is then the mean to both labels, weighed as
             the images are (Zhang et al. 2018, "mixup", https://arxiv.org/abs/1710.09412).
+        weights: of the images' cross entropy, float32 (B,); None where all weigh alike.
     """
-    recognition = recognition_loss(logits, labels)
+    recognition = recognition_loss(logits, labels, weights)
     if mixed is not None:
-        recognition = mixed.share * recognition + (1 - mixed.share) * recognition_loss(logits, mixed.labels)
+        other = recognition_loss(logits, mixed.labels, mixed.weights)
+        recognition = mixed.share * recognition + (1 - mixed.share) * other
     if distilled is None:
         assert lambda_ == 0, "distillation without a teacher"
         return Losses(recognition, recognition.detach(), recognition.new_zeros(()))

@@ -20,11 +20,11 @@ from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.training import train_network
+from dfd_tune.distill.training import evaluate, train_network, validation_metrics
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
-from dfd_tune.models.deployed import ModelCard, save_student
+from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.store import Store, read_whole_json, whole, write_json
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
@@ -164,6 +164,17 @@ def find_result(store: Store, key: str, say: Callable[[str], None] | None = None
     if say is not None and folder.exists():
         say(f"The result of trial {key} is damaged and counts as absent.")
     return None
+
+
+def measured_anew(result: TrialResult, config: TrialConfig, bench: Workbench) -> TrialResult:
+    """A result with all that is said of validation images today, by its student, which lies in the store.
+
+    What the store holds stays as it is, and so does the history, but for its last epoch.
+    """
+    network = load_deployed(student_file(bench.store, result.key))[0].network.to(bench.device)
+    found = validation_metrics(evaluate(network, bench.validation_images(config.low_res)))
+    history = [*result.history[:-1], found | result.history[-1]]
+    return dataclasses.replace(result, metrics=found | result.metrics, history=history)
 
 
 def student_there(store: Store, key: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dfd_tune.analysis.front import front_of
 from dfd_tune.analysis.verdicts import headline
+from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
@@ -46,6 +47,9 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
     if best is not None:
         metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}
         metrics["best_lambda"] = best.config["lambda_"]
+        others = [criterion.column for name, criterion in CRITERIA.items() if name != DEFAULT]
+        others += ["test_balanced_accuracy", "test_macro_f1"]
+        metrics |= {f"best_{column}": value for column in others if (value := getattr(best, column)) is not None}
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
         metrics |= {} if best.cost is None else {f"best_{name}": value for name, value in best.cost.numbers().items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dfd_tune.analysis.points import lambda_of
 from dfd_tune.analysis.verdicts import headline, judge_cells
+from dfd_tune.criteria import DEFAULT
 from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
@@ -122,10 +123,11 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     search, trials = found.search, found.trials
     caption = caption_of(search, trials)
     images = "TEST" if lambda_curve.is_on_test(search) else "Validation"
+    teachers = ", dotted lines the teacher on high-resolution images" if search.choose_by == DEFAULT else ""
     curve = _Drawing(
-        lambda_curve.TITLE,
-        f"{images} accuracy; hollow markers and dashed lines are plain training (λ = 0), dotted lines the teacher on "
-        f"high-resolution images. {caption}",
+        lambda_curve.title_of(search),
+        f"{images} {search.criterion.words}; hollow markers and dashed lines are plain training (λ = 0){teachers}. "
+        f"{caption}",
         lambda: lambda_curve.lambda_curve(search, trials, folder),
         "fewer than two points have finished." if "lambda_" in search.explored else "",
     )

@@ -203,7 +203,8 @@ class Agenda:
             self._points.tell(job.key, values)
 
     def stopped_early(self, job: Job, values: Mapping[int, float]) -> None:
-        """A trial was ended by its scheduler, with these validation accuracies by epoch; it has no result."""
+        """A trial was ended by its scheduler, with these values of what the search chooses by, by epoch; it has no
+        result."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
         self._past.pop(job.id, None)

@@ -12,7 +12,7 @@ from typing import Any
 from dfd_tune.axes import explored_at
 from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
 from dfd_tune.liveness import stop_asked, who_asked
-from dfd_tune.objectives import accuracies, values_of
+from dfd_tune.objectives import values_of
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node
@@ -119,7 +119,8 @@ class SearchBooks:
             self._early.behind(job.key, job.config, job.stage, result.history)
             peak = what.get("peak_memory_bytes")
             done = self._ledger.finished(job.config, result, peak_memory_bytes=peak, stage=job.stage)
-            return values_of(done.metrics, self._ledger.search.objectives)
+            search = self._ledger.search
+            return values_of(done.metrics, search.objectives, search.criterion)
         self._progress.network_ended(job.key)
         if job.kind == "test":
             self._ledger.tested(job.key, TestRecord(**what["test"]))
@@ -131,10 +132,11 @@ class SearchBooks:
         return None
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:
-        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+        """A trial's scheduler has ended it; returns its values of what the search chooses by, by epoch."""
         job = attempt.job
         assert isinstance(job.config, TrialConfig)
-        return accuracies(self._ledger.stopped_early(job.config, job.key, stage=job.stage).history)
+        record = self._ledger.stopped_early(job.config, job.key, stage=job.stage)
+        return self._ledger.search.criterion.by_epoch(record.history)
 
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.distill.checkpoints import Checkpoints, Snapshot, training_name
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.liveness import stop_asked
@@ -48,6 +49,8 @@ class SearchContext:
     """Where each node keeps its own of what trainings read; None: they read from the store itself."""
     deterministic: bool = False
     """Whether equal runs must give equal bits, on GPUs too."""
+    measures: str = CRITERIA[DEFAULT].column
+    """What a trial's result must say, as the search chooses by it; results of older versions may not."""
 
     @property
     def store(self) -> Store:

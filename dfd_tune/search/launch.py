@@ -154,7 +154,11 @@ def _run_what_is_left(
             Limits(options.max_seconds, options.max_trials, say),
         )
         early = EarlyStopping(
-            plan.request.scheduler, longest_of(plan.request), ledger.trials.values(), partial(_end_early, ledger)
+            plan.request.scheduler,
+            longest_of(plan.request),
+            ledger.trials.values(),
+            partial(_end_early, ledger),
+            ledger.search.criterion,
         )
         ahead = partial(prepare, ledger.tracker)
         order = _order(plan)
@@ -165,6 +169,7 @@ def _run_what_is_left(
             dataset_key=plan.dataset.folder.name,
             banks=tuple(sorted(plan.banks.items())),
             resources=resources,
+            measures=ledger.search.criterion.column,
             checkpoint_seconds=options.checkpoint_seconds,
             copies=options.copies,
             deterministic=options.deterministic,
@@ -283,7 +288,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
             known += 1
         elif record is None or record.status in ("PENDING", "STOPPED"):
             result = find_result(ledger.store, key, say=say)
-            if result is not None:
+            if result is not None and ledger.search.criterion.column in result.metrics:
                 ledger.finished(config, result)
                 known += 1
     return known
@@ -324,6 +329,7 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
         protocol=request.protocol,
         objectives=list(request.objectives),
         choose=request.choose.as_text(),
+        choose_by=request.choose_by,
         confirm=request.confirm,
         request=request_as_json(request),
         experiment=options.experiment,

@@ -55,6 +55,7 @@ def _said(record: SearchRecord) -> dict[str, Any]:
     return (
         {"space": record.space, "sampler": record.sampler, "--seed": record.seed, **record.settings}
         | {"dataset": record.dataset["dataset"], "protocol": record.protocol, "objectives": record.objectives}
+        | {"choose_by": record.choose_by}
         | {f"confirm: {name}": value for name, value in asdict(record.confirm).items()}
         | {"images": record.dataset["digest"]}
     )

@@ -401,7 +401,7 @@ class Tracker:
             self._suspect.discard(name)
         if runs is None:
             artifacts = None if self._address.is_server else artifact_root(self._store)
-            home, tags = home_of(search, self._store), view_tags(columns_of(search))
+            home, tags = home_of(search, self._store), view_tags(columns_of(search), search.criterion)
             experiment_id = experiment_of(self._client, experiment_name(search), home, self._store, artifacts, tags)
             runs = self._experiments[name] = ExperimentRuns(self._client, experiment_id, name)
         return runs

@@ -36,7 +36,7 @@ from dfd_tune.tracking.connection import (
 from dfd_tune.tracking.experiments import SEARCH_TAG, experiment_name, find_experiment, home_of
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.runs import KIND_TAG
-from dfd_tune.tracking.view import METRIC, TRAINING, columns_of, run_url, runs_url, show_view
+from dfd_tune.tracking.view import TRAINING, columns_of, run_url, runs_url, show_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -222,9 +222,10 @@ def _say_pages(
         if experiment is None:
             return
         number = experiment.experiment_id
-        view = show_view(client, experiment, columns_of(search))
+        view = show_view(client, experiment, columns_of(search), search.criterion)
         ours = f"tags.`{SEARCH_TAG}` = '{search.search}' AND tags.`{KIND_TAG}`"
-        best_first = [f"metrics.{METRIC} DESC"]
+        by = search.criterion
+        best_first = [f"metrics.{by.column} {'DESC' if by.larger_is_better else 'ASC'}"]
         trials = client.search_runs([number], f"{ours} = 'trial'", max_results=_COMPARED, order_by=best_first)
         summaries = client.search_runs([number], f"{ours} = 'summary'", max_results=1)
     if trials:

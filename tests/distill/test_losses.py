@@ -13,6 +13,7 @@ from dfd_tune.distill.losses import (
     attention_loss,
     distillation_loss,
     hint_loss,
+    image_weights,
     joint_loss,
     norm_direction_loss,
     pairwise_distance_loss,
@@ -67,6 +68,32 @@ def test_eq_1_by_hand(reduction):
 
 def test_eq_2_and_3_by_hand():
     assert recognition_loss(LOGITS, LABELS).item() == pytest.approx(CROSS_ENTROPY, rel=1e-6)
+
+
+def test_balanced_weights_by_hand():
+    # Four images of class 0, one of class 1, none of class 2, three of class 3: N = 8, K = 3.
+    labels = torch.tensor([0, 0, 1, 3, 0, 3, 0, 3])
+    weights = image_weights("balanced", labels)
+    expected = [8 / (3 * count) for count in (4, 4, 1, 3, 4, 3, 4, 3)]
+    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
+    assert weights.mean().item() == pytest.approx(1.0, rel=1e-6)
+    assert image_weights("none", labels) is None
+
+
+def test_of_equally_many_images_a_class_all_weigh_alike():
+    assert image_weights("balanced", torch.tensor([2, 0, 1, 0, 1, 2])).tolist() == [1.0] * 6
+
+
+def test_weights_are_of_the_cross_entropy_alone_and_no_batch_divides_by_them():
+    logits, labels, student, teacher = random_batch(6, 8)
+    weights = torch.tensor([3.0, 0.5, 0.5, 1.0, 0.25, 2.0])
+    each = [recognition_loss(logits[row : row + 1], labels[row : row + 1]).item() for row in range(6)]
+    expected = sum(weight * loss for weight, loss in zip(weights.tolist(), each, strict=True)) / 6
+    distilled = distillation_loss(student, teacher, "sum")
+    losses = joint_loss(logits, labels, distilled, 0.5, weights)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-5)
+    assert losses.distillation.item() == distilled.item()
+    assert losses.total.item() == pytest.approx(expected + 0.5 * distilled.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 2.0])

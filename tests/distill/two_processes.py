@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -70,6 +71,12 @@ class Rank:
         self.restored.extend(history)
 
 
+def mostly_of_one_class(labels: torch.Tensor) -> torch.Tensor:
+    """The labels, four of five in a row made class 0."""
+    place = torch.arange(len(labels), device=labels.device)
+    return torch.where(place % 5 == 0, labels, torch.zeros_like(labels))
+
+
 def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
     """Whether this process trained the teacher, and the digest of the teacher it got."""
     found, trained, _ = workbench(Store(root)).prepare(trial(teacher_epochs=3).teacher(), SingleProcess())
@@ -133,9 +140,13 @@ def train_distilled(
     backbone: str = "alexnet",
     dropout: float = 0.0,
     checkpoints: Checkpoints | None = None,
+    unbalanced: bool = False,
 ) -> dict[str, Any]:
     """Train an AlexNet by an untrained teacher; plain values, for they may come from another process."""
     bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
+    images = bench.images_for(config)
+    if unbalanced:
+        images = dataclasses.replace(images, labels=mostly_of_one_class(images.labels))
     student = network(seed=1, dropout=dropout)
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
     live = LiveFeatures(teacher, bench.images_for(config.teacher()), "float32")
@@ -144,7 +155,7 @@ def train_distilled(
         reuse_classifier(student, teacher)
     history = train_network(
         student,
-        bench.images_for(config),
+        images,
         bench.validation_images(config.low_res),
         recipe=recipe,
         process=process,
