@@ -256,7 +256,7 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: &a {lambda_: *a}\n", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
         # Unknown names.
         (ONE + "setings: {epochs: 3}\n", "FILE, line 2: Unknown key 'setings'. Did you mean 'settings'?"),
-        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: choose_by, confirm, controls, description"),
+        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: choose_by, confirm, controls, dataset, "),
         ("explore:\n  lamda_: [1]\n", "FILE, line 2: Unknown setting 'lamda_'. Did you mean 'lambda_'?"),
         (ONE + "settings:\n  epoch: 3\n", "FILE, line 3: Unknown setting 'epoch'. Did you mean 'epochs'?"),
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
@@ -373,7 +373,7 @@ ONE = "explore: {lambda_: [1]}\n"
             "explore: {image_size: [8, 16]}",
             "FILE, line 1: image_size can't be explored: all trials of a search share it",
         ),
-        ("explore: {dataset: [digits]}", "FILE, line 1: dataset can't be explored"),
+        ("explore: {dataset: [digits]}", "FILE, line 1: dataset is no axis"),
         ("explore: {augment_seed: [0, 1]}", "FILE, line 1: augment_seed can't be explored"),
         ("explore: {workers: [1, 2]}", "FILE, line 1: workers can't be explored"),
         ("explore: {precision: [float32, bf16]}", "FILE, line 1: precision can't be explored"),

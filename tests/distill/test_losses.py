@@ -90,7 +90,7 @@ def test_weights_are_of_the_cross_entropy_alone_and_no_batch_divides_by_them():
     each = [recognition_loss(logits[row : row + 1], labels[row : row + 1]).item() for row in range(6)]
     expected = sum(weight * loss for weight, loss in zip(weights.tolist(), each, strict=True)) / 6
     distilled = distillation_loss(student, teacher, "sum")
-    losses = joint_loss(logits, labels, distilled, 0.5, weights)
+    losses = joint_loss(logits, labels, distilled, 0.5, weights=weights)
     assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-5)
     assert losses.distillation.item() == distilled.item()
     assert losses.total.item() == pytest.approx(expected + 0.5 * distilled.item(), rel=1e-5)
@@ -116,6 +116,15 @@ def test_cross_entropy_of_mixed_images_by_hand():
     # It is that of the mixed labels.
     soft = torch.nn.functional.cross_entropy(LOGITS, torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
     assert losses.cross_entropy.item() == pytest.approx(soft.item(), rel=1e-6)
+
+
+def test_mixed_images_weigh_by_the_classes_of_both():
+    # Each label's cross entropy, ln 4/3 and ln 2, then ln 4 and ln 2, has the weight of its own class.
+    own, other = torch.tensor([2.0, 0.5]), torch.tensor([0.5, 0.5])
+    expected = 0.75 * (2 * math.log(4 / 3) + 0.5 * math.log(2)) / 2
+    expected += 0.25 * (0.5 * math.log(4) + 0.5 * math.log(2)) / 2
+    losses = joint_loss(LOGITS, LABELS, None, 0.0, MixedIn(torch.tensor([0, 0]), 0.75, other), own)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_a_teacher_only_cross_entropy_is_left():
