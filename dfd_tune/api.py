@@ -113,6 +113,7 @@ def launch(
     trials: int | None = None,
     protocol: Any = None,
     scheduler: str | None = None,
+    teacher: str | Path | None = None,
     confirm: Mapping[str, Any] | None = None,
     screen: Screen | None = None,
     **options: Any,
@@ -131,6 +132,7 @@ def launch(
         trials: how many to draw, in the place of the space's number; likewise `protocol` and `scheduler`.
         protocol: `validation` or `paper`.
         scheduler: `none`, `asha` or `median`.
+        teacher: a file of a teacher that was trained elsewhere, as docs/teacher.md says.
         confirm: settings of `confirm` and `controls`, in the place of the space's: seeds, cells, replicate, controls.
         screen: shows how it goes; None prints lines to standard output.
         options: those of `search.options.LaunchOptions`: device, cpus_per_worker, max_seconds, mlflow_uri and so on.
@@ -151,6 +153,7 @@ def launch(
         trials=trials,
         protocol=protocol,
         scheduler=scheduler,
+        teacher=None if teacher is None else str(teacher),
         confirm=confirm,
     )
     opened = open_store(store)

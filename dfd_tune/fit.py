@@ -5,9 +5,11 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
+from dfd_tune.bring import teacher_files
 from dfd_tune.config import FRONTEND_FACTOR
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.methods import METHODS
@@ -15,6 +17,7 @@ from dfd_tune.models import layer_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
 from dfd_tune.space import Choice, Range
+from dfd_tune.teacher_file import TeacherFile
 
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
@@ -42,8 +45,10 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
+    problems += _misfits_of_teacher_files(request, dataset)
     if any(METHODS[method].compares == "maps" for method in _values(request, "method")):
-        for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request)]):
+        files = [file.backbone for file in teacher_files(request) if file.backbone is not None]
+        for backbone in dict.fromkeys([*_values(request, "backbone"), *_named_teachers(request), *files]):
             for layer in _values(request, "hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
@@ -74,6 +79,44 @@ def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
         "frontend none."
         for resolution in _values(request, "resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
+    ]
+
+
+def _misfits_of_teacher_files(request: Request, dataset: Dataset) -> list[str]:
+    files = teacher_files(request)
+    if not files:
+        return []
+    problems = []
+    for file in files:
+        for method in _values(request, "method"):
+            compares = METHODS[method].compares
+            if file.gives not in ("network", compares):
+                able = [name for name, known in METHODS.items() if known.compares == file.gives]
+                problems.append(
+                    f"method is {method}, which compares {compares}, but teacher_file is a program that gives "
+                    f"{file.gives} alone; take {' or '.join(able)}, or another file."
+                )
+        if "teacher" in _values(request, "student_start"):
+            problems += _misfit_of_start(request, dataset, file)
+    if _named_teachers(request) and "high_res" in _values(request, "teacher_sees"):
+        problems.append("teachers names backbones that are trained here, beside teacher_file; leave one of them out.")
+    if "longer" in request.confirm.controls:
+        problems.append(
+            "The control longer trains for the teacher's epochs as well, which of a teacher_file are not known; take "
+            "half_longer."
+        )
+    return problems
+
+
+def _misfit_of_start(request: Request, dataset: Dataset, file: TeacherFile) -> list[str]:
+    """Why students can't start from the weights of a teacher file, as a sentence; nothing, if they can."""
+    parts = [_values(request, name) for name in ("backbone", "width", "batch_norm")]
+    students = {(*network, dataset.image_size) for network in itertools.product(*parts)}
+    if students == {(file.backbone, file.width, file.batch_norm, file.side)}:
+        return []
+    return [
+        f"student_start is teacher, but teacher_file ({file}) is not the student's own network, of the same backbone, "
+        f"width, batch norm and images of {dataset.image_size} pixels; start from scratch or base."
     ]
 
 

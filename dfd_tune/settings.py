@@ -91,6 +91,7 @@ def resolve(
     protocol: Protocol | None = None,
     confirm: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
+    teacher: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -106,12 +107,15 @@ def resolve(
         protocol: None for the space's own.
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
         scheduler: the kind, in the place of the space's.
+        teacher: path of a teacher file, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
     """
     problems: list[str] = []
     explore, given = _with_assignments(space, assignments, problems)
+    if teacher is not None and ("teacher_file" in given or explore.pop("teacher_file", None) is not None):
+        problems.append("teacher_file is given twice, by --teacher and otherwise; leave one of them out.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
@@ -126,6 +130,7 @@ def resolve(
         "--workers-per-trial": {"workers": workers},
         f"dataset {dataset}": dict(recipe),
         f"space {space.name}": dict(space.settings),
+        "--teacher": {} if teacher is None else {"teacher_file": teacher},
         "--set": given,
     }
     settings = {name: value for values in layers.values() for name, value in values.items()}

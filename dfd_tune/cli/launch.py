@@ -109,6 +109,12 @@ def limit_options(command: Any) -> Any:
     default=None,
     help="By which trials are stopped early; λ = 0 never is.  [default: the space's, else none]",
 )
+@click.option(
+    "--teacher",
+    default=None,
+    metavar="FILE",
+    help="A teacher that was trained elsewhere: .safetensors of a backbone, or a torch.export program as .pt2.",
+)
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -186,6 +192,7 @@ def launch(
     replicate: str | None,
     controls: str | None,
     scheduler: str | None,
+    teacher: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -203,7 +210,7 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
-    asked["scheduler"] = scheduler
+    asked |= {"scheduler": scheduler, "teacher": teacher}
     from dfd_tune.api import default_name, request_for
 
     request = request_for(

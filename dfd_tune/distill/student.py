@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import Guide, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
@@ -189,7 +189,7 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
     )
 
 
-def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> TargetSource:
+def _target(config: TrialConfig, guide: Guide, bench: Workbench) -> TargetSource:
     """What the trial's method compares with of one teacher."""
     output = METHODS[config.method].compares
     if output == "maps":

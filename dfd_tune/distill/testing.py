@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import Guide, TrialConfig
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
 
@@ -40,9 +40,9 @@ def accuracy_on_test_images(file: Path, config: TrialConfig, bench: Workbench) -
 
 
 @torch.no_grad()
-def network_right_on_test_images(config: PretrainedConfig, bench: Workbench) -> np.ndarray:
+def network_right_on_test_images(config: Guide, bench: Workbench) -> np.ndarray:
     """bool (N,), whether a network from the store is right on each test image of the side it was trained on: of a
     teacher, in high resolution, the HR baseline."""
     network = bench.pretrained(config).network.eval()
-    images = bench.test_images(config.low_res)
+    images = bench.test_images_for(config)
     return np.concatenate([(network(inputs).argmax(1) == labels).cpu().numpy() for inputs, labels in images.batches()])
