@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from dfd_tune.digest import digest_json
-from dfd_tune.errors import raise_all
+from dfd_tune.errors import UserError, raise_all
 from dfd_tune.methods import DEFAULT, METHODS, read_by_methods
 from dfd_tune.rules import OWN, kinds_of, problems_in, setting
 from dfd_tune.teacher_file import TeacherFile, parse
@@ -191,7 +191,10 @@ class TrialConfig:
         raise_all(problems_in(TrialConfig, vars(self)))
         assert isinstance(self.resolution, int), "a share of the side is settled once the images are known"
         assert self.precision != "auto", "settled once the device is known"
-        assert self.teacher_file is None or parse(self.teacher_file), "settled once the file is in the store"
+        if self.teacher_file is not None and parse(self.teacher_file) is None:
+            raise UserError(
+                f"teacher_file is {self.teacher_file!r}, which is no file in the store; launch with --teacher FILE."
+            )
         for name, kind in kinds_of(TrialConfig).items():
             if kind is float:  # 2 and 2.0 are one trial, so they must give one key
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -223,7 +226,7 @@ class TrialConfig:
         on high-resolution images."""
         file = None if self.teacher_file is None else parse(self.teacher_file)
         if file is None:
-            return self._pretrained(None, self.backbone)
+            return self.trained_teacher()
         return ImportedConfig(
             file=file,
             crop_padding=self.crop_padding,
@@ -231,6 +234,10 @@ class TrialConfig:
             augment_seed=self.augment_seed,
             precision="float32" if file.backbone is None else self._precision,
         )
+
+    def trained_teacher(self) -> PretrainedConfig:
+        """The same network as the student, trained here on high-resolution images."""
+        return self._pretrained(None, self.backbone)
 
     def guides(self) -> tuple[Guide, ...]:
         """The networks that the student is distilled from; none if λ is 0."""
@@ -294,7 +301,7 @@ class TrialConfig:
         content: PretrainedConfig | Literal["vgg19"] | None = None
         if self.frontend == "srgan":
             assert self.frontend_content != "auto", "settled once it is known what is at hand"
-            content = "vgg19" if self.frontend_content == "vgg19" else self._pretrained(None, self.backbone)
+            content = "vgg19" if self.frontend_content == "vgg19" else self.trained_teacher()
         return FrontendConfig(
             camera=self.camera,
             kind=self.frontend,

@@ -50,7 +50,7 @@ class Declared:
 
     def to_json(self) -> Facts:
         """As it lies in the store."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return dict(json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Declared:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dfd_tune.analysis.verdicts import headline
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
-from dfd_tune.report.conclusion import conclusion
+from dfd_tune.report.conclusion import conclusion, imported_teachers
 from dfd_tune.store import Store
 from dfd_tune.tracking import Summary
 
@@ -24,13 +24,14 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
     if not tables and not report:
         return None
     classes = ", ".join(str(name) for name in search.dataset["classes"])
+    teachers = imported_teachers(search)
     return Summary(
         metrics=summary_metrics(search, trials),
         tables=tables,
         report_folder=folder / REPORT_FOLDER,
         report=report,
         student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
-        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {classes}.",
+        description=" ".join([f"{', '.join(conclusion(search, trials)[:1])}.", *teachers, f"Classes: {classes}."]),
     )
 
 
