@@ -12,8 +12,8 @@ from dfd_tune.analysis.comparisons import compare_controls, high_resolution
 from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
-from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord
-from dfd_tune.report.captions import INTERVALS, cost_in_words
+from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
+from dfd_tune.report.captions import INTERVALS, cost_in_words, imported_teachers
 from dfd_tune.report.numbers import share, signed, text_of
 from dfd_tune.report.tables import percent
 
@@ -113,26 +113,6 @@ def _details(search: SearchRecord, found: Headline) -> str:
     if found.difference.half is not None:
         parts.append(f"± is {INTERVALS}, {over}")
     return f"{'; '.join(parts)}. One test image is {100 / search.dataset['test_images']:.2f} points."
-
-
-def imported_teachers(search: SearchRecord) -> list[str]:
-    """The teachers that came in files, one a line."""
-    return [
-        f"Teacher: '{teacher.file}', {_file_in_words(teacher)}, digest {teacher.digest}: "
-        f"{percent(teacher.val_accuracy)} of the high-resolution validation images right{_by_what(teacher)}."
-        for teacher in search.teachers
-        if teacher.file is not None
-    ]
-
-
-def _file_in_words(teacher: TeacherRecord) -> str:
-    if teacher.gives == "network":
-        return f"weights of {teacher.backbone} of width {teacher.width:g}"
-    return f"a program that gives {teacher.gives}"
-
-
-def _by_what(teacher: TeacherRecord) -> str:
-    return ", by the nearest class mean of its features" if teacher.gives == "features" else ""
 
 
 def _warnings(search: SearchRecord, trials: Sequence[TrialRecord], found: Headline | None) -> list[str]:

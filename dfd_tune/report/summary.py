@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from dfd_tune.analysis.verdicts import headline
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
-from dfd_tune.report.conclusion import conclusion, imported_teachers
+from dfd_tune.report.captions import imported_teachers
+from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
 from dfd_tune.tracking import Summary
 

@@ -237,8 +237,9 @@ def title(config: Guide | FrontendConfig) -> str:
 
 
 def _line(config: Guide | FrontendConfig, record: TeacherRecord | FrontendRecord, what: Mapping[str, Any]) -> str:
-    imported = isinstance(record, TeacherRecord) and record.file is not None
-    how = f"{'measured' if imported else 'trained'} in {what['seconds']:.0f} s" if what["trained"] else "from the store"
+    file = record.file if isinstance(record, TeacherRecord) else None
+    verb = "trained" if file is None else f"file '{file}', measured"
+    how = f"{verb} in {what['seconds']:.0f} s" if what["trained"] else "from the store"
     if isinstance(record, FrontendRecord):
         content = f", content loss on features of {record.content}" if record.content else ""
         return (
