@@ -168,11 +168,11 @@ def _problem_in(archive: zipfile.ZipFile) -> str | None:
 
 def _is_tensors(content: bytes) -> bool:
     """Whether torch's restricted reader, which knows tensors and plain containers alone, takes it."""
+    if not content:
+        return True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not content:
-                return True
             torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         return True
     except Exception:
