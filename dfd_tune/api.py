@@ -24,6 +24,7 @@ from dfd_tune.settings import Request, resolve
 from dfd_tune.signals import Signals
 from dfd_tune.space import read_space
 from dfd_tune.store import Store, existing_store, open_store, problem_with_name
+from dfd_tune.teacher_file import parse
 
 if TYPE_CHECKING:
     from dfd_tune.models.deployed import Deployed
@@ -203,7 +204,7 @@ def request_for(
                 data=None if data is None else str(Path(data).expanduser().absolute()),
                 recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
                 assignments=list(assignments),
-                **asked,
+                **asked | {"teacher": _whole_path(asked.get("teacher"))},
             )
         except UserError as error:
             problems += error.problems
@@ -233,6 +234,13 @@ def default_name(request: Request) -> str:
     tail = f"-{request.dataset.dataset}-{today}"
     space = re.sub(r"[^A-Za-z0-9_-]+", "-", request.space.name).strip("-_")
     return (space or "space")[: 100 - len(tail)] + tail
+
+
+def _whole_path(teacher: str | None) -> str | None:
+    """A teacher file's path as it is from everywhere; the name of one that is in the store stays as it is."""
+    if teacher is None or parse(teacher) is not None:
+        return teacher
+    return str(Path(teacher).expanduser().absolute())
 
 
 def _as_typed(value: Any) -> str:
