@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny import CLASSES, SIDE, bits, fresh_store, network, run, trial, without_times, workbench
+from tiny import CLASSES, DEVICE, SIDE, bits, fresh_store, network, run, trial, without_times, workbench
 from torch import nn
 
 from dfd_tune.distill.features import BankedFeatures
@@ -234,9 +234,9 @@ def test_images_of_another_side_are_resized(store, tmp_path):
     assert config.teacher().file.side == 16
     assert config.teacher().file.dim == 64
     # Enlarged twice and averaged again, a plain image is what it was.
-    gray = torch.full((2, 1, SIDE, SIDE), 0.3)
+    gray = torch.full((2, 1, SIDE, SIDE), 0.3, device=DEVICE)
     given = bench.pretrained(config.teacher()).network.features(gray)
-    torch.testing.assert_close(given, torch.full((2, 64), 0.3))
+    torch.testing.assert_close(given.cpu(), torch.full((2, 64), 0.3))
 
 
 def test_the_store_is_enough_once_it_has_the_file(logits, store):
