@@ -24,6 +24,7 @@ from dfd_tune.settings import Request, resolve
 from dfd_tune.signals import Signals
 from dfd_tune.space import read_space
 from dfd_tune.store import Store, existing_store, open_store, problem_with_name
+from dfd_tune.teacher_file import parse
 
 if TYPE_CHECKING:
     from dfd_tune.models.deployed import Deployed
@@ -115,6 +116,7 @@ def launch(
     scheduler: str | None = None,
     choose: str | None = None,
     choose_by: str | None = None,
+    teacher: str | Path | None = None,
     confirm: Mapping[str, Any] | None = None,
     screen: Screen | None = None,
     **options: Any,
@@ -135,6 +137,7 @@ def launch(
         scheduler: `none`, `asha` or `median`.
         choose: which students may be chosen: `accuracy`, or as `front:parameters<=200000`.
         choose_by: `accuracy`, `balanced_accuracy`, `macro_f1` or `loss`, of validation images.
+        teacher: a file of a teacher that was trained elsewhere, as docs/teacher.md says.
         confirm: settings of `confirm` and `controls`, in the place of the space's: seeds, cells, replicate, controls.
         screen: shows how it goes; None prints lines to standard output.
         options: those of `search.options.LaunchOptions`: device, cpus_per_worker, max_seconds, mlflow_uri and so on.
@@ -157,6 +160,7 @@ def launch(
         scheduler=scheduler,
         choose=choose,
         choose_by=choose_by,
+        teacher=None if teacher is None else str(teacher),
         confirm=confirm,
     )
     opened = open_store(store)
@@ -206,7 +210,7 @@ def request_for(
                 data=None if data is None else str(Path(data).expanduser().absolute()),
                 recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
                 assignments=list(assignments),
-                **asked,
+                **asked | {"teacher": _whole_path(asked.get("teacher"))},
             )
         except UserError as error:
             problems += error.problems
@@ -311,6 +315,13 @@ def default_name(request: Request, dataset: str | None = None) -> str:
     tail = f"-{dataset or request.dataset.dataset}-{today}"
     space = re.sub(r"[^A-Za-z0-9_-]+", "-", request.space.name).strip("-_")
     return (space or "space")[: 100 - len(tail)] + tail
+
+
+def _whole_path(teacher: str | None) -> str | None:
+    """A teacher file's path as it is from everywhere; the name of one that is in the store stays as it is."""
+    if teacher is None or parse(teacher) is not None:
+        return teacher
+    return str(Path(teacher).expanduser().absolute())
 
 
 def _as_typed(value: Any) -> str:

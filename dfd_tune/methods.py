@@ -64,6 +64,10 @@ class Method:
         """What else a teacher must give."""
         return tuple(name for one in self.compares for name in one.beside)
 
+    def takes(self, output: str) -> bool:
+        """Whether a teacher that gives this output alone is enough."""
+        return set(self.outputs) == {output} and not self.reuses_classifier
+
     @property
     def has_bank(self) -> bool:
         """Whether a bank of last-layer features is enough of a teacher."""

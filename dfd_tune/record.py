@@ -113,15 +113,23 @@ def test_record(key: str, right: np.ndarray, **by_class: Any) -> TestRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecord:
-    """One network trained before the search."""
+    """One network that is there before the search."""
 
     key: str
     role: Literal["teacher", "base"]
     backbone: str
-    width: float
+    """Or "program"."""
+    width: float | None
+    """None of a program."""
     val_accuracy: float
+    """A fraction; of a program that gives features, of the nearest class mean."""
     test_accuracy: float | None = None
     """On high-resolution test images, measured when the search is concluded: the HR baseline."""
+    file: str | None = None
+    """Name of the file that it came in, without folders; None of one that was trained here. Likewise `digest`, of the
+    file and what is declared of it, and `gives`: network, logits or features."""
+    digest: str | None = None
+    gives: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

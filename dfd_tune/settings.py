@@ -107,6 +107,7 @@ def resolve(
     scheduler: str | None = None,
     choose: str | None = None,
     choose_by: str | None = None,
+    teacher: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -124,12 +125,15 @@ def resolve(
         scheduler: the kind, in the place of the space's.
         choose: which students may be chosen (`objectives.parse_choose`); None for all.
         choose_by: the metric to choose by, in the place of the space's.
+        teacher: path of a teacher file, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
     """
     problems: list[str] = []
     explore, given = _with_assignments(space, assignments, problems)
+    if teacher is not None and ("teacher_file" in given or explore.pop("teacher_file", None) is not None):
+        problems.append("teacher_file is given twice, by --teacher and otherwise; leave one of them out.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
@@ -152,6 +156,7 @@ def resolve(
         "--workers-per-trial": {"workers": workers},
         f"dataset {dataset}": dict(recipe),
         f"space {space.name}": dict(space.settings),
+        "--teacher": {} if teacher is None else {"teacher_file": teacher},
         "--set": given,
     }
     settings = {name: value for values in layers.values() for name, value in values.items()}

@@ -55,6 +55,7 @@ FITTING = {
     "workers": [1, 2, 3],
     "batch_size": [8, 17, 40],
     "hint_layer": ["middle", "block1"],
+    "teacher_file": ["none", "cat.pt2", "features-d7-s8-0123456789abcdef", "logits-d10-s16-fedcba9876543210"],
     "jpeg_quality": [None, "none", 1, 100],
     "frontend": ["none", "vdsr", "espcn", "srgan"],
 }

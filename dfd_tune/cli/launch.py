@@ -135,6 +135,12 @@ def limit_options(command: Any) -> Any:
     help="By which trials are stopped early; λ = 0 never is.  [default: the space's, else none]",
 )
 @CHOOSE_OPTION
+@click.option(
+    "--teacher",
+    default=None,
+    metavar="FILE",
+    help="A teacher that was trained elsewhere: .safetensors of a backbone, or a torch.export program as .pt2.",
+)
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -215,6 +221,7 @@ def launch(
     controls: str | None,
     scheduler: str | None,
     choose: str | None,
+    teacher: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -232,7 +239,7 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
-    asked |= {"scheduler": scheduler, "choose": choose, "choose_by": choose_by}
+    asked |= {"scheduler": scheduler, "choose": choose, "choose_by": choose_by, "teacher": teacher}
     from dfd_tune.api import searches_for
 
     searches = searches_for(space_name, dataset=dataset, data=data, assignments=assignments, name=name, **asked)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import Guide, TrialConfig
 from dfd_tune.distill.scores import balanced_accuracy, class_counts, macro_f1
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
@@ -42,7 +42,7 @@ def accuracy_on_test_images(file: Path, config: TrialConfig, bench: Workbench) -
 
 
 @torch.no_grad()
-def network_on_test_images(config: PretrainedConfig, bench: Workbench) -> tuple[np.ndarray, np.ndarray]:
+def network_on_test_images(config: Guide, bench: Workbench) -> tuple[np.ndarray, np.ndarray]:
     """What a network from the store takes each test image for, of the side it was trained on: of a teacher, in high
     resolution, the HR baseline.
 
@@ -50,12 +50,12 @@ def network_on_test_images(config: PretrainedConfig, bench: Workbench) -> tuple[
         Predicted classes and labels, int64 (N,).
     """
     network = bench.pretrained(config).network.eval()
-    images = bench.test_images(config.low_res)
+    images = bench.test_images_for(config)
     told = [network(inputs).argmax(1).cpu().numpy() for inputs, _ in images.batches()]
     return np.concatenate(told), images.labels.cpu().numpy()
 
 
-def network_right_on_test_images(config: PretrainedConfig, bench: Workbench) -> np.ndarray:
+def network_right_on_test_images(config: Guide, bench: Workbench) -> np.ndarray:
     """bool (N,), whether that network is right on each test image."""
     predicted, labels = network_on_test_images(config, bench)
     right: np.ndarray = predicted == labels

@@ -13,7 +13,7 @@ from dfd_tune.analysis.points import points_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import explored_at
 from dfd_tune.criteria import DEFAULT
-from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
+from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
 
 INTERVALS = "the mean's 95 % interval"
 
@@ -161,6 +161,26 @@ def cost_in_words(best: BestRecord) -> str | None:
         f"{cost.multiply_adds / 1e6:,.2f} million multiply-adds an image; on one thread of {cost.host}, raw images "
         f"took {milliseconds(cost.image_seconds)} one by one and {milliseconds(cost.batch_seconds)} for 64 at once."
     )
+
+
+def imported_teachers(search: SearchRecord) -> list[str]:
+    """The teachers that came in files, one a line."""
+    return [
+        f"Teacher: '{teacher.file}', {_file_in_words(teacher)}, digest {teacher.digest}: "
+        f"{100 * teacher.val_accuracy:.2f} % of the high-resolution validation images right{_by_what(teacher)}."
+        for teacher in search.teachers
+        if teacher.file is not None
+    ]
+
+
+def _file_in_words(teacher: TeacherRecord) -> str:
+    if teacher.gives == "network":
+        return f"weights of {teacher.backbone} of width {teacher.width:g}"
+    return f"a program that gives {teacher.gives}"
+
+
+def _by_what(teacher: TeacherRecord) -> str:
+    return ", by the nearest class mean of its features" if teacher.gives == "features" else ""
 
 
 def milliseconds(seconds: float) -> str:

@@ -13,7 +13,14 @@ from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
-from dfd_tune.report.captions import INTERVALS, by_what, cost_in_words, on_validation_images, others_on_test
+from dfd_tune.report.captions import (
+    INTERVALS,
+    by_what,
+    cost_in_words,
+    imported_teachers,
+    on_validation_images,
+    others_on_test,
+)
 from dfd_tune.report.fronts import front_line, limit_line
 from dfd_tune.report.numbers import percent, share, signed, text_of
 
@@ -38,6 +45,7 @@ def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]
     if found is not None:
         lines = [verdict_of(search, found), *_against_controls(search, found), _details(search, found)]
     lines += _warnings(search, trials, found)
+    lines += imported_teachers(search)
     lines.append(_best(search, search.best))
     lines += [line for line in (cost_in_words(search.best), front) if line is not None]
     if found is None and search.best.base_test_accuracy is not None and search.best.config["lambda_"] > 0:

@@ -11,6 +11,7 @@ from dfd_tune.analysis.front import front_of
 from dfd_tune.analysis.verdicts import headline
 from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
+from dfd_tune.report.captions import imported_teachers
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
 from dfd_tune.tracking import Summary
@@ -26,6 +27,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
     if not tables and not report:
         return None
     classes = ", ".join(str(name) for name in search.dataset["classes"])
+    teachers = imported_teachers(search)
     return Summary(
         metrics=summary_metrics(search, trials),
         tables=tables,
@@ -33,7 +35,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
         report=report,
         student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
         front=[trial.key for point in front_of(search, trials) for trial in point.trials],
-        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {classes}.",
+        description=" ".join([f"{', '.join(conclusion(search, trials)[:1])}.", *teachers, f"Classes: {classes}."]),
     )
 
 

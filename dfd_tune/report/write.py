@@ -16,7 +16,15 @@ from dfd_tune.criteria import DEFAULT
 from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
-from dfd_tune.report.captions import best_of, caption_of, chosen_by, cost_in_words, facts_of, missing_of
+from dfd_tune.report.captions import (
+    best_of,
+    caption_of,
+    chosen_by,
+    cost_in_words,
+    facts_of,
+    imported_teachers,
+    missing_of,
+)
 from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.figures import confusion, front, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
@@ -77,6 +85,7 @@ def summary(found: Found) -> list[str]:
             f"{text_of(result.distilled)} % of the test images right, plain training {text_of(result.base)} %: "
             f"{signed(result.difference)} points{gap}."
         )
+    lines += imported_teachers(search)
     if search.best is not None:
         lines.append(f"The best student: {best_of(search, search.best)}.")
         lines += [] if (of_student := cost_in_words(search.best)) is None else [of_student]

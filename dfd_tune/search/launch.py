@@ -16,7 +16,8 @@ from functools import partial
 
 import torch
 
-from dfd_tune.config import TrialConfig
+from dfd_tune.bring import with_teachers_in_store
+from dfd_tune.config import ImportedConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.checkpoints import training_name
 from dfd_tune.distill.frontends import vgg19_at_hand
@@ -85,6 +86,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+    request = with_teachers_in_store(request, store, dataset, say)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
@@ -225,7 +227,8 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
             name = title(job.config)
         if failure.plain and job is not None and not isinstance(job.config, TrialConfig):
             settings = "frontend_" if broken[0] == "frontend" else "teacher_"
-            problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
+            recipe = "" if isinstance(job.config, ImportedConfig) else f" (Its settings begin with `{settings}`.)"
+            problems.append(f"{name}: {failure.cause}{recipe}")
         elif failure.plain:
             problems.append(f"{name}: {failure.cause}")
         elif failure.fault == "machine":

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig
 from dfd_tune.record import TrialRecord, name_of
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.screen import Row, Screen
@@ -73,9 +73,11 @@ class Progress:
         """So many trials there are to be in all, as is known by now."""
         self.total = total
 
-    def network_started(self, key: str, title: str, config: PretrainedConfig | FrontendConfig) -> None:
+    def network_started(self, key: str, title: str, config: Guide | FrontendConfig) -> None:
         """The training of a network that trials need has begun."""
-        epochs = config.epochs if isinstance(config, FrontendConfig) else config.recipe.epochs
+        epochs = 0
+        if not isinstance(config, ImportedConfig):
+            epochs = config.epochs if isinstance(config, FrontendConfig) else config.recipe.epochs
         self._networks[key] = Row(title, epochs, {})
         self.screen.row(key, self._networks[key])
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, TrialConfig
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
@@ -172,7 +172,7 @@ def _failure_of_rank(error: BaseException) -> Failure:
 
 
 def _prepare_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
-    assert isinstance(job.config, PretrainedConfig)
+    assert isinstance(job.config, Guide)
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained, filled = bench.prepare(job.config, process)
@@ -189,13 +189,17 @@ def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _:
 
 def network_record(found: Pretrained) -> TeacherRecord:
     """What a search keeps of a teacher or base network."""
-    return TeacherRecord(
+    config = found.config
+    known = TeacherRecord(
         key=found.key,
-        role=found.config.role,
-        backbone=found.config.network.backbone,
-        width=found.config.network.width,
+        role=config.role,
+        backbone=config.architecture,
+        width=config.file.width if isinstance(config, ImportedConfig) else config.network.width,
         val_accuracy=found.val_accuracy,
     )
+    if not isinstance(config, ImportedConfig):
+        return known
+    return dataclasses.replace(known, file=found.file, digest=config.file.digest, gives=config.file.gives)
 
 
 def frontend_record(found: TrainedFrontend) -> FrontendRecord:
@@ -228,7 +232,7 @@ def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) ->
 
 
 def _test_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
-    assert isinstance(job.config, PretrainedConfig)
+    assert isinstance(job.config, Guide)
     bench = context.workbench(context.resources.threads(job.kind))
     return _tested(job, *network_on_test_images(job.config, bench), bench)
 

@@ -140,6 +140,7 @@ CHANGES = {
     "projector": "always",
     "teachers": "vgg16",
     "teacher_sees": "low_res",
+    "teacher_file": "logits-d3-s8-0123456789abcdef",
     "student_start": "teacher",
     "workers": 2,
     "precision": "bf16",
