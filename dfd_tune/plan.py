@@ -276,6 +276,8 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
         lines.append(f"Chosen by {criterion.words} on validation images.")
     if plan.request.scheduler.stops:
         lines.append(_early_in_words(plan))
+    if plan.request.choose.cost is not None:
+        lines.append(f"Chosen is among students with {plan.request.choose.in_words()}.")
     if plan.num_anew:
         lines.append(_anew_in_words(plan))
     lines.append(f"Made once and shared: {_shared(plan)}")

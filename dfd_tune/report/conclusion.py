@@ -12,6 +12,7 @@ from dfd_tune.analysis.comparisons import compare_controls, high_resolution
 from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
+from dfd_tune.objectives import choose_from
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import (
     INTERVALS,
@@ -145,6 +146,8 @@ def _warnings(search: SearchRecord, trials: Sequence[TrialRecord], found: Headli
 
 def _best(search: SearchRecord, best: BestRecord) -> str:
     among = " of those trained anew" if search.confirmation else ""
+    limit = choose_from(search.choose)
+    among += "" if limit.cost is None else f" with {limit.in_words()}"
     by = by_what(search)
     validation = on_validation_images(search, best) if by else f"accuracy {percent(best.val_accuracy)}"
     return (
