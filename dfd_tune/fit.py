@@ -6,12 +6,14 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from dfd_tune.axes import Choice, Range
+from dfd_tune.axes import Choice, Range, grid_points
+from dfd_tune.backbones import is_other
 from dfd_tune.config import FRONTEND_FACTOR
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.methods import METHODS
-from dfd_tune.models import layer_problem
+from dfd_tune.models import layer_problem, network_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
 
@@ -41,6 +43,8 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
+    unfit = [_misfit_of_network(*network, dataset) for network in _networks(request)]
+    problems += [problem for problem in dict.fromkeys(unfit) if problem is not None]
     if any(METHODS[method].compares == "maps" for method in request.possible("method")):
         for backbone in dict.fromkeys([*request.possible("backbone"), *_named_teachers(request)]):
             for layer in request.possible("hint_layer"):
@@ -85,6 +89,34 @@ def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
         "frontend_content is vgg19, but its weights are not at hand: put torchvision's vgg19-dcbb9e9d.pth into the "
         "folder `downloads` of the store, or set frontend_content=teacher."
     ]
+
+
+def _networks(request: Request) -> Iterator[tuple[str, float, bool]]:
+    """Backbone, width and batch norm of the students and teachers that a request asks for, each combination once; none
+    where all backbones are the package's own, which take whatever may be asked for."""
+    if not any(is_other(name) for name in [*request.possible("backbone"), *_named_teachers(request)]):
+        return
+    wanted = {"backbone", "teachers", "width", "batch_norm", *(name for only in request.only for name in only)}
+    for name, axis in reversed(request.explore.items()):
+        wanted |= {other for other, _ in axis.when} if name in wanted else set()
+    axes = {
+        name: axis if isinstance(axis, Choice) else Choice((axis.low, axis.high), axis.when)
+        for name, axis in request.explore.items()
+        if name in wanted
+    }
+    found: dict[tuple[str, float, bool], None] = {}
+    for point in grid_points(axes):
+        if request.allows(point):
+            at = {**request.settings, **point}
+            teachers = [] if at["teachers"] == OWN else at["teachers"].split("+")
+            found |= {(name, at["width"], at["batch_norm"]): None for name in (at["backbone"], *teachers)}
+    yield from found
+
+
+def _misfit_of_network(backbone: str, width: float, batch_norm: bool, dataset: Dataset) -> str | None:
+    return network_problem(
+        backbone, width=width, batch_norm=batch_norm, channels=dataset.channels, image_size=dataset.image_size
+    )
 
 
 def _named_teachers(request: Request) -> list[str]:

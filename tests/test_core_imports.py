@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("copies", "methods", "samplers", "schedulers", "objectives"),
+    ("backbones", "copies", "methods", "samplers", "schedulers", "objectives"),
     ("config",),
     ("axes",),
     ("data",),
@@ -41,7 +41,7 @@ FLOORS = (
 """From the ground up: what stands on a floor may import its own floor and those below."""
 
 VOCABULARY = {
-    "confirm": {"config", "errors", "rules"},
+    "confirm": {"backbones", "config", "errors", "rules"},
     "axes": {"config", "errors", "rules", "samplers"},
     "space": {"axes", "config", "confirm", "errors", "objectives", "rules", "samplers", "schedulers", "yaml_file"},
     "settings": {
