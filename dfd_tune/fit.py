@@ -97,7 +97,7 @@ def _networks(request: Request) -> Iterator[tuple[str, float, bool]]:
     if not any(is_other(name) for name in [*request.possible("backbone"), *_named_teachers(request)]):
         return
     wanted = {"backbone", "teachers", "width", "batch_norm", *(name for only in request.only for name in only)}
-    for name, axis in reversed(request.explore.items()):
+    for name, axis in reversed(list(request.explore.items())):
         wanted |= {other for other, _ in axis.when} if name in wanted else set()
     axes = {
         name: axis if isinstance(axis, Choice) else Choice((axis.low, axis.high), axis.when)

@@ -116,7 +116,7 @@ def _settle(module: nn.Module) -> None:
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = MOMENTUM
         if hasattr(part, "inplace"):
-            part.inplace = False
+            setattr(part, "inplace", False)  # noqa: B010 -- for mypy, a module's attribute may be a tensor
     if type(module)._load_from_state_dict is not nn.Module._load_from_state_dict:
         # MNASNet's asks for the version of a pickled file, which files of weights alone don't have.
         module._load_from_state_dict = nn.Module._load_from_state_dict.__get__(module)  # type: ignore[method-assign]
