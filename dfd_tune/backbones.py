@@ -31,14 +31,26 @@ BACKBONES: dict[str, Backbone] = {
 
 TORCHVISION = "torchvision/"
 """Before the name of a network of torchvision's list."""
-OTHERS = "torchvision/NAME"
+OTHERS = "torchvision/NAME or FILE.py:FUNCTION"
 """The form that names of other backbones have, for people."""
-_OTHERS = re.compile(r"torchvision/[a-z0-9_]{1,64}")
+_OF_TORCHVISION = re.compile(r"torchvision/[a-z0-9_]{1,64}")
+_UNREAD = re.compile(r"[^+\n]{1,4000}\.py:[A-Za-z_][A-Za-z0-9_]{0,60}")
+_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\.py:[A-Za-z_][A-Za-z0-9_]{0,60}:[0-9a-f]{16}")
 
 
 def is_other(name: str) -> bool:
     """Whether `name` has the form of a backbone that is not the package's own; there may be none of that name."""
-    return _OTHERS.fullmatch(name) is not None
+    return _OF_TORCHVISION.fullmatch(name) is not None or is_unread(name) or is_pinned(name)
+
+
+def is_unread(name: str) -> bool:
+    """Whether it names a function in a user's own file, of which nothing else is known yet."""
+    return _UNREAD.fullmatch(name) is not None
+
+
+def is_pinned(name: str) -> bool:
+    """Whether it is the name of a function in a user's own file with what that file says (own_backbones.py)."""
+    return _PINNED.fullmatch(name) is not None
 
 
 def has_dropout(name: str) -> bool:

@@ -46,7 +46,7 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
     unfit = [_misfit_of_network(*network, dataset) for network in _networks(request)]
     problems += [problem for problem in dict.fromkeys(unfit) if problem is not None]
     if any(METHODS[method].compares == "maps" for method in request.possible("method")):
-        for backbone in dict.fromkeys([*request.possible("backbone"), *_named_teachers(request)]):
+        for backbone in request.backbones():
             for layer in request.possible("hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
@@ -94,7 +94,7 @@ def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
 def _networks(request: Request) -> Iterator[tuple[str, float, bool]]:
     """Backbone, width and batch norm of the students and teachers that a request asks for, each combination once; none
     where all backbones are the package's own, which take whatever may be asked for."""
-    if not any(is_other(name) for name in [*request.possible("backbone"), *_named_teachers(request)]):
+    if not any(is_other(name) for name in request.backbones()):
         return
     wanted = {"backbone", "teachers", "width", "batch_norm", *(name for only in request.only for name in only)}
     for name, axis in reversed(list(request.explore.items())):
@@ -117,10 +117,6 @@ def _misfit_of_network(backbone: str, width: float, batch_norm: bool, dataset: D
     return network_problem(
         backbone, width=width, batch_norm=batch_norm, channels=dataset.channels, image_size=dataset.image_size
     )
-
-
-def _named_teachers(request: Request) -> list[str]:
-    return [name for teachers in request.possible("teachers") if teachers != OWN for name in teachers.split("+")]
 
 
 def _smallest_share(images: int, batch_size: int, workers: int) -> int:

@@ -11,6 +11,7 @@ Not for: what the files mean. Layout:
     pretrained/<key>/    network.safetensors, network.json          teachers and base networks
     frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
+    backbones/<digest>.py                                           text of a backbone from a user's own file
     trials/<key>/        student.safetensors, result.json
     checkpoints/<key>/<epoch>/  state.safetensors, state.json       trainings that are under way
     searches/<name>/     search.json, trials/<key>.json, run.json, logs/, best/, report files

@@ -21,7 +21,7 @@ FLOORS = (
     ("errors", "digest", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
-    ("backbones", "copies", "methods", "samplers", "schedulers", "objectives"),
+    ("backbones", "own_backbones", "copies", "methods", "samplers", "schedulers", "objectives"),
     ("config",),
     ("axes",),
     ("data",),
@@ -45,7 +45,7 @@ VOCABULARY = {
     "axes": {"config", "errors", "rules", "samplers"},
     "space": {"axes", "config", "confirm", "errors", "objectives", "rules", "samplers", "schedulers", "yaml_file"},
     "settings": {
-        *("axes", "config", "confirm", "errors", "objectives", "rules", "schedulers", "space"),
+        *("axes", "config", "confirm", "errors", "objectives", "own_backbones", "rules", "schedulers", "space"),
         *("data", "data.sources"),
     },
     "record": {"axes", "confirm", "errors", "objectives", "store"},

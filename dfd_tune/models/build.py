@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from dfd_tune.backbones import BACKBONES, OTHERS, TORCHVISION, is_other
+from dfd_tune.backbones import BACKBONES, OTHERS, TORCHVISION, is_pinned
 from dfd_tune.errors import UserError, raise_all, unknown_name
-from dfd_tune.models import from_torchvision
+from dfd_tune.models import from_file, from_torchvision
 from dfd_tune.models.cut import Anatomy
 from dfd_tune.models.network import Network, initialise
 
@@ -27,12 +27,16 @@ def _file_of(backbone: str) -> Any:
 
 def layers_of(backbone: str) -> tuple[str, ...]:
     """The layers of a backbone whose maps can be looked at; "middle" names one of them as well. None of a network of
-    torchvision's that can't be a backbone."""
+    torchvision's, or of a file's, that can't be a backbone."""
     if backbone in BACKBONES:
         return tuple(_file_of(backbone).LAYERS)
     # The layers are the same for images of all sides that it takes, of which this is one.
-    name = backbone.removeprefix(TORCHVISION)
-    found = from_torchvision.anatomy_of(name, width=1.0, channels=3, image_size=LARGEST_IMAGE)
+    found: Anatomy | str
+    if is_pinned(backbone):
+        found = from_file.anatomy_of(backbone, channels=3, image_size=LARGEST_IMAGE)
+    else:
+        name = backbone.removeprefix(TORCHVISION)
+        found = from_torchvision.anatomy_of(name, width=1.0, channels=3, image_size=LARGEST_IMAGE)
     return tuple(found.channels) if isinstance(found, Anatomy) else ()
 
 
@@ -51,15 +55,17 @@ def network_problem(backbone: str, *, width: float, batch_norm: bool, channels: 
     """Why there can't be such a network for such images, as a sentence; None if there can. See `build_network`."""
     if backbone in BACKBONES:
         return None
-    if not is_other(backbone):
-        return unknown_name("backbone", backbone, [*BACKBONES, OTHERS])
-    return from_torchvision.problem_with(
-        backbone.removeprefix(TORCHVISION),
-        width=width,
-        batch_norm=batch_norm,
-        channels=channels,
-        image_size=image_size,
-    )
+    asked: dict[str, Any] = {
+        "width": width,
+        "batch_norm": batch_norm,
+        "channels": channels,
+        "image_size": image_size,
+    }
+    if is_pinned(backbone):
+        return from_file.problem_with(backbone, **asked)
+    if backbone.startswith(TORCHVISION):
+        return from_torchvision.problem_with(backbone.removeprefix(TORCHVISION), **asked)
+    return unknown_name("backbone", backbone, [*BACKBONES, OTHERS])
 
 
 def build_network(
@@ -76,7 +82,7 @@ def build_network(
     """A network on the CPU, in training mode, with random float32 weights that the arguments alone decide.
 
     Args:
-        backbone: a name in `BACKBONES`, or torchvision/NAME.
+        backbone: a name in `BACKBONES`, torchvision/NAME, or that of a file that was read (own_backbones.py).
         width: multiplier on the number of channels.
         dropout: probability of dropping a unit, in 0..1; ResNet-18 has no dropout and ignores it.
         batch_norm: whether batch norm follows each convolution; without it, convolutions have biases.
@@ -96,6 +102,10 @@ def build_network(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # The CPU's generator alone: torch.manual_seed would seed the caller's GPU as well.
         torch.default_generator.manual_seed(seed)
+        if is_pinned(backbone):
+            return from_file.lay_out(
+                backbone, dropout=dropout, channels=channels, image_size=image_size, num_classes=num_classes
+            )
         if backbone not in BACKBONES:
             return from_torchvision.lay_out(
                 backbone.removeprefix(TORCHVISION),

@@ -101,7 +101,7 @@ def examine(module: nn.Module, *, channels: int, image_size: int, num_classes: i
     Raises:
         ValueError: it can't look at such images, or can't be cut; the message is a phrase that says why.
     """
-    linears = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    linears = {name: part for name, part in module.named_modules() if name and isinstance(part, nn.Linear)}
     if not linears:
         raise ValueError("it has no linear layer to classify with")
     looks = _look(module.to("meta").eval(), torch.zeros(2, channels, image_size, image_size, device="meta"))
