@@ -45,7 +45,7 @@ from benchmarks.cohort import Member, _now, _without_speed, apart, bench_for, me
 from dfd_tune.config import Recipe, TrialConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.distill.arithmetic import compute
-from dfd_tune.distill.distillation import Distillation, LogitTargets
+from dfd_tune.distill.distillation import Distillation
 from dfd_tune.distill.features import BankedFeatures
 from dfd_tune.distill.process import EpochMetrics, SingleProcess
 from dfd_tune.distill.training import (
@@ -155,7 +155,7 @@ class Eager:
 
     def evaluate(self) -> tuple[float, float]:
         """Accuracy and mean cross entropy of the validation images."""
-        return evaluate(self.network, self.validation)
+        return evaluate(self.network, self.validation)[:2]
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ class StaticDraw:
     """int64 (1,): of a tensor without dimensions, torch would ask the device for the number, and wait."""
     both: Tensor
     """int64 (2, B): indices and ids."""
+    mixed: None = None
 
     @property
     def indices(self) -> Tensor:
@@ -230,7 +231,7 @@ class Static:
         import torch._inductor.config
 
         torch._inductor.config.force_disable_caches = True  # seconds are to be those of a first time
-        banks = [_bank_of(target).features for target in _targets(self.distillation)]
+        banks = [target.features.features for target in _targets(self.distillation)]
         kept = (self.images.images, self.images.labels, self.images.mean, self.images.std)
         self._mark_static(self.number, *kept, *banks)
         how: Any = {"mode": MODES[self.how], "dynamic": False, "fullgraph": True}
@@ -361,7 +362,7 @@ def refuse_outputs_elsewhere(distillation: Distillation | None, device: torch.de
         UserError: its bank lies in the host's memory, or it has none.
     """
     for target in _targets(distillation):
-        bank = _bank_of(target)
+        bank = target.features
         if not isinstance(bank, BankedFeatures):
             raise UserError("The teacher looks at images itself, but a step that is captured reads a bank; plan one.")
         if bank.features.device.type != device.type:
@@ -372,10 +373,6 @@ def refuse_outputs_elsewhere(distillation: Distillation | None, device: torch.de
 
 def _targets(distillation: Distillation | None) -> tuple[Any, ...]:
     return () if distillation is None else distillation.targets
-
-
-def _bank_of(target: Any) -> Any:
-    return target.features if isinstance(target, LogitTargets) else target
 
 
 def _outputs(network: Network, distillation: Distillation | None, device: torch.device) -> _Outputs:
@@ -435,7 +432,8 @@ def check(names: Sequence[str], config: TrialConfig, bench: Workbench, smaller: 
         variant.begin(course)
         variant.prepare()
         found = history_of(variant, course)
-        same, distance = found == expected, apart([found], [expected])
+        told = [{key: epoch[key] for key in ours} for ours, epoch in zip(found, expected, strict=True)]
+        same, distance = found == told, apart([found], [told])  # of validation images a variant tells less
         exact = bench.device.type == "cpu" and name not in MODES
         good = good and (same if exact else distance <= MOST_APART)
         say(what="check", variant=name, sizes=course.sizes, steps=course.steps, same=same, apart=distance)

@@ -176,7 +176,9 @@ def _record(
         "machine": _machine(bench.device),
     }
     if training.stage == "teacher":
-        return record | _teacher(config.guides()[0], bench, process)
+        (network,) = config.guides()
+        assert isinstance(network, PretrainedConfig)
+        return record | _teacher(network, bench, process)
     networks = [bench.prepare(network, process)[0] for network in config.pretrained()]
     record["teachers"] = {network.key: network.weights_digest for network in networks}
     checkpoints = bench.checkpoints_of("claim", f"{training.name}-{config.key(bench.dataset.digest)}")

@@ -177,7 +177,7 @@ def measure(folder: Path, slots: int, trials: int, sleep: Sleep, stubs: bool) ->
             super().told(attempt, what)
             meter.epoch()
 
-        def done(self, attempt: Any, what: Mapping[str, Any]) -> float | None:
+        def done(self, attempt: Any, what: Mapping[str, Any]) -> tuple[float, ...] | None:
             meter.done(attempt.job.key)
             return super().done(attempt, what)
 

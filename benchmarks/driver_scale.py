@@ -184,7 +184,7 @@ def search_row(folder: Path, sampler: str, points: int) -> dict[str, Any]:
     meter, ignored = Meter(), list[str]()
 
     class MeteredBooks(SearchBooks):
-        def done(self, attempt: Any, what: Mapping[str, Any]) -> float | None:
+        def done(self, attempt: Any, what: Mapping[str, Any]) -> tuple[float, ...] | None:
             value = super().done(attempt, what)
             if attempt.job.kind == "trial":
                 meter.tick(points)

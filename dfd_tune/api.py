@@ -24,6 +24,7 @@ from dfd_tune.settings import Request, read_backbones, resolve
 from dfd_tune.signals import Signals
 from dfd_tune.space import read_space
 from dfd_tune.store import Store, existing_store, open_store, problem_with_name
+from dfd_tune.teacher_file import parse
 
 if TYPE_CHECKING:
     from dfd_tune.models.deployed import Deployed
@@ -118,6 +119,8 @@ def launch(
     protocol: Any = None,
     scheduler: str | None = None,
     choose: str | None = None,
+    choose_by: str | None = None,
+    teacher: str | Path | None = None,
     confirm: Mapping[str, Any] | None = None,
     screen: Screen | None = None,
     **options: Any,
@@ -133,10 +136,12 @@ def launch(
         name: of the search; SPACE-DATASET-DATE if None.
         seed: of everything.
         workers_per_trial: processes that share a trial.
-        trials: how many to draw, in the place of the space's number; likewise `protocol` and `scheduler`.
+        trials: how many to draw, in the place of the space's number; likewise `protocol`, `scheduler`, `choose_by`.
         protocol: `validation` or `paper`.
         scheduler: `none`, `asha` or `median`.
         choose: which students may be chosen: `accuracy`, or as `front:parameters<=200000`.
+        choose_by: `accuracy`, `balanced_accuracy`, `macro_f1` or `loss`, of validation images.
+        teacher: a file of a teacher that was trained elsewhere, as docs/teacher.md says.
         confirm: settings of `confirm` and `controls`, in the place of the space's: seeds, cells, replicate, controls.
         screen: shows how it goes; None prints lines to standard output.
         options: those of `search.options.LaunchOptions`: device, cpus_per_worker, max_seconds, mlflow_uri and so on.
@@ -158,6 +163,8 @@ def launch(
         protocol=protocol,
         scheduler=scheduler,
         choose=choose,
+        choose_by=choose_by,
+        teacher=None if teacher is None else str(teacher),
         confirm=confirm,
     )
     opened = open_store(store)
@@ -207,13 +214,83 @@ def request_for(
                 data=None if data is None else str(Path(data).expanduser().absolute()),
                 recipe=source.recipe if source else SOURCES[EMBEDDED].recipe,
                 assignments=list(assignments),
-                **asked,
+                **asked | {"teacher": _whole_path(asked.get("teacher"))},
             )
             request = read_backbones(request)
         except UserError as error:
             problems += error.problems
     raise_all(problems)
     return request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The search of one dataset, of a launch that may have several."""
+
+    request: Request
+    name: str
+    experiment: str
+    """Of MLflow, that all of them share; empty for a single one, whose experiment has its name."""
+    named: bool
+    """Whether the launch named the dataset."""
+
+
+def searches_for(
+    space_name: str, *, dataset: str | None, data: Iterable[str], name: str | None, **asked: Any
+) -> list[Asked]:
+    """What a launch asks for: a search, or one of each dataset.
+
+    Args:
+        space_name: a shipped space's, or a file's path.
+        dataset: names, joined with commas; None for the space's own, and the embedded one where it has none.
+        data: where files are: a path or, of several datasets, NAME=PATH each.
+        name: of the search; of several, what their names begin with.
+        asked: what else `request_for` takes.
+
+    Raises:
+        UserError: naming all that is wrong.
+    """
+    given = () if dataset is None else tuple(part.strip() for part in dataset.split(","))
+    datasets = tuple(dict.fromkeys(given or _datasets_of(space_name))) or (EMBEDDED,)
+    places, problems = _places(datasets, data)
+    requests = []
+    for one in datasets:
+        own = name if name is None or len(datasets) == 1 else f"{name}-{one}"
+        try:
+            requests.append(request_for(space_name, dataset=one, data=places.get(one), name=own, **asked))
+        except UserError as error:
+            problems += error.problems
+    raise_all(list(dict.fromkeys(problems)))
+    experiment = ""
+    if len(datasets) > 1:
+        experiment = name or default_name(requests[0], "-".join(datasets))
+    names = [default_name(request) if name is None else name for request in requests]
+    if name is not None and len(datasets) > 1:
+        names = [f"{name}-{one}" for one in datasets]
+    return [Asked(request, own, experiment, dataset is not None) for request, own in zip(requests, names, strict=True)]
+
+
+def _datasets_of(space_name: str) -> tuple[str, ...]:
+    """Those that a space names; none of one that can't be read, which is said later."""
+    try:
+        return read_space(space_name).datasets
+    except UserError:
+        return ()
+
+
+def _places(datasets: tuple[str, ...], data: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Where each dataset's files are, and what is wrong with that."""
+    places: dict[str, str] = {}
+    problems = []
+    for text in data:
+        name, equals, path = text.partition("=")
+        if equals and name in datasets:
+            places[name] = path
+        elif len(datasets) == 1:
+            places[datasets[0]] = text
+        else:
+            problems.append(f"--data '{text}' must say of which dataset, as in --data {datasets[0]}=PATH.")
+    return places, problems
 
 
 def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Screen | None = None) -> Outcome:
@@ -232,12 +309,24 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         return begin(request, store, options, Terminal(Console()) if screen is None else screen, signals)
 
 
-def default_name(request: Request) -> str:
-    """SPACE-DATASET-DATE, with what a name may not have, as blanks of a file's name, left out."""
+def default_name(request: Request, dataset: str | None = None) -> str:
+    """SPACE-DATASET-DATE, with what a name may not have, as blanks of a file's name, left out.
+
+    Args:
+        request: whose space and dataset it names.
+        dataset: in the place of the request's.
+    """
     today = datetime.date.today().isoformat()
-    tail = f"-{request.dataset.dataset}-{today}"
+    tail = f"-{dataset or request.dataset.dataset}-{today}"
     space = re.sub(r"[^A-Za-z0-9_-]+", "-", request.space.name).strip("-_")
     return (space or "space")[: 100 - len(tail)] + tail
+
+
+def _whole_path(teacher: str | None) -> str | None:
+    """A teacher file's path as it is from everywhere; the name of one that is in the store stays as it is."""
+    if teacher is None or parse(teacher) is not None:
+        return teacher
+    return str(Path(teacher).expanduser().absolute())
 
 
 def _as_typed(value: Any) -> str:

@@ -185,6 +185,8 @@ def parse_axis(
         sampler: the space's; None where it is not known.
         before: the axes that stand before it, which its condition may name.
     """
+    if name == "dataset":
+        return None, ["dataset is no axis: beside `explore`, `dataset: [cifar10, svhn]` makes a search of each."]
     if name in settings_of(DatasetConfig) or name in SEARCH_WIDE:
         return None, [f"{name} can't be explored: all trials of a search share it; put it under `settings`."]
     if name not in settings_of(TrialConfig):

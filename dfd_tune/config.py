@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dfd_tune.backbones import BACKBONES, OTHERS, is_other
 from dfd_tune.digest import digest_json
-from dfd_tune.errors import raise_all
+from dfd_tune.errors import UserError, raise_all
 from dfd_tune.methods import DEFAULT, METHODS, read_by_methods
 from dfd_tune.rules import OWN, kinds_of, problems_in, setting
+from dfd_tune.teacher_file import TeacherFile, parse
 
 TRAINING_SEMANTICS = 1
 """Raised by hand when the same configuration would train differently, so that old results are not reused."""
@@ -36,6 +37,7 @@ Frontend = Literal["none", "vdsr", "espcn", "srgan"]
 FrontendContent = Literal["auto", "vgg19", "teacher"]
 Precision = Literal["float32", "bf16"]
 Projector = Literal["auto", "always"]
+ClassWeights = Literal["none", "balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +117,28 @@ class TrialConfig:
     schedule: Schedule = setting("course of the learning rate over the steps")
     momentum: float = setting("momentum of SGD", low=0, high=0.999, default=0.9)
     weight_decay: float = setting("weight decay of SGD", low=0, high=1, default=5e-4)
+    mixup: float = setting(
+        "α of the Beta distribution of weights by which two pairs of images, and their labels, are mixed; 0 is none",
+        low=0,
+        high=100,
+        default=0.0,
+    )
+    class_weights: ClassWeights = setting(
+        "how much an image's cross entropy weighs: none is all alike, balanced is the more, the fewer its class has",
+        default="none",
+    )
     seed: int = setting("seed of initial weights and batch order", low=0, high=LARGEST_SEED, default=0)
     # What it is taught.
     lambda_: float = setting("λ, the weight of the distillation loss; 0 is plain training", low=0, high=1e6)
     method: str = setting("what is distilled: see docs/method.md", words=METHODS, default=DEFAULT)
     reduction: Reduction = setting("how squared feature differences are reduced over the feature dimension")
     temperature: float = setting(
-        "of method kd: both softmax functions are softened by it", above=0, high=100, default=4.0
+        "of methods kd and cqd: both softmax functions are softened by it", above=0, high=100, default=4.0
     )
     hint_layer: str = setting("of methods fitnets and attention: the layer whose maps are matched", default="middle")
     projector: Projector = setting(
-        "of method dfd: whether the student's features are mapped linearly before they are compared; auto: where their "
-        "dimension is not the teacher's",
+        "of methods dfd, cqd and norm_direction: whether the student's features are mapped linearly before they are "
+        "compared; auto: where their dimension is not the teacher's",
         default="auto",
     )
     teachers: str = setting(
@@ -138,6 +150,10 @@ class TrialConfig:
     teacher_sees: TeacherSees = setting(
         "images that teachers learn from and look at; low_res, the student's own, is a control without high resolution",
         default="high_res",
+    )
+    teacher_file: str | None = setting(
+        "file of a teacher that was trained elsewhere, as docs/teacher.md says; none has teachers trained here",
+        default=None,
     )
     student_start: StudentStart = setting("initial weights: random, of the base network, or of the teacher")
     start_rate_factor: float = setting(
@@ -170,6 +186,7 @@ class TrialConfig:
     teacher_momentum: float = setting("as `momentum`, for teacher and base network", low=0, high=0.999)
     teacher_weight_decay: float = setting("as `weight_decay`, for teacher and base network", low=0, high=1)
     teacher_dropout: float = setting("as `dropout`, for teacher and base network", low=0, high=0.9)
+    teacher_class_weights: ClassWeights = setting("as `class_weights`, for teacher and base network", default="none")
     teacher_seed: int = setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
     # How a front end is trained.
     frontend_size: float = setting(
@@ -189,6 +206,10 @@ class TrialConfig:
         raise_all(problems_in(TrialConfig, vars(self)))
         assert isinstance(self.resolution, int), "a share of the side is settled once the images are known"
         assert self.precision != "auto", "settled once the device is known"
+        if self.teacher_file is not None and parse(self.teacher_file) is None:
+            raise UserError(
+                f"teacher_file is {self.teacher_file!r}, which is no file in the store; launch with --teacher FILE."
+            )
         for name, kind in kinds_of(TrialConfig).items():
             if kind is float:  # 2 and 2.0 are one trial, so they must give one key
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -197,6 +218,11 @@ class TrialConfig:
     def distills(self) -> bool:
         """Whether the trial looks at a teacher's outputs at all."""
         return self.lambda_ > 0
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether a bank of features is enough of its teachers: there is none of images that are mixed."""
+        return METHODS[self.method].has_bank and not self.mixup
 
     @property
     def needs_teacher(self) -> bool:
@@ -208,14 +234,36 @@ class TrialConfig:
         """The backbones of the networks that the student is distilled from, in alphabetical order."""
         return (self.backbone,) if self.teachers == OWN else tuple(sorted(self.teachers.split("+")))
 
-    def teacher(self) -> PretrainedConfig:
-        """The student's own teacher: the same network, trained on high-resolution images."""
+    @property
+    def imports_teacher(self) -> bool:
+        """Whether the student needs the teacher of `teacher_file`; one that sees low resolution is trained here."""
+        looks = self.distills and self.teacher_sees == "high_res"
+        return self.teacher_file is not None and (looks or self.student_start == "teacher")
+
+    def teacher(self) -> Guide:
+        """The student's own teacher: that of `teacher_file` or, without one, the same network as the student, trained
+        on high-resolution images."""
+        file = None if self.teacher_file is None else parse(self.teacher_file)
+        if file is None:
+            return self.trained_teacher()
+        return ImportedConfig(
+            file=file,
+            crop_padding=self.crop_padding,
+            flip=self.flip,
+            augment_seed=self.augment_seed,
+            precision="float32" if file.backbone is None else self._precision,
+        )
+
+    def trained_teacher(self) -> PretrainedConfig:
+        """The same network as the student, trained here on high-resolution images."""
         return self._pretrained(None, self.backbone)
 
-    def guides(self) -> tuple[PretrainedConfig, ...]:
+    def guides(self) -> tuple[Guide, ...]:
         """The networks that the student is distilled from; none if λ is 0."""
         if not self.distills:
             return ()
+        if self.teacher_file is not None and self.teacher_sees == "high_res":
+            return (self.teacher(),)
         sees = self.low_res if self.teacher_sees == "low_res" else None
         return tuple(self._pretrained(sees, backbone) for backbone in self.teacher_backbones)
 
@@ -223,14 +271,14 @@ class TrialConfig:
         """The base network that `student_start: base` starts from: trained on low-resolution images, λ = 0."""
         return self._pretrained(self.low_res, self.backbone)
 
-    def start(self) -> PretrainedConfig | None:
+    def start(self) -> Guide | None:
         """The network whose weights the student starts from; None if it starts from random ones."""
         if self.student_start == "scratch":
             return None
         return self.teacher() if self.student_start == "teacher" else self.base()
 
-    def pretrained(self) -> Iterator[PretrainedConfig]:
-        """Every network that must be trained before this trial, but for a front end, once; those that guide first."""
+    def pretrained(self) -> Iterator[Guide]:
+        """Every network that must be there before this trial, but for a front end, once; those that guide first."""
         yield from self.guides()
         start = self.start()
         if start is not None and start not in self.guides():
@@ -250,6 +298,7 @@ class TrialConfig:
                 schedule=self.teacher_schedule,
                 momentum=self.teacher_momentum,
                 weight_decay=self.teacher_weight_decay,
+                class_weights=self.teacher_class_weights,
                 seed=self.teacher_seed,
                 precision=self._precision,
                 evaluate_every=self.evaluate_every,
@@ -272,7 +321,7 @@ class TrialConfig:
         content: PretrainedConfig | Literal["vgg19"] | None = None
         if self.frontend == "srgan":
             assert self.frontend_content != "auto", "settled once it is known what is at hand"
-            content = "vgg19" if self.frontend_content == "vgg19" else self.teacher()
+            content = "vgg19" if self.frontend_content == "vgg19" else self.trained_teacher()
         return FrontendConfig(
             camera=self.camera,
             kind=self.frontend,
@@ -300,9 +349,11 @@ class TrialConfig:
             schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            class_weights=self.class_weights,
             seed=self.seed,
             precision=self._precision,
             evaluate_every=self.evaluate_every,
+            mixup=self.mixup,
         )
 
     @property
@@ -319,8 +370,9 @@ class TrialConfig:
 
     def _idle(self) -> Iterator[str]:
         """The settings that cannot change the result as the others stand."""
-        yield from (name for name in ("blur", "noise", "jpeg_quality") if not getattr(self, name))
+        yield from (name for name in ("blur", "noise", "jpeg_quality", "mixup") if not getattr(self, name))
         yield "evaluate_every"  # what is looked at on the way changes nothing
+        yield from (name for name in ("class_weights", "teacher_class_weights") if getattr(self, name) == "none")
         if self.projector == "auto":
             yield "projector"
         if not self.distills:
@@ -333,13 +385,23 @@ class TrialConfig:
                 yield "teachers"
         if self.student_start == "scratch":
             yield "start_rate_factor"
-        srgan_looks_at_teacher = self.frontend == "srgan" and self.frontend_content == "teacher"
+        if not self.imports_teacher:
+            yield "teacher_file"
         if self.frontend == "none":
             yield from (name for name in kinds_of(TrialConfig) if name.startswith("frontend"))
         elif self.frontend != "srgan":
             yield "frontend_content"
-        if not self.distills and self.student_start == "scratch" and not srgan_looks_at_teacher:
-            yield from (name for name in kinds_of(TrialConfig) if name.startswith("teacher_"))
+        if not self._trains_before():
+            recipe = (name for name in kinds_of(TrialConfig) if name.startswith("teacher_"))
+            yield from (name for name in recipe if name not in ("teacher_sees", "teacher_file"))
+
+    def _trains_before(self) -> bool:
+        """Whether a network, be it for a front end, is trained before this trial by the recipe of `teacher_*`."""
+        if self.frontend == "srgan" and self.frontend_content == "teacher":
+            return True
+        if not self.imports_teacher:
+            return self.needs_teacher or self.student_start == "base"
+        return any(isinstance(network, PretrainedConfig) for network in self.pretrained())
 
 
 @dataclass(frozen=True)
@@ -432,6 +494,8 @@ class Recipe:
     seed: int
     precision: Precision
     evaluate_every: int = 1
+    mixup: float = 0.0
+    class_weights: ClassWeights = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,6 +513,16 @@ class PretrainedConfig:
     recipe: Recipe
 
     @property
+    def architecture(self) -> str:
+        """The backbone's name."""
+        return self.network.backbone
+
+    @property
+    def precision(self) -> Precision:
+        """In which the network is trained and looks."""
+        return self.recipe.precision
+
+    @property
     def role(self) -> Literal["teacher", "base"]:
         """By the images it was trained on: a teacher's are of high resolution, a base network's of low."""
         return "teacher" if self.low_res is None else "base"
@@ -458,12 +532,47 @@ class PretrainedConfig:
         low_res = None if self.low_res is None else self.low_res.identity()
         recipe = dataclasses.asdict(self.recipe)
         del recipe["evaluate_every"]  # what is looked at on the way changes nothing
+        if not self.recipe.mixup:
+            del recipe["mixup"]
+        if self.recipe.class_weights == "none":
+            del recipe["class_weights"]
         return dataclasses.asdict(self) | {"low_res": low_res, "recipe": recipe}
 
     def key(self, dataset_digest: str) -> str:
         """The key under which the trained network is stored."""
         return digest_json({"pretrained": self.identity(), "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedConfig:
+    """A teacher that was trained elsewhere, and the views in which it looks at high-resolution images."""
+
+    file: TeacherFile
+    crop_padding: int
+    flip: bool
+    augment_seed: int
+    precision: Precision
+    """In which it looks; a program as it was exported, in float32."""
+
+    role: ClassVar[Literal["teacher"]] = "teacher"
+    low_res: ClassVar[None] = None
+
+    @property
+    def architecture(self) -> str:
+        """A backbone's name, or "program"."""
+        return self.file.architecture
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other networks."""
+        return dataclasses.asdict(self) | {"file": str(self.file)}
+
+    def key(self, dataset_digest: str) -> str:
+        """The key under which it is stored what was measured of it on a dataset."""
+        return digest_json({"imported": self.identity(), "dataset": dataset_digest, "semantics": TRAINING_SEMANTICS})
+
+
+Guide = PretrainedConfig | ImportedConfig
+"""A network that is there before the search."""
 
 FOLLOWED_BY_TEACHER = (
     "epochs",
@@ -473,6 +582,7 @@ FOLLOWED_BY_TEACHER = (
     "momentum",
     "weight_decay",
     "dropout",
+    "class_weights",
 )
 
 

@@ -5,17 +5,22 @@ Not for: what a request may say at all (settings.py, space.py), nor for what it 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
-from dfd_tune.axes import Choice, Range, grid_points
+from dfd_tune.axes import Choice, Range, grid_points, point_at
 from dfd_tune.backbones import is_other
-from dfd_tune.config import FRONTEND_FACTOR
+from dfd_tune.bring import teacher_files
+from dfd_tune.config import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.data.prepared import Dataset
+from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem, network_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
+from dfd_tune.teacher_file import TeacherFile, parse
 
 BEFORE_THE_SEARCH = ("width", "crop_padding", "resolution", "blur", "noise", "jpeg_quality")
 """Settings that decide networks or images which are made before the search; `teacher_*` and `frontend_*` do too."""
@@ -43,13 +48,18 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
-    unfit = [_misfit_of_network(*network, dataset) for network in _networks(request)]
-    problems += [problem for problem in dict.fromkeys(unfit) if problem is not None]
-    if any(METHODS[method].compares == "maps" for method in request.possible("method")):
-        for backbone in request.backbones():
+    found = [_misfit_of_network(*network, dataset) for network in _networks(request)]
+    unfit = [problem for problem in dict.fromkeys(found) if problem is not None]
+    problems += unfit
+    problems += _misfits_of_teacher_files(request, dataset)
+    if any("maps" in METHODS[method].outputs for method in request.possible("method")):
+        files = [file.backbone for file in teacher_files(request) if file.backbone is not None]
+        for backbone in dict.fromkeys([*request.backbones(), *files]):
             for layer in request.possible("hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
+    if size <= SMALL_GRID and not unfit:
+        problems += _misfits_of_reused_classifiers(request, dataset)
     for padding in request.possible("crop_padding"):
         if padding >= dataset.image_size:
             problems.append(
@@ -77,6 +87,88 @@ def _misfits_of_front_ends(request: Request, dataset: Dataset) -> list[str]:
         "frontend none."
         for resolution in request.possible("resolution")
         if kinds and dataset.image_size > resolution > dataset.image_size // FRONTEND_FACTOR
+    ]
+
+
+def _misfits_of_reused_classifiers(request: Request, dataset: Dataset) -> list[str]:
+    """A sentence for each backbone and teachers that a method would put another classifier on, which does not fit."""
+    if not any(METHODS[method].reuses_classifier for method in request.possible("method")):
+        return []
+    problems: dict[str, None] = {}
+    for point in _distilling_points(request):
+        method, backbone, teachers, width = (point[name] for name in ("method", "backbone", "teachers", "width"))
+        file = None if point["teacher_file"] is None else parse(point["teacher_file"])
+        if not METHODS[method].reuses_classifier or (file is None and teachers in (OWN, backbone)):
+            continue
+        if file is not None:
+            ours = feature_dim_of(dataset, NetworkConfig(backbone, width, 0.0, point["batch_norm"]))
+            if file.gives != "network" or file.dim == ours:
+                continue  # of a program it is said elsewhere
+            problem = f"teacher_file has {file.dim} features and {backbone} at width {width:g} {ours}"
+        elif "+" in teachers:
+            problem = f"{teachers} are several"
+        else:
+            ours, theirs = (
+                feature_dim_of(dataset, NetworkConfig(name, width, 0.0, point["batch_norm"]))
+                for name in (backbone, teachers)
+            )
+            if ours == theirs:
+                continue
+            problem = f"{teachers} has {theirs} features at width {width:g} and {backbone} {ours}"
+        problems[
+            f"method {method} gives the student its teacher's classifier, which takes one teacher of as many features "
+            f"as the student, but {problem}; set teachers=own, or take another method."
+        ] = None
+    return [*problems]
+
+
+def _distilling_points(request: Request) -> Iterator[dict[str, Any]]:
+    """The settings at each point with λ above 0 that a search may come to; a range is stood for by its upper end."""
+    choices = {name: axis for name, axis in request.explore.items() if isinstance(axis, Choice)}
+    ends = {name: axis.high for name, axis in request.explore.items() if isinstance(axis, Range)}
+    for point in grid_points(choices):
+        settings = {**request.settings, **point_at(ends | point, request.explore)}
+        if settings["lambda_"] > 0 and request.allows(point):
+            yield settings
+
+
+def _misfits_of_teacher_files(request: Request, dataset: Dataset) -> list[str]:
+    files = teacher_files(request)
+    if not files:
+        return []
+    problems = []
+    for file in files:
+        for method in request.possible("method"):
+            if file.gives != "network" and not METHODS[method].takes(file.gives):
+                able = [name for name, known in METHODS.items() if known.takes(file.gives)]
+                needs = " and ".join(dict.fromkeys(METHODS[method].outputs))
+                if METHODS[method].reuses_classifier:
+                    needs += " and takes the teacher's classifier"
+                problems.append(
+                    f"method is {method}, which compares {needs}, but teacher_file is a program that gives "
+                    f"{file.gives} alone; take {' or '.join(able)}, or another file."
+                )
+        if "teacher" in request.possible("student_start"):
+            problems += _misfit_of_start(request, dataset, file)
+    if request.named_teachers() and "high_res" in request.possible("teacher_sees"):
+        problems.append("teachers names backbones that are trained here, beside teacher_file; leave one of them out.")
+    if "longer" in request.confirm.controls:
+        problems.append(
+            "The control longer trains for the teacher's epochs as well, which of a teacher_file are not known; take "
+            "half_longer."
+        )
+    return problems
+
+
+def _misfit_of_start(request: Request, dataset: Dataset, file: TeacherFile) -> list[str]:
+    """Why students can't start from the weights of a teacher file, as a sentence; nothing, if they can."""
+    parts = [request.possible(name) for name in ("backbone", "width", "batch_norm")]
+    students = {(*network, dataset.image_size) for network in itertools.product(*parts)}
+    if students == {(file.backbone, file.width, file.batch_norm, file.side)}:
+        return []
+    return [
+        f"student_start is teacher, but teacher_file ({file}) is not the student's own network, of the same backbone, "
+        f"width, batch norm and images of {dataset.image_size} pixels; start from scratch or base."
     ]
 
 

@@ -1,5 +1,4 @@
-"""What a search is after: accuracy alone, or accuracy against what a student costs; and which student is taken of those
-between which there is nothing to choose.
+"""What a search is after: what it chooses by, alone or against what a student costs; and how large a student may be.
 
     objectives: [accuracy, parameters]          # in a space; or multiply_adds, latency
     --choose front:parameters<=200000           # the most accurate one of those that cost no more
@@ -11,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfd_tune.criteria import Criterion
 from dfd_tune.errors import unknown_name
 
 ACCURACY = "accuracy"
-ACCURACY_METRIC = "val_accuracy"
 
 
 @dataclass(frozen=True)
@@ -104,20 +103,16 @@ def choose_from(text: str) -> Choose:
     return parse_choose(text)[0]
 
 
-def values_of(metrics: Mapping[str, float], objectives: Sequence[str]) -> tuple[float, ...]:
-    """What a trial reached: its validation accuracy, a fraction, and, where that is an objective too, its cost."""
-    names = (ACCURACY_METRIC if name == ACCURACY else COSTS[name].metric for name in objectives)
-    return tuple(float(metrics[name]) for name in names)
+def values_of(metrics: Mapping[str, float], objectives: Sequence[str], criterion: Criterion) -> tuple[float, ...]:
+    """What a trial reached: its value of what the search chooses by and, where that is an objective too, its cost."""
+    return tuple(
+        criterion.of(metrics) if name == ACCURACY else float(metrics[COSTS[name].metric]) for name in objectives
+    )
 
 
-def accuracies(history: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """A trial's validation accuracies by epoch, of the epochs that have one."""
-    return {int(entry["epoch"]): entry[ACCURACY_METRIC] for entry in history if ACCURACY_METRIC in entry}
-
-
-def directions(objectives: Sequence[str]) -> list[str]:
+def directions(objectives: Sequence[str], criterion: Criterion) -> list[str]:
     """Which way each is better, as Optuna says it."""
-    return ["maximize" if name == ACCURACY else "minimize" for name in objectives]
+    return ["maximize" if name == ACCURACY and criterion.larger_is_better else "minimize" for name in objectives]
 
 
 def amount(cost: str, value: float) -> str:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
+from dfd_tune import criteria
 from dfd_tune.anew import NOTHING, Anew, cells_anew, together
 from dfd_tune.axes import Choice, Range, grid_points
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
@@ -21,7 +22,6 @@ from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
 from dfd_tune.fit import misfits, missing_weights
-from dfd_tune.methods import METHODS
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.settings import Request, settle
 
@@ -35,7 +35,7 @@ class PlannedNetwork:
     """A teacher or base network that trials need."""
 
     key: str
-    config: PretrainedConfig
+    config: Guide
     trials: int
     """How many trials of the plan distil from it; 0 if they only start from its weights."""
     bank: BankPlan | None
@@ -171,13 +171,13 @@ def _networks(
     """
 
     @cache
-    def key_of(network: PretrainedConfig) -> str:
+    def key_of(network: Guide) -> str:
         return network.key(dataset.digest)
 
     distilling: dict[str, list[tuple[TrialConfig, float]]] = {}
     needed = _needed([config for config, _ in trials], dataset)
     for config, share in trials:
-        if config.distills and METHODS[config.method].has_bank:
+        if config.distills and config.has_bank:
             for guide in config.guides():
                 distilling.setdefault(key_of(guide), []).append((config, share))
     looked_at: dict[str, float] = {}
@@ -193,9 +193,11 @@ def _networks(
     return tuple(planned)
 
 
-def _needed(trials: Sequence[TrialConfig], dataset: Dataset) -> dict[str, PretrainedConfig]:
+def _needed(trials: Sequence[TrialConfig], dataset: Dataset) -> dict[str, Guide]:
     """The networks that trials need, by key."""
-    networks = {network: None for config in trials for network in (*_contents(config), *config.pretrained())}
+    networks: dict[Guide, None] = {
+        network: None for config in trials for network in (*_contents(config), *config.pretrained())
+    }
     return {network.key(dataset.digest): network for network in networks}
 
 
@@ -229,7 +231,7 @@ def representatives(request: Request) -> Iterator[TrialConfig]:
 
 
 def _bank_for(
-    network: PretrainedConfig, users: list[tuple[TrialConfig, float]], dataset: Dataset, budget: int
+    network: Guide, users: list[tuple[TrialConfig, float]], dataset: Dataset, budget: int
 ) -> tuple[BankPlan | None, int]:
     """The bank that saves most of the teacher's forward passes within the budget, and its size in bytes.
 
@@ -245,7 +247,8 @@ def _bank_for(
     layout = min(slots, key=lambda name: slots[name])
     if slots[layout] >= live:
         return None, 0
-    size = slots[layout] * len(dataset.train.labels) * feature_dim_of(dataset, network.network) * FLOAT16_BYTES
+    dim = network.file.dim if isinstance(network, ImportedConfig) else feature_dim_of(dataset, network.network)
+    size = slots[layout] * len(dataset.train.labels) * dim * FLOAT16_BYTES
     if size > budget:
         return None, 0
     return BankPlan(layout, longest), size
@@ -268,13 +271,17 @@ def describe(plan: Plan, finished: int = 0) -> list[str]:
     ]
     if plan.request.protocol == "paper":
         lines.append("Protocol paper: every trial is tested, and λ is chosen on TEST images, as the paper seems to do.")
+    if plan.request.choose_by != criteria.DEFAULT:
+        criterion = criteria.CRITERIA[plan.request.choose_by]
+        lines.append(f"Chosen by {criterion.words} on validation images.")
     if plan.request.scheduler.stops:
         lines.append(_early_in_words(plan))
     if plan.num_anew:
         lines.append(_anew_in_words(plan))
     lines.append(f"Made once and shared: {_shared(plan)}")
     for network in plan.networks:
-        teacher = f"{_role(network)} {network.config.network.backbone} {network.key}"
+        source = f", from the file {network.config.file}" if isinstance(network.config, ImportedConfig) else ""
+        teacher = f"{_role(network)} {network.config.architecture} {network.key}{source}"
         if network.bank is not None:
             use = f"features of {network.trials} trials from a bank of {network.bank_bytes / 1e6:.1f} MB"
         elif network.trials:

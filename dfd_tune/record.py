@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from dfd_tune import criteria
 from dfd_tune.axes import explored_at
 from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
@@ -50,10 +51,10 @@ class TrialRecord:
     teacher: str | None = None
     """Key of the teacher whose features or weights the trial used."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_loss,
-    images_per_second, learning_rate; `seconds`, the training time of all epochs; what its student costs: `parameters`,
-    `multiply_adds` and, where a search is after it, `image_seconds`; and of a trial that has ended, in whatever way,
-    `device_hours` of all its attempts and `peak_memory_bytes`."""
+    """Those of the last epoch: loss, cross_entropy, distillation, train_accuracy, val_accuracy, val_balanced_accuracy,
+    val_macro_f1, val_loss, images_per_second, learning_rate; `seconds`, the training time of all epochs; what its
+    student costs: `parameters`, `multiply_adds` and, where a search is after it, `image_seconds`; and of a trial that
+    has ended, in whatever way, `device_hours` of all its attempts and `peak_memory_bytes`."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The same per epoch, with `epoch` counted from 1."""
     error: str | None = None
@@ -89,6 +90,13 @@ class TestRecord:
     images: int
     correct: str
     """Which test images it got right, in their order: bits packed as by `numpy.packbits`, in base64."""
+    balanced_accuracy: float | None = None
+    """The mean of recall over the classes that occur; None in records of older versions, as what follows is."""
+    macro_f1: float | None = None
+    """Likewise of F1."""
+    class_images: list[int] = field(default_factory=list)
+    """By class, how many test images it has; likewise `class_right`, how many of them were told right."""
+    class_right: list[int] = field(default_factory=list)
 
     def right(self) -> np.ndarray:
         """bool (images,), whether each test image is classified rightly."""
@@ -96,23 +104,32 @@ class TestRecord:
         return np.unpackbits(packed, count=self.images).astype(bool)
 
 
-def test_record(key: str, right: np.ndarray) -> TestRecord:
-    """The record of a network that classified the test images as `right` says, bool (images,)."""
+def test_record(key: str, right: np.ndarray, **by_class: Any) -> TestRecord:
+    """The record of a network that classified the test images as `right` says, bool (images,); `by_class` are the
+    fields that need the classes too."""
     packed = base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
-    return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed)
+    return TestRecord(key=key, accuracy=float(right.mean()), images=len(right), correct=packed, **by_class)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecord:
-    """One network trained before the search."""
+    """One network that is there before the search."""
 
     key: str
     role: Literal["teacher", "base"]
     backbone: str
-    width: float
+    """Or "program"."""
+    width: float | None
+    """None of a program."""
     val_accuracy: float
+    """A fraction; of a program that gives features, of the nearest class mean."""
     test_accuracy: float | None = None
     """On high-resolution test images, measured when the search is concluded: the HR baseline."""
+    file: str | None = None
+    """Name of the file that it came in, without folders; None of one that was trained here. Likewise `digest`, of the
+    file and what is declared of it, and `gives`: network, logits or features."""
+    digest: str | None = None
+    gives: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +209,12 @@ class BestRecord:
     model: str | None
     """Address of the registered model, as in models:/NAME@best."""
     cost: CostRecord | None = None
-    """None where it was not measured."""
+    """None where it was not measured; so are these, of what an older version chose."""
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_loss: float | None = None
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +245,8 @@ class SearchRecord:
     """What the search is after: accuracy, and perhaps a cost (objectives.py)."""
     choose: str = ACCURACY
     """Which students may be chosen, as `--choose` says it."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of validation images points, λ and the best student are chosen: one of `criteria.CRITERIA`."""
     tested: dict[str, float] = field(default_factory=dict)
     """Trial key -> accuracy on low-resolution test images, a fraction, of the trials that were tested: those of the
     confirmation; where nothing is confirmed, those of every cell's chosen and λ = 0 points; under `paper`, all."""
@@ -247,9 +271,16 @@ class SearchRecord:
     home: str | None = None
     """Identity of the store in which it was planned; a copy of the search in another store keeps it, and is found in
     MLflow by it."""
+    experiment: str = ""
+    """The experiment in MLflow that it shares with others of its launch; empty for one of its own name."""
     mlflow: str | None = None
     """Where its runs are in MLflow: the address of a server or a database, without user and password; None for the
     store's own database."""
+
+    @property
+    def criterion(self) -> criteria.Criterion:
+        """What it chooses by."""
+        return criteria.CRITERIA[self.choose_by]
 
 
 def save_search(store: Store, record: SearchRecord) -> None:

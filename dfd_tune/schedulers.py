@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dfd_tune.criteria import CRITERIA, DEFAULT, Criterion
 from dfd_tune.errors import unknown_name
 
 NONE = "none"
-METRIC, EPOCH = "val_accuracy", "epoch"
+EPOCH = "epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,13 @@ class Course:
     """Before these are over, none is stopped."""
     factor: int
     """ASHA: of those that have come so far, one in so many goes on."""
+    criterion: Criterion = CRITERIA[DEFAULT]
+    """By what they are compared."""
+
+    @property
+    def mode(self) -> str:
+        """Ray's word for which way that is better."""
+        return "max" if self.criterion.larger_is_better else "min"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +55,8 @@ def _asha(course: Course) -> Any:
 
     return ASHAScheduler(
         time_attr=EPOCH,
-        metric=METRIC,
-        mode="max",
+        metric=course.criterion.column,
+        mode=course.mode,
         max_t=course.epochs,
         grace_period=course.grace_epochs,
         reduction_factor=course.factor,
@@ -71,15 +79,16 @@ def _median(course: Course) -> Any:
 
     return MedianStoppingRule(
         time_attr=EPOCH,
-        metric=METRIC,
-        mode="max",
+        metric=course.criterion.column,
+        mode=course.mode,
         grace_period=course.grace_epochs,
         min_time_slice=math.inf,  # else a trial that there is too little to compare with would be paused
     )
 
 
 def _median_in_words(course: Course) -> str:
-    return f"from epoch {course.grace_epochs} on, once their best is below the median of what others had on average"
+    worse = "below" if course.criterion.larger_is_better else "above"
+    return f"from epoch {course.grace_epochs} on, once their best is {worse} the median of what others had on average"
 
 
 SCHEDULERS: dict[str, Scheduler] = {
@@ -104,10 +113,10 @@ class EarlyStop:
         """Whether any trial may be stopped early."""
         return SCHEDULERS[self.kind].make is not None
 
-    def course(self, epochs: int) -> Course:
-        """For trials of at most so many epochs."""
+    def course(self, epochs: int, criterion: Criterion = CRITERIA[DEFAULT]) -> Course:
+        """For trials of at most so many epochs, compared by `criterion`."""
         grace = self.grace_epochs or max(1, round(SCHEDULERS[self.kind].share * epochs))
-        return Course(epochs=epochs, grace_epochs=min(grace, epochs), factor=self.factor)
+        return Course(epochs=epochs, grace_epochs=min(grace, epochs), factor=self.factor, criterion=criterion)
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
+from dfd_tune import criteria
 from dfd_tune.axes import Axis, Choice, Condition, Range, axes_from_json, meets, parse_axis, point_at
-from dfd_tune.config import DatasetConfig, TrialConfig, teacher_defaults
+from dfd_tune.config import FOLLOWED_BY_TEACHER, DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
@@ -26,6 +27,7 @@ from dfd_tune.schedulers import NEVER, EarlyStop
 from dfd_tune.space import (
     Protocol,
     SearchSpace,
+    choice_problem,
     scheduler_problem,
     setting_class,
     setting_problems,
@@ -64,6 +66,8 @@ class Request:
     """What is trained anew once the search has chosen."""
     scheduler: EarlyStop = NEVER
     """Which trials are stopped early."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of the validation images all is chosen: one of `criteria.CRITERIA`."""
     choose: Choose = MOST_ACCURATE
     """Which students may be chosen."""
 
@@ -86,8 +90,11 @@ class Request:
 
     def backbones(self) -> list[str]:
         """Those of students and of teachers that are named, each once."""
-        teachers = [name for named in self.possible("teachers") if named != OWN for name in named.split("+")]
-        return list(dict.fromkeys([*self.possible("backbone"), *teachers]))
+        return list(dict.fromkeys([*self.possible("backbone"), *self.named_teachers()]))
+
+    def named_teachers(self) -> list[str]:
+        """The backbones of teachers, where these are not the student's own."""
+        return [name for named in self.possible("teachers") if named != OWN for name in named.split("+")]
 
     def trial(self, point: Mapping[str, Any]) -> TrialConfig:
         """The trial at a point of the space."""
@@ -108,6 +115,8 @@ def resolve(
     confirm: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
     choose: str | None = None,
+    choose_by: str | None = None,
+    teacher: str | None = None,
 ) -> Request:
     """Put a space, a dataset's recipe and `--set key=value` assignments together.
 
@@ -124,16 +133,25 @@ def resolve(
         confirm: by name, settings of `Confirm` in the place of the space's; those that are None are the space's.
         scheduler: the kind, in the place of the space's.
         choose: which students may be chosen (`objectives.parse_choose`); None for all.
+        choose_by: the metric to choose by, in the place of the space's.
+        teacher: path of a teacher file, in the place of the space's.
 
     Raises:
         UserError: an assignment is malformed, unknown or out of range; all are named.
     """
     problems: list[str] = []
     explore, given = _with_assignments(space, assignments, problems)
+    if teacher is not None and ("teacher_file" in given or explore.pop("teacher_file", None) is not None):
+        problems.append("teacher_file is given twice, by --teacher and otherwise; leave one of them out.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
     chosen_by = protocol if protocol is not None else space.protocol
     confirming = _confirm(space, confirm or {}, chosen_by, problems)
+    criterion = space.choose_by if choose_by is None else choose_by
+    if criterion not in criteria.CRITERIA:
+        problems.append(unknown_name("metric of `choose_by`", criterion, criteria.CRITERIA))
+    elif (problem := choice_problem(criterion, chosen_by)) is not None:
+        problems.append(problem)
     stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
     if (problem := scheduler_problem(stopping, explore, space.objectives)) is not None:
         problems.append(problem)
@@ -147,6 +165,7 @@ def resolve(
         "--workers-per-trial": {"workers": workers},
         f"dataset {dataset}": dict(recipe),
         f"space {space.name}": dict(space.settings),
+        "--teacher": {} if teacher is None else {"teacher_file": teacher},
         "--set": given,
     }
     settings = {name: value for values in layers.values() for name, value in values.items()}
@@ -173,6 +192,7 @@ def resolve(
         confirm=confirming,
         scheduler=stopping,
         choose=chosen,
+        choose_by=criterion,
     )
 
 
@@ -296,6 +316,7 @@ def request_as_json(request: Request) -> dict[str, Any]:
         "confirm": confirm_as_json(request.confirm),
         "scheduler": request.scheduler.as_json(),
         "choose": request.choose.as_text(),
+        "choose_by": request.choose_by,
     }
 
 
@@ -341,6 +362,8 @@ def _space_as_json(space: SearchSpace) -> dict[str, Any]:
         "confirm": confirm_as_json(space.confirm),
         "scheduler": space.scheduler.as_json(),
         "objectives": list(space.objectives),
+        "datasets": list(space.datasets),
+        "choose_by": space.choose_by,
     }
 
 
@@ -352,6 +375,7 @@ def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
         "confirm": confirm_from_json(value["confirm"]),
         "scheduler": EarlyStop(**value["scheduler"]),
         "objectives": tuple(value["objectives"]),
+        "datasets": tuple(value["datasets"]),
     }
     return SearchSpace(**{**value, **parts})
 
@@ -409,7 +433,8 @@ def _conditions_settled(explore: Mapping[str, Axis], given: Mapping[str, Any]) -
     for name, axis in explore.items():
         unmet = (other for other, values in axis.when if other not in found and given.get(other) not in values)
         if next(unmet, None) is None:
-            found[name] = dataclasses.replace(axis, when=tuple(part for part in axis.when if part[0] in found))
+            left = tuple(part for part in axis.when if part[0] in found)
+            found[name] = axis if left == axis.when else dataclasses.replace(axis, when=left)
     return found
 
 
@@ -443,11 +468,15 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
     """
     data = request.dataset.data
     rows = [
-        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else "default"),
+        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else _origin_of_dataset(request.space)),
         ("data", data or "-", "--data" if data else "default"),
     ]
     chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
     rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
+    criterion, of_space = request.choose_by, request.space.choose_by
+    chosen_by = "--choose-by" if criterion != of_space else f"space {request.space.name}"
+    origin = "default" if criterion == of_space == criteria.DEFAULT else chosen_by
+    rows.append(("choose_by", criterion, origin))
     stopping, theirs = request.scheduler, request.space.scheduler
     of_space = "default" if theirs == NEVER else f"space {request.space.name}"
     origin = of_space if stopping == theirs else "--scheduler"
@@ -472,6 +501,10 @@ def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str,
         value = _axis_text(axis) if axis is not None else _text(request.settings[name])
         rows.append((name, value, request.origins.get(name, "default")))
     return rows
+
+
+def _origin_of_dataset(space: SearchSpace) -> str:
+    return f"space {space.name}" if space.datasets else "default"
 
 
 def _axis_text(axis: Axis) -> str:
@@ -509,11 +542,13 @@ def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, A
 
 
 def _defaults() -> dict[str, Any]:
+    """Those that are declared; what a teacher follows its student in is not given so."""
+    followers = {f"teacher_{name}" for name in FOLLOWED_BY_TEACHER}
     return {
         setting.name: setting.default
         for config in (DatasetConfig, TrialConfig)
         for setting in dataclasses.fields(config)
-        if setting.default is not dataclasses.MISSING
+        if setting.default is not dataclasses.MISSING and setting.name not in followers
     }
 
 

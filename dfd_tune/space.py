@@ -7,7 +7,9 @@
       backbone: [resnet18, vgg16]                       # axes.py
       lambda_: {low: 0.05, high: 20, log: true}
     only: [{backbone: vgg16}, {lambda_: 0.5}]           # of a grid, the points that agree with one of these
+    dataset: [cifar10, svhn]                            # where the command names none: a search of each
     protocol: validation | paper                        # by which images λ is chosen
+    choose_by: accuracy | balanced_accuracy | macro_f1 | loss   # and by which metric of them: criteria.py
     confirm: {seeds: 5, cells: best, replicate: student}   # what is trained anew once all is chosen: confirm.py
     objectives: [accuracy, parameters]                  # what is searched for: objectives.py
     controls: [half_longer]                             # and what it is held against beside plain training
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from dfd_tune import criteria
 from dfd_tune.axes import Axis, Choice, Condition, parse_axis
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, parse_confirm
@@ -37,7 +40,7 @@ from dfd_tune.yaml_file import YamlFile, read_yaml
 Protocol = Literal["validation", "paper"]
 KEYS = (
     *("description", "sampler", "trials", "explore", "only", "protocol"),
-    *("confirm", "controls", "objectives", "scheduler", "settings"),
+    *("choose_by", "confirm", "controls", "dataset", "objectives", "scheduler", "settings"),
 )
 """Of a space's file."""
 
@@ -64,6 +67,10 @@ class SearchSpace:
     """Which trials are stopped early."""
     objectives: tuple[str, ...] = ALONE
     """What is searched for: accuracy, and perhaps a cost."""
+    datasets: tuple[str, ...] = ()
+    """What it is searched on where a launch names none."""
+    choose_by: str = criteria.DEFAULT
+    """By which metric of the validation images all is chosen: one of `criteria.CRITERIA`."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -140,9 +147,19 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
+    datasets = content.get("dataset", [])
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    if not isinstance(datasets, list) or not all(isinstance(name, str) for name in datasets):
+        say(f"dataset is {datasets!r}, but must be a name or a list of names.", "dataset")
+        datasets = []
     objectives, found = parse_objectives(content.get("objectives"))
     for problem in found:
         say(problem, "objectives")
+    choose_by = content.get("choose_by", criteria.DEFAULT)
+    if not isinstance(choose_by, str) or choose_by not in criteria.CRITERIA:
+        say(unknown_name("metric of `choose_by`", choose_by, criteria.CRITERIA), "choose_by")
+    elif (wrong_choice := choice_problem(choose_by, protocol)) is not None:
+        say(wrong_choice, "choose_by")
     scheduler, found = parse_early_stop(content.get("scheduler"))
     unfit = scheduler_problem(scheduler, explore, objectives)
     for problem in [*found, *([] if unfit is None else [unfit])]:
@@ -154,7 +171,19 @@ def _space_from(file: YamlFile) -> SearchSpace:
         for text in (file.path.stem, str(content.get("description", "")))
     )
     return SearchSpace(
-        name, description, sampler, explore, settings, trials, only, protocol, confirm, scheduler, objectives
+        name,
+        description,
+        sampler,
+        explore,
+        settings,
+        trials,
+        only,
+        protocol,
+        confirm,
+        scheduler,
+        objectives,
+        tuple(datasets),
+        choose_by,
     )
 
 
@@ -197,6 +226,16 @@ def scheduler_problem(
         return (
             f"scheduler {scheduler.kind} can't go with seed as an axis: of a point's seeds it would leave the lucky "
             "ones; take the axis out, as what is chosen is trained anew with fresh seeds."
+        )
+    return None
+
+
+def choice_problem(choose_by: str, protocol: str) -> str | None:
+    """Why nothing can be chosen so, as a sentence; None if it can."""
+    if protocol == "paper" and choose_by != criteria.DEFAULT:
+        return (
+            f"choose_by is {choose_by}, but the protocol paper chooses by accuracy on test images; choose by accuracy, "
+            "or under the protocol validation."
         )
     return None
 

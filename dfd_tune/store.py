@@ -9,6 +9,7 @@ Not for: what the files mean. Layout:
     downloads/           archives that torchvision fetched
     low_res/<key>/       train.npy, validation.npy, test.npy, camera.json
     pretrained/<key>/    network.safetensors, network.json          teachers and base networks
+    teachers/<digest>/   teacher.safetensors or .pt2, teacher.json  teachers that were trained elsewhere
     frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
     backbones/<digest>.py                                           text of a backbone from a user's own file

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dfd_tune.api import default_name
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.confirm import CONTROLS
+from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
 from dfd_tune.plan import Plan, make_plan
@@ -54,6 +55,7 @@ FITTING = {
     "workers": [1, 2, 3],
     "batch_size": [8, 17, 40],
     "hint_layer": ["middle", "block1"],
+    "teacher_file": ["none", "cat.pt2", "features-d7-s8-0123456789abcdef", "logits-d10-s16-fedcba9876543210"],
     "jpeg_quality": [None, "none", 1, 100],
     "frontend": ["none", "vdsr", "espcn", "srgan"],
 }
@@ -157,6 +159,9 @@ def spaces(draw) -> dict[Any, Any]:
         content["protocol"] = slips(st.sampled_from(["paper", "validation"]))
         content["description"] = slips(st.text(max_size=5))
         content |= {"sampler": content["sampler"]} if slips.rate == 0 else {draw(st.text(max_size=3)): 1}
+    if draw(st.booleans()):
+        by = [*CRITERIA] if slips.rate or content.get("protocol") != "paper" else [DEFAULT]
+        content["choose_by"] = slips(st.sampled_from(by))
     return content
 
 

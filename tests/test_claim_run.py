@@ -258,8 +258,10 @@ def test_the_plan_for_cifar10_names_every_setting_and_uses_no_seed_of_the_select
         unnamed = settings_of(TrialConfig).keys() - settings.keys()
         # Results are recorded under this plan, of a version in which these could not be set: batch norm is in every
         # network, how often validation images are looked at changes none, features of equal dimension had no projector,
-        # and a factor has nothing to scale where no training starts from trained weights.
-        later = {"batch_norm", "evaluate_every", "projector"}
+        # images were not mixed and weighed alike, teachers were trained here, and a factor has nothing to scale where no
+        # training starts from trained weights.
+        later = {"batch_norm", "evaluate_every", "projector", "mixup", "teacher_file"}
+        later |= {"class_weights", "teacher_class_weights"}
         later |= {"start_rate_factor"} if config.student_start == "scratch" else set()
         assert {name for name in unnamed if not name.startswith("frontend_")} <= {"temperature", "hint_layer"} | later
         assert config.batch_norm

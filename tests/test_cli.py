@@ -50,6 +50,8 @@ def launched(run_cli, ray_variables):
         ((*LAUNCH, "--colour"), "No such option"),
         ((*LAUNCH, "--batch-size", "3"), "It is a setting: --set batch_size=VALUE"),
         ((*LAUNCH, "--protocol", "papers"), "'papers' is not one of 'validation', 'paper'"),
+        ((*LAUNCH, "--choose-by", "f1"), "'f1' is not one of 'accuracy', 'balanced_accuracy', 'macro_f1', 'loss'"),
+        ((*LAUNCH, "--choose-by", "loss", "--protocol", "paper"), "the protocol paper chooses by accuracy"),
         ((*LAUNCH, "--confirm-seeds", "-1"), "-1 is not in the range 0<=x<=1000"),
         ((*LAUNCH, "--confirm-cells", "every"), "'every' is not one of 'best', 'all'"),
         ((*LAUNCH, "--controls", "longest"), "Unknown control 'longest'. Did you mean 'longer'?"),

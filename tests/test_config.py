@@ -37,6 +37,8 @@ OTHER = {
     "schedule": "cosine",
     "momentum": 0.5,
     "weight_decay": 0.0,
+    "mixup": 0.2,
+    "class_weights": "balanced",
     "seed": 1,
     "lambda_": 3.0,
     "method": "rdl",
@@ -46,6 +48,7 @@ OTHER = {
     "projector": "always",
     "teachers": "alexnet+vgg16",
     "teacher_sees": "low_res",
+    "teacher_file": "features-d7-s8-0123456789abcdef",
     "student_start": "base",
     "start_rate_factor": 0.5,
     "workers": 2,
@@ -58,6 +61,7 @@ OTHER = {
     "teacher_momentum": 0.5,
     "teacher_weight_decay": 0.0,
     "teacher_dropout": 0.1,
+    "teacher_class_weights": "balanced",
     "teacher_seed": 1,
     "frontend_size": 0.5,
     "frontend_epochs": 3,
@@ -100,6 +104,9 @@ def test_every_setting_is_tried_here():
         ("rdl", {"reduction"}),
         ("fitnets", {"reduction", "hint_layer"}),
         ("attention", {"hint_layer"}),
+        ("cqd", {"reduction", "projector", "temperature"}),
+        ("simkd", {"reduction"}),
+        ("norm_direction", {"projector"}),
     ],
 )
 def test_a_distilling_trials_key_holds_every_setting_that_its_method_looks_at(method, looks_at):
@@ -115,7 +122,7 @@ def test_plain_training_has_one_key_whatever_would_be_distilled():
 @pytest.mark.parametrize("start", ["teacher", "base"])
 def test_plain_training_from_a_network_depends_on_how_that_was_trained(start):
     config = digits_trial(lambda_=0, student_start=start)
-    other = KEYED - ({"student_start"} if start == "base" else set())
+    other = KEYED - ({"student_start", "teacher_file"} if start == "base" else set())
     assert changed(config) == other - {*METHOD_OWN, *FRONTEND_OWN}
 
 
@@ -128,7 +135,7 @@ def test_a_trial_behind_a_front_end_depends_on_how_that_was_trained(frontend):
 
 def test_srgan_with_a_teachers_features_depends_on_the_teacher():
     config = digits_trial(lambda_=0, frontend="srgan", frontend_content="teacher")
-    assert set(TEACHERS_OWN) <= changed(config)
+    assert set(TEACHERS_OWN) - {"teacher_file"} <= changed(config)
     assert config.low_res.frontend.content == config.teacher()
 
 
@@ -201,7 +208,8 @@ def test_keys_do_not_change_between_versions():
     assert config.teacher().key("d") == "57158b8a77d22788"
     assert config.base().key("d") == "f3fb79e7a8a9b635"
     assert config.camera.key("d") == "9073b5bca5795ae0"
-    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"})
+    alike = {"class_weights": "none", "teacher_class_weights": "none", "mixup": 0.0}
+    rich = dataclasses.replace(config, **OTHER | {"frontend": "srgan", "frontend_content": "teacher"} | alike)
     assert rich.key("d") == "72175ea57e11f43f"
     assert rich.low_res.frontend.key("d") == "444ca1425c43f86e"
 
@@ -323,7 +331,7 @@ def test_what_the_search_varies_leaves_the_teacher_alone():
         name
         for name, value in OTHER.items()
         if dataclasses.replace(config, **{name: value}).base().key("d") != config.base().key("d")
-    } == of_the_teacher | {"upsample", "frontend", *CAMERA}
+    } == of_the_teacher - {"teacher_file"} | {"upsample", "frontend", *CAMERA}
 
 
 def test_teacher_and_base_network_are_the_same_network_on_other_images():

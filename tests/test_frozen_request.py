@@ -30,6 +30,7 @@ def thawed(request):
 ASKED = {
     "paper": {"protocol": "paper"},
     "space": {},
+    "chosen": {"choose_by": "macro_f1"},
     "anew": {"confirm": {"seeds": 3, "cells": "all", "replicate": "pipeline", "controls": "longer, tuned_base"}},
 }
 
@@ -57,14 +58,21 @@ def test_ranges_steps_and_conditions_come_back(tmp_path):
     request = request_for(file, "learning_rate=[0.1, 1]", trials=9)
     back = thawed(request)
     assert exact(back) == exact(request)
-    assert exact(back.explore["batch_size"]) == "Range(low=8, high=64, log=False, step=8)"
-    assert exact(back.explore["lambda_"]) == "Range(low=1.0, high=20.0, log=True, step=None)"
+    assert exact(back.explore["batch_size"]) == "Range(low=8, high=64, log=False, step=8, when=())"
+    assert exact(back.explore["lambda_"]) == "Range(low=1.0, high=20.0, log=True, step=None, when=())"
     file.write_text(
         "explore: {lambda_: [0, 1], jpeg_quality: [none, 5]}\nonly: [{lambda_: 0}, {jpeg_quality: [none]}]\n"
     )
     request = request_for(file)
     assert exact(thawed(request)) == exact(request)
     assert request.only == ({"lambda_": (0.0,)}, {"jpeg_quality": (None,)})
+
+
+def test_a_request_of_a_version_that_knew_accuracy_alone_chooses_by_it():
+    request = request_for("lambda_grid")
+    value = request_as_json(request)
+    del value["choose_by"], value["space"]["choose_by"]
+    assert exact(request_from_json(value, search="s")) == exact(request)
 
 
 def test_a_thawed_request_gives_the_same_keys():

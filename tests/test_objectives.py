@@ -5,12 +5,12 @@ import math
 import pytest
 
 from dfd_tune.axes import Choice
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.objectives import (
     ALONE,
     COSTS,
     MOST_ACCURATE,
     Choose,
-    accuracies,
     choose_from,
     directions,
     parse_choose,
@@ -93,10 +93,13 @@ def test_who_may_be_chosen():
 
 def test_values_and_their_directions():
     metrics = {"val_accuracy": 0.75, "image_seconds": 0.002, "parameters": 7.0}
-    assert values_of(metrics, ("accuracy", "latency")) == (0.75, 0.002)
-    assert values_of(metrics, ALONE) == (0.75,)
-    assert directions(("accuracy", "latency")) == ["maximize", "minimize"]
-    assert accuracies([{"epoch": 1.0}, {"epoch": 2.0, "val_accuracy": 0.5}]) == {2: 0.5}
+    accuracy, loss = CRITERIA["accuracy"], CRITERIA["loss"]
+    assert values_of(metrics, ("accuracy", "latency"), accuracy) == (0.75, 0.002)
+    assert values_of(metrics, ALONE, accuracy) == (0.75,)
+    assert values_of(metrics | {"val_loss": 0.3}, ("accuracy", "parameters"), loss) == (0.3, 7.0)
+    assert directions(("accuracy", "latency"), accuracy) == ["maximize", "minimize"]
+    assert directions(ALONE, loss) == ["minimize"]
+    assert accuracy.by_epoch([{"epoch": 1.0}, {"epoch": 2.0, "val_accuracy": 0.5}]) == {2: 0.5}
     assert all(cost.metric for cost in COSTS.values())
     assert MOST_ACCURATE.at_most == math.inf
 

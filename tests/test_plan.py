@@ -3,6 +3,7 @@ import pytest
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import UserError
 from dfd_tune.fit import SMALL_GRID
+from dfd_tune.methods import METHODS
 from dfd_tune.plan import describe, make_plan
 from tests.samples import digits_trial, request_for, tiny_dataset
 
@@ -295,10 +296,11 @@ def test_srgan_alone_needs_a_teacher_for_its_content_loss():
 
 def test_plain_training_is_one_trial_for_all_methods():
     plan = plan_for("methods", confirm=None)
-    assert plan.num_trials == 1 + 6 * 3
-    assert plan.num_anew == (1 + 6) * 5  # likewise with each fresh seed
+    methods = len(METHODS)
+    assert plan.num_trials == 1 + methods * 3
+    assert plan.num_anew == (1 + methods) * 5  # likewise with each fresh seed
     (teacher,) = plan.networks
-    assert teacher.trials == 6 * 3 + 6 * 5
+    assert teacher.trials == methods * 3 + methods * 5
 
 
 def test_hints_alone_fill_no_bank_as_it_holds_no_maps():
@@ -308,6 +310,19 @@ def test_hints_alone_fill_no_bank_as_it_holds_no_maps():
     plan = plan_for("methods", "method=[fitnets]", confirm=None)
     assert plan.banks == {}
     assert [network.trials for network in plan.networks] == [3 + 5]
+
+
+def test_mixed_images_have_no_bank_but_those_that_are_not_mixed_have():
+    (network,) = plan_for("lambda_grid", "backbone=[resnet18]", "mixup=0.2").networks
+    assert (network.trials, network.bank) == (7, None)
+    plan = plan_for("lambda_grid", "backbone=[resnet18]", "mixup=[0, 0.2]")
+    assert plan.num_trials == 2 * 8  # λ = 0 is mixed as well
+    (network,) = plan.networks
+    assert (network.trials, network.bank) == (14, BankPlan("views", 20))
+    # One trial with λ of 20 epochs that reads the bank, against 9 views: it pays; of 9 epochs it doesn't.
+    few = ("backbone=[resnet18]", "lambda_=[0, 1]", "mixup=[0, 0.2]")
+    assert len(plan_for("lambda_grid", *few).banks) == 1
+    assert not plan_for("lambda_grid", *few, "epochs=9").banks
 
 
 def test_several_teachers_are_trained_and_banked_each():
@@ -387,6 +402,35 @@ def test_what_other_backbones_cannot_be_is_said_of_each_and_of_what_is_planned_a
         "  width: {values: [1], when: {backbone: torchvision/resnet18}}\n"
     )
     assert plan_for(space).num_trials == 6
+
+
+def test_a_teachers_classifier_fits_a_student_of_as_many_features_alone():
+    problems = refusals(
+        "methods", "teachers=[[own], [resnet18], [alexnet], [resnet18, vgg16]]", "backbone=[resnet18, vgg16]"
+    )
+    beginning = "method simkd gives the student its teacher's classifier"
+    assert all(problem.startswith(beginning) for problem in problems)
+    # Both have 128 features, AlexNet 64.
+    assert sorted(problem.split("but ")[1].split(";")[0] for problem in problems) == [
+        "alexnet has 64 features at width 0.25 and resnet18 128",
+        "alexnet has 64 features at width 0.25 and vgg16 128",
+        "resnet18+vgg16 are several",
+    ]
+    # Where it is not looked at, at λ = 0 or by a condition, it need not fit; nor by any other method.
+    assert plan_for("methods", "teachers=[alexnet]", "method=[dfd, kd]").num_trials == 1 + 2 * 3
+    assert plan_for("methods", "teachers=[alexnet]", "method=simkd", "lambda_=[0]").num_trials == 1
+
+
+def test_what_does_not_fit_is_named_together_with_other_problems(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "explore: {method: [dfd, simkd], teachers: [own, alexnet], lambda_: [1]}\n"
+        "only: [{method: dfd}, {teachers: own}]\nsettings: {backbone: resnet18}"
+    )
+    assert plan_for(file).num_trials == 3
+    file.write_text("sampler: tpe\ntrials: 3\nexplore: {method: [simkd], lambda_: {low: 0.1, high: 1}}")
+    found = refusals(file, "teachers=alexnet", "backbone=vgg16", "resolution=8")
+    assert len(found) == 2
 
 
 def test_conditions_may_leave_nothing(tmp_path):

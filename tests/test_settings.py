@@ -59,7 +59,16 @@ def test_every_value_says_where_it_comes_from(space):
     assert rows["lambda_"] == ("{0, 5}", "--set")
     assert rows["protocol"] == ("validation", "default")
     confirm = {f"confirm: {name}" for name in ("seeds", "cells", "replicate", "controls")}
-    assert set(rows) == {"protocol", "scheduler", *confirm, *settings_of(TrialConfig), *settings_of(DatasetConfig)}
+    assert set(rows) == {
+        "protocol",
+        "scheduler",
+        "objectives",
+        "choose",
+        "choose_by",
+        *confirm,
+        *settings_of(TrialConfig),
+        *settings_of(DatasetConfig),
+    }
 
 
 def test_what_is_trained_anew_says_where_it_comes_from(space):
@@ -175,6 +184,36 @@ def test_the_protocol_is_the_spaces_unless_given(tmp_path):
     assert request_for(file, protocol="validation").protocol == "validation"
     assert origin_of(request_for(file))["protocol"] == ("paper", "space mine")
     assert origin_of(request_for("lambda_grid", protocol="paper"))["protocol"] == ("paper", "--protocol")
+
+
+def test_what_is_chosen_by_is_the_spaces_unless_given(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("choose_by: macro_f1\nexplore: {lambda_: [0]}")
+    assert request_for(file).choose_by == "macro_f1"
+    assert request_for(file, choose_by="loss").choose_by == "loss"
+    assert origin_of(request_for(file))["choose_by"] == ("macro_f1", "space mine")
+    assert origin_of(request_for(file, choose_by="accuracy"))["choose_by"] == ("accuracy", "--choose-by")
+    assert origin_of(request_for("lambda_grid"))["choose_by"] == ("accuracy", "default")
+
+
+def test_test_images_choose_by_accuracy_alone(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("choose_by: loss\nexplore: {lambda_: [0]}")
+    for given in ({"protocol": "paper"}, {"protocol": "paper", "choose_by": "macro_f1"}):
+        with pytest.raises(UserError, match="protocol paper chooses by accuracy"):
+            request_for(file, **given)
+    assert request_for(file, protocol="paper", choose_by="accuracy").protocol == "paper"
+
+
+def test_teachers_follow_class_weights_unless_that_is_explored_or_said():
+    def teachers(*assignments):
+        rows = origin_of(request_for("lambda_grid", *assignments))
+        return rows["teacher_class_weights"]
+
+    assert teachers() == ("none", "as the student's")
+    assert teachers("class_weights=balanced") == ("balanced", "as the student's")
+    assert teachers("class_weights=balanced", "teacher_class_weights=none") == ("none", "--set")
+    assert teachers("class_weights=[none, balanced]") == ("none", "as the student's")
 
 
 def test_the_last_of_two_assignments_counts(space):

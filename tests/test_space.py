@@ -5,6 +5,7 @@ import pytest
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import Choice, Range, axis_from_json, grid_points, meets, parse_axis
 from dfd_tune.config import Resampling, TrialConfig
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
 from dfd_tune.methods import METHODS
@@ -185,6 +186,12 @@ def test_a_space_may_ask_for_the_papers_protocol(read):
     assert read(ONE + "protocol: paper").protocol == "paper"
 
 
+def test_a_space_may_choose_by_another_metric(read):
+    assert read(ONE).choose_by == "accuracy"
+    for name in CRITERIA:
+        assert read(ONE + f"choose_by: {name}").choose_by == name
+
+
 def test_a_sampler_is_a_grid_unless_said(read):
     assert read("explore: {lambda_: [0]}").sampler == "grid"
 
@@ -249,13 +256,13 @@ ONE = "explore: {lambda_: [1]}\n"
         ("explore: &a {lambda_: *a}\n", "FILE, line 1: lambda_ has a range, but sampler grid takes lists"),
         # Unknown names.
         (ONE + "setings: {epochs: 3}\n", "FILE, line 2: Unknown key 'setings'. Did you mean 'settings'?"),
-        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: confirm, controls, description, explore"),
+        (ONE + "3: 4\n", "FILE, line 2: Unknown key '3'. Known: choose_by, confirm, controls, dataset, "),
         ("explore:\n  lamda_: [1]\n", "FILE, line 2: Unknown setting 'lamda_'. Did you mean 'lambda_'?"),
         (ONE + "settings:\n  epoch: 3\n", "FILE, line 3: Unknown setting 'epoch'. Did you mean 'epochs'?"),
         (ONE + "settings: {dataset: digits}\n", "FILE, line 2: Unknown setting 'dataset'."),
         (
             "sampler: tpee\ntrials: 3\nexplore: {lambda_: {low: 1, high: 2}, seed: [1]}\n",
-            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, grid, quasi_random, random, tpe.",
+            "FILE, line 1: Unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, grid, ",
         ),
         # Values.
         (
@@ -344,10 +351,19 @@ ONE = "explore: {lambda_: [1]}\n"
         (ONE + "only: [{lambda_: 3}]", "FILE, line 2: only gives lambda_ the value 3.0, which is not on its list."),
         (SAMPLED + ONE + "only: [{lambda_: 1}]", "FILE, line 4: only picks points of a grid, but the sampler is tpe"),
         (ONE + "protocol: papers", "FILE, line 2: Unknown protocol 'papers'. Did you mean 'paper'?"),
+        (
+            ONE + "choose_by: f1",
+            "FILE, line 2: Unknown metric of `choose_by` 'f1'. Known: accuracy, balanced_accuracy,",
+        ),
+        (ONE + "choose_by: [loss]", "FILE, line 2: Unknown metric of `choose_by` '['loss']'."),
+        (
+            ONE + "protocol: paper\nchoose_by: loss",
+            "FILE, line 3: choose_by is loss, but the protocol paper chooses by accuracy on test images",
+        ),
         # What goes together.
         (
             "trials: 3\n" + ONE,
-            "FILE, line 1: trials is for the samplers random, quasi_random, tpe and gp",
+            "FILE, line 1: trials is for the samplers random, quasi_random, tpe, nsga2 and gp",
         ),
         ("sampler: tpe\n" + ONE, "FILE: trials is missing, but sampler tpe needs a whole number from 1 to 100000."),
         ("sampler: random\ntrials: 0\n" + ONE, "FILE, line 2: trials is 0, but sampler random needs a whole number"),
@@ -357,7 +373,7 @@ ONE = "explore: {lambda_: [1]}\n"
             "explore: {image_size: [8, 16]}",
             "FILE, line 1: image_size can't be explored: all trials of a search share it",
         ),
-        ("explore: {dataset: [digits]}", "FILE, line 1: dataset can't be explored"),
+        ("explore: {dataset: [digits]}", "FILE, line 1: dataset is no axis"),
         ("explore: {augment_seed: [0, 1]}", "FILE, line 1: augment_seed can't be explored"),
         ("explore: {workers: [1, 2]}", "FILE, line 1: workers can't be explored"),
         ("explore: {precision: [float32, bf16]}", "FILE, line 1: precision can't be explored"),

@@ -37,7 +37,7 @@ from benchmarks.baselines.work import (
     student_start,
     warm_up,
 )
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import Guide, PretrainedConfig, TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.distill.features import fill_bank
@@ -144,7 +144,7 @@ def make_work(folder: Path, size: Size, seeds: Sequence[int]) -> Plan:
     np.savez(folder / IMAGES_FILE, **arrays)
     for seed in seeds:
         save_weights(network_for(dataset, trial.network, seed), student_start(folder, seed))
-    save_weights(fresh_network(trial.teacher(), dataset), folder / TEACHER_START)
+    save_weights(fresh_network(trial.trained_teacher(), dataset), folder / TEACHER_START)
     teacher = Workbench(store, dataset.folder.name, {}, torch.device("cpu")).prepare(trial.teacher(), SingleProcess())
     save_weights(teacher[0].network, folder / TEACHER)
     return plan
@@ -183,7 +183,8 @@ class OneTeacher(Workbench):
     So that all sides have the same teacher, whatever their precision.
     """
 
-    def _pretrained(self, config: PretrainedConfig) -> Any:
+    def _pretrained(self, config: Guide) -> Any:
+        assert isinstance(config, PretrainedConfig)
         recipe = dataclasses.replace(config.recipe, precision="float32")
         return super()._pretrained(dataclasses.replace(config, recipe=recipe))
 
@@ -193,7 +194,7 @@ def bench_of(folder: Path, precision: str, device: torch.device) -> tuple[Plan, 
     size = Size(**json.loads((folder / REQUEST).read_text()))
     store = open_store(folder / STORE)
     plan = plan_of(size, folder / "space.yaml", precision, store)
-    guide = distilled(plan).guides()[0]
+    guide = distilled(plan).trained_teacher()
     plain = dataclasses.replace(guide, recipe=dataclasses.replace(guide.recipe, precision="float32"))
     digest = plan.dataset.digest
     banks = plan.banks
@@ -217,7 +218,7 @@ def run(given: argparse.Namespace) -> None:
         base, lambda_=given.lambda_, seed=given.seed, epochs=given.epochs or base.epochs, teacher_epochs=base.epochs
     )
     if given.fill_bank:
-        _fill(bench, base.guides()[0], given.wait)
+        _fill(bench, base.trained_teacher(), given.wait)
         return
     if given.live:
         bench.banks = {}

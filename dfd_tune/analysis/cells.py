@@ -42,7 +42,8 @@ class Cell:
     distilled: tuple[Point, ...]
     """By λ, all above 0."""
     chosen: Point | None
-    """The distilled point with the best mean accuracy: on validation images, or on test images under `paper`."""
+    """The distilled point that is best in the mean: by what the search chooses by on validation images, or by accuracy
+    on test images under `paper`."""
     teacher: TeacherRecord | None
     """The student's own teacher, whose accuracy is the HR baseline; None if the search has none or several."""
     confirmed: Confirmed | None = None
@@ -129,9 +130,10 @@ def trials_to_test(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[
     return list(wanted.values())
 
 
-def best_curves(curves: Sequence[Cell], most: int) -> list[Cell]:
-    """At most `most` cells, those that reach highest on validation images, in the order given."""
-    order = sorted(curves, key=lambda curve: -max(point.val_accuracy for point in curve.points))
+def best_curves(search: SearchRecord, curves: Sequence[Cell], most: int) -> list[Cell]:
+    """At most `most` cells, those that come to the best value on validation images, in the order given."""
+    by = search.criterion
+    order = sorted(curves, key=lambda curve: min(by.cost(point.value(by)) for point in curve.points))
     chosen = {curve.name for curve in order[:most]}
     return [curve for curve in curves if curve.name in chosen]
 
@@ -190,7 +192,7 @@ def _best_point(search: SearchRecord, points: Sequence[Point]) -> Point | None:
     images where λ is chosen by these."""
     distilled = [point for point in points if lambda_of(point) > 0] or list(points)
     tested = best_tested(search, distilled) if search.protocol == "paper" else None
-    return tested or next(iter(ranked(complete(search, distilled))), None)
+    return tested or next(iter(ranked(search, complete(search, distilled))), None)
 
 
 def _with_confirmation(search: SearchRecord, cells: Sequence[Cell], trials: Sequence[TrialRecord]) -> list[Cell]:

@@ -20,10 +20,11 @@ DIGITS = 12
 """Means that agree to so many digits are the same: they come of the same numbers, added up otherwise."""
 
 
-def ranked(points: Sequence[Point]) -> list[Point]:
-    """Best first: by validation accuracy; of equally good ones the simpler first, which is that of the smaller λ; and
-    then by validation loss."""
-    return sorted(points, key=lambda point: (-round(point.val_accuracy, DIGITS), lambda_of(point), point.val_loss))
+def ranked(search: SearchRecord, points: Sequence[Point]) -> list[Point]:
+    """Best first: by what the search chooses by; of equally good ones the simpler first, which is that of the smaller
+    λ; and then by validation loss."""
+    by = search.criterion
+    return sorted(points, key=lambda point: (by.cost(round(point.value(by), DIGITS)), lambda_of(point), point.val_loss))
 
 
 def complete(search: SearchRecord, points: Sequence[Point], *, limited: bool = True) -> list[Point]:
@@ -58,20 +59,21 @@ def best_trial(search: SearchRecord, trials: Sequence[TrialRecord]) -> TrialReco
         trial for trial in trials if trial.key in anew and trial.status == "FINISHED" and limit.allows(trial.metrics)
     ]
     if not students:
-        order = ranked(complete(search, points_of(trials)))
+        order = ranked(search, complete(search, points_of(trials)))
         students = list(order[0].trials) if order else []
-    return min(students, key=_student_rank, default=None)
-
-
-def _student_rank(trial: TrialRecord) -> tuple[float, float, float]:
-    return (-trial.metrics["val_accuracy"], trial.config["lambda_"], trial.metrics["val_loss"])
+    by = search.criterion
+    return min(
+        students,
+        key=lambda trial: (by.cost(by.of(trial.metrics)), trial.config["lambda_"], trial.metrics["val_loss"]),
+        default=None,
+    )
 
 
 def chosen_of(search: SearchRecord, distilled: Sequence[Point]) -> Point | None:
     """Of a cell's distilled points the best one; None if there is none whose seeds have all finished."""
     if search.protocol == "paper":
         return best_tested(search, distilled)
-    return next(iter(ranked(complete(search, distilled))), None)
+    return next(iter(ranked(search, complete(search, distilled))), None)
 
 
 def best_tested(search: SearchRecord, points: Sequence[Point]) -> Point | None:

@@ -47,7 +47,7 @@ def anew(search: SearchRecord, trials: Sequence[TrialRecord]) -> Anew:
     for cell, point in _chosen(search, trials):
         student = TrialConfig(**point.config)
         tuning = _tuning(search, cell, student)
-        arms = arms_of(student, search.confirm.controls, _best_of(tuning, by_key))
+        arms = arms_of(student, search.confirm.controls, _best_of(search, tuning, by_key))
         keys = {}
         for arm, config in arms.items():
             seeded = {
@@ -75,12 +75,12 @@ def _chosen(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[tuple[C
     plain = [(cell, point) for cell in cells if (point := _best_plain(search, cell)) is not None]
     best = best_trial(search, [trial for trial in trials if trial.stage == "search"])
     found = [pair for pair in distilled if _holds(pair[0], best)] or distilled or plain
-    first = next(iter(ranked([point for _, point in found])), None)
+    first = next(iter(ranked(search, [point for _, point in found])), None)
     return [pair for pair in found if pair[1] is first][:1]
 
 
 def _best_plain(search: SearchRecord, cell: Cell) -> Point | None:
-    return next(iter(ranked(complete(search, cell.plain))), None)
+    return next(iter(ranked(search, complete(search, cell.plain))), None)
 
 
 def _holds(cell: Cell, best: TrialRecord | None) -> bool:
@@ -96,11 +96,14 @@ def _tuning(search: SearchRecord, cell: Cell, student: TrialConfig) -> dict[str,
     return {config.key(search.dataset["digest"]): config for config in tuning_of(twin_of(student), count)}
 
 
-def _best_of(tuning: Mapping[str, TrialConfig], records: Mapping[str, TrialRecord]) -> TrialConfig | None:
-    """The best by validation accuracy; None before all have ended, and where none has finished."""
+def _best_of(
+    search: SearchRecord, tuning: Mapping[str, TrialConfig], records: Mapping[str, TrialRecord]
+) -> TrialConfig | None:
+    """The best by what the search chooses by; None before all have ended, and where none has finished."""
     ended = [records[key] for key in tuning if key in records and records[key].status in ENDED]
     finished = [record for record in ended if record.status == "FINISHED"]
     if len(ended) < len(tuning) or not finished:
         return None
-    best = min(finished, key=lambda record: (-record.metrics["val_accuracy"], record.metrics["val_loss"]))
+    by = search.criterion
+    best = min(finished, key=lambda record: (by.cost(by.of(record.metrics)), record.metrics["val_loss"]))
     return tuning[best.key]

@@ -25,7 +25,7 @@ def cost_of_point(point: Point, cost: str) -> float:
 
 
 def front_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Point]:
-    """The points that no other one dominates, by validation accuracy and cost, the cheapest first.
+    """The points that no other one dominates, by what the search chooses by and by cost, the cheapest first.
 
     Of points equal in both, the first is on the front. Points of which seeds are missing are left out. None of a search
     that is after accuracy alone.
@@ -33,9 +33,9 @@ def front_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[Point]
     cost = second_objective(search)
     if cost is None:
         return []
-    points = complete(search, points_of(trials), limited=False)
+    points, by = complete(search, points_of(trials), limited=False), search.criterion
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (cost_of_point(point, cost), -point.val_accuracy)):
-        if not front or point.val_accuracy > front[-1].val_accuracy:
+    for point in sorted(points, key=lambda point: (cost_of_point(point, cost), by.cost(point.value(by)))):
+        if not front or by.cost(point.value(by)) < by.cost(front[-1].value(by)):
             front.append(point)
     return front

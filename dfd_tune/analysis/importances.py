@@ -28,16 +28,17 @@ def importances(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str
     sampled = [trial for trial in finished if in_space(trial.config, explore)]
     if search.sampler == "grid" or len(sampled) < FEWEST_TRIALS:
         return {}
-    if len({trial.metrics["val_accuracy"] for trial in sampled}) == 1:
+    by = search.criterion
+    if len({by.of(trial.metrics) for trial in sampled}) == 1:
         return {}
     import optuna
 
     space = distributions(explore)
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="maximize" if by.larger_is_better else "minimize")
     for trial in sampled:
         point = point_at(trial.config, explore)
         there = {name: space[name] for name in point}
-        value = trial.metrics["val_accuracy"]
+        value = by.of(trial.metrics)
         study.add_trial(optuna.trial.create_trial(params=point, distributions=there, value=value))
     found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     return {name: float(share) for name, share in found.items()}

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
+from dfd_tune.criteria import Criterion
 from dfd_tune.record import SearchRecord, TrialRecord
 
 CONFIDENCE = 0.95
@@ -50,6 +51,14 @@ class Point:
     def half_width(self) -> float | None:
         """Half of the 95 % interval of the mean, from Student's t; None for a single seed."""
         return half_width([trial.metrics["val_accuracy"] for trial in self.trials])
+
+    def value(self, criterion: Criterion) -> float:
+        """The mean of a criterion over the seeds."""
+        return statistics.fmean(criterion.of(trial.metrics) for trial in self.trials)
+
+    def interval(self, criterion: Criterion) -> Interval:
+        """Likewise, with its interval."""
+        return interval_of([criterion.of(trial.metrics) for trial in self.trials])
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -93,6 +102,14 @@ def tested_accuracy(search: SearchRecord, point: Point) -> Interval | None:
     """Mean test accuracy over a point's seeds; None unless all of them are tested."""
     values = test_accuracies(search, point)
     return None if values is None else interval_of(list(values.values()))
+
+
+def tested_score(search: SearchRecord, point: Point, name: Literal["balanced_accuracy", "macro_f1"]) -> Interval | None:
+    """Mean of another score on test images over a point's seeds; None unless it is recorded of all of them."""
+    records = [search.tests.get(trial.key) for trial in point.trials]
+    values = [None if record is None else getattr(record, name) for record in records]
+    known = [float(value) for value in values if value is not None]
+    return interval_of(known) if len(known) == len(values) else None
 
 
 def test_accuracies(search: SearchRecord, point: Point | None) -> dict[int, float] | None:

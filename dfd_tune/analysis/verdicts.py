@@ -104,12 +104,13 @@ def _verdict(comparison: Comparison, p_value: float | None) -> Verdict:
 
 
 def headline(search: SearchRecord, trials: Sequence[TrialRecord]) -> Headline | None:
-    """The comparison to name first: of the cells that have one, that of the students with the highest validation
-    accuracy. None where nothing is compared."""
+    """The comparison to name first: of the cells that have one, that of the students that are best on validation
+    images, by what the search chooses by. None where nothing is compared."""
     cells = cells_of(search, trials)
     found = []
     for cell, judgement in zip(cells, judge_cells(search, cells), strict=True):
         student, difference = pair_of(search, cell)[0], judgement.comparison.difference
         if student is not None and difference is not None:
             found.append(Headline(cell, student, judgement, difference))
-    return max(found, key=lambda one: one.student.val_accuracy, default=None)
+    by = search.criterion
+    return min(found, key=lambda one: by.cost(one.student.value(by)), default=None)

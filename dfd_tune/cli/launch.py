@@ -22,12 +22,16 @@ from dfd_tune.cli.cluster import (
     target_for,
 )
 from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.defaults import EMBEDDED
 from dfd_tune.errors import UserError
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dfd_tune.api import Asked
     from dfd_tune.search.launch import Outcome
     from dfd_tune.search.options import LaunchOptions
     from dfd_tune.settings import Request
@@ -75,8 +79,13 @@ def limit_options(command: Any) -> Any:
 @click.option(
     "--space", "space_name", required=True, help="A shipped space (see `spaces`) or the path of a .yaml file."
 )
-@click.option("--dataset", default=None, help=f"See `datasets`.  [default: {EMBEDDED}]")
-@click.option("--data", default=None, help="Where the dataset's files are.")
+@click.option(
+    "--dataset",
+    default=None,
+    metavar="A,B",
+    help=f"See `datasets`; of several, a search each and one report.  [default: the space's, else {EMBEDDED}]",
+)
+@click.option("--data", multiple=True, help="Where the dataset's files are; of several datasets, NAME=PATH each.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override a setting; repeatable.")
 @click.option("--trials", type=int, default=None, help="How many trials to draw, for all samplers but grid.")
 @click.option(
@@ -84,6 +93,13 @@ def limit_options(command: Any) -> Any:
     type=click.Choice(["validation", "paper"]),
     default=None,
     help="By which images λ is chosen; paper: by test images, all trials tested.  [default: validation]",
+)
+@click.option(
+    "--choose-by",
+    "choose_by",
+    type=click.Choice([*CRITERIA]),
+    default=None,
+    help="By which metric of validation images all is chosen.  [default: the space's, else accuracy]",
 )
 @click.option(
     "--confirm-seeds",
@@ -119,6 +135,12 @@ def limit_options(command: Any) -> Any:
     help="By which trials are stopped early; λ = 0 never is.  [default: the space's, else none]",
 )
 @CHOOSE_OPTION
+@click.option(
+    "--teacher",
+    default=None,
+    metavar="FILE",
+    help="A teacher that was trained elsewhere: .safetensors of a backbone, or a torch.export program as .pt2.",
+)
 @click.option("--name", default=None, help="Name of the search.  [default: SPACE-DATASET-DATE]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything.")
 @STORE_OPTION
@@ -181,7 +203,7 @@ def limit_options(command: Any) -> Any:
 def launch(
     space_name: str,
     dataset: str | None,
-    data: str | None,
+    data: tuple[str, ...],
     assignments: tuple[str, ...],
     name: str | None,
     store_path: str,
@@ -192,12 +214,14 @@ def launch(
     workers: int,
     trials: int | None,
     protocol: str | None,
+    choose_by: str | None,
     seeds: int | None,
     cells: str | None,
     replicate: str | None,
     controls: str | None,
     scheduler: str | None,
     choose: str | None,
+    teacher: str | None,
     cluster_file: str | None,
     address: str | None,
     cluster_store: str | None,
@@ -215,37 +239,70 @@ def launch(
     """
     confirm = {"seeds": seeds, "cells": cells, "replicate": replicate, "controls": controls}
     asked = {"seed": seed, "workers": workers, "trials": trials, "protocol": protocol, "confirm": confirm}
-    asked |= {"scheduler": scheduler, "choose": choose}
-    from dfd_tune.api import default_name, request_for
+    asked |= {"scheduler": scheduler, "choose": choose, "choose_by": choose_by, "teacher": teacher}
+    from dfd_tune.api import searches_for
 
-    request = request_for(
-        space_name, dataset=dataset or EMBEDDED, data=data, assignments=assignments, name=name, **asked
-    )
+    searches = searches_for(space_name, dataset=dataset, data=data, assignments=assignments, name=name, **asked)
     if show_config:
-        _show_config(request, dataset_named=dataset is not None)
+        for one in searches:
+            _show_config(one.request, dataset_named=one.named)
         return
     from dfd_tune.store import open_store
 
     store = open_store(store_path)
-    if dataset is None:
+    if not searches[0].named and not searches[0].request.space.datasets:
         click.echo(f"Using the embedded dataset {EMBEDDED}; --dataset names another (see `dfd-tune datasets`).")
     from dfd_tune.search.options import LaunchOptions
 
-    search = name or default_name(request)
-    options = LaunchOptions(name=search, bank_budget=int(bank_gb * 1e9), **given)
+    options = LaunchOptions(name=searches[0].name, bank_budget=int(bank_gb * 1e9), **given)
     if cluster_file is not None or address is not None:
-        target = target_for(search, store_path, cluster_file, address, cluster_store)
+        request = _the_one(searches)
+        target = target_for(options.name, store_path, cluster_file, address, cluster_store)
         if dry_run:
             dry_run_there(target, request, options, store_path)
             return
         launch_there(target, request, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
         return
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
-    if dry_run:
-        _dry_run(request, store, options)
+    if len(searches) == 1 and not dry_run:
+        again = [*sys.argv[1:], *([] if name else ["--name", options.name])]
+        _carry_out(searches[0].request, store, options, store_path, again=_as_typed(again))
         return
-    again = [*sys.argv[1:], *([] if name else ["--name", search])]
-    _carry_out(request, store, options, store_path, again=shlex.join(_without_passwords(again)))
+    _one_after_the_other(searches, store, options, store_path, dry_run=dry_run)
+
+
+def _the_one(searches: Sequence[Asked]) -> Request:
+    """The request of a launch on a cluster."""
+    if len(searches) > 1:
+        raise UserError(
+            "Several datasets are searched one after the other on this machine alone; on a cluster, launch each, and "
+            "put them side by side with `dfd-tune report NAME NAME`."
+        )
+    return searches[0].request
+
+
+def _one_after_the_other(
+    searches: Sequence[Asked], store: Store, options: LaunchOptions, store_path: str, *, dry_run: bool
+) -> None:
+    """Carry out the searches of several datasets, and put them into one report."""
+    from dataclasses import replace
+
+    from dfd_tune.cli.searches import write_reports
+
+    failed = False
+    for one in searches:
+        if len(searches) > 1:
+            click.echo(f"\n{one.name}")
+        own = replace(options, name=one.name, experiment=one.experiment)
+        if dry_run:
+            _dry_run(one.request, store, own)
+        else:
+            failed |= _ran(one.request, store, own, store_path, again=_as_typed(sys.argv[1:]), resumes=False)
+    if not dry_run:
+        click.echo("")
+        write_reports(store, [one.name for one in searches], None, options.mlflow_uri)
+    if failed:
+        sys.exit(1)
 
 
 @click.command()
@@ -306,19 +363,29 @@ def _carry_out(request: Request, store: Store, options: LaunchOptions, store_pat
     Args:
         again: the command that begins it once more, for a search that is stopped before it has a record.
     """
+    if _ran(request, store, options, store_path, again=again, resumes=True):
+        sys.exit(1)
+
+
+def _ran(request: Request, store: Store, options: LaunchOptions, store_path: str, *, again: str, resumes: bool) -> bool:
+    """Run a search and say what came of it; returns whether a trial FAILED.
+
+    Args:
+        again: the command that begins it once more.
+        resumes: whether `resume` does all of that, once the search has a record.
+    """
     from dfd_tune.api import carry_out
     from dfd_tune.record import find_search
 
     try:
         outcome = carry_out(request, store, options)
     except KeyboardInterrupt:
-        if find_search(store, options.name) is not None:
+        if resumes and find_search(store, options.name) is not None:
             again = in_store(f"resume {options.name}", store_path)
         click.echo(f"\nStopped. What is finished is kept; to go on: dfd-tune {again}", err=True)
         sys.exit(STOPPED)
     show_outcome(outcome, store_path, store.path("searches", options.name))
-    if outcome.failed:
-        sys.exit(1)
+    return bool(outcome.failed)
 
 
 def _dry_run(request: Request, store: Store, options: LaunchOptions) -> None:
@@ -349,7 +416,8 @@ def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
         for cause, count in outcome.failed.items():
             click.echo(f"  {count} × {cause}", err=True)
     click.echo("Next:")
-    commands = {f"dfd-tune ui {name}": "compare the trials"}
+    commands = {f"dfd-tune resume {name}": "go on with the trials that the limit has left"} if outcome.cut_short else {}
+    commands[f"dfd-tune ui {name}"] = "compare the trials"
     if outcome.search.best is not None:
         commands[f"dfd-tune predict IMAGE... --model {name}"] = "use the best student"
     width = max(len(in_store(command, store_path)) for command in commands)
@@ -365,8 +433,9 @@ def _show_config(request: Request, *, dataset_named: bool) -> None:
     click.echo(plain(["setting", "value", "from"], rows), nl=False)
 
 
-def _without_passwords(arguments: list[str]) -> list[str]:
-    return [_without_password(argument) for argument in arguments]
+def _as_typed(arguments: Sequence[str]) -> str:
+    """A command line without passwords."""
+    return shlex.join([_without_password(argument) for argument in arguments])
 
 
 def _without_password(text: str) -> str:

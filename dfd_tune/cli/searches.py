@@ -6,7 +6,7 @@ Not for: running one (launch.py) or watching it (running.py), nor for classifyin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dfd_tune.cli.running import how_it_stands
 from dfd_tune.errors import UserError, raise_all
 
 if TYPE_CHECKING:
-    pass
+    from dfd_tune.store import Store
 
 
 @click.command()
@@ -41,7 +41,7 @@ def results(name: str, form: str, store_path: str) -> None:
         told = results_object(search, trials) | {"state": state.as_json()}
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif form == "csv":
-        click.echo(trials_csv(trials), nl=False)
+        click.echo(trials_csv(trials, search.choose_by), nl=False)
     else:
         click.echo(plain(*ranking(search, trials)))
         click.echo("\n".join(conclusion(search, trials)))
@@ -60,12 +60,17 @@ def report(names: tuple[str, ...], output: str | None, mlflow_uri: str | None, s
     Several searches share one report: Table 1 of `table1` on two datasets, say. A search that is not finished is
     reported as far as it goes. Nothing is trained, and no test image is looked at anew.
     """
+    from dfd_tune.store import existing_store
+
+    write_reports(existing_store(store_path), names, output, mlflow_uri)
+
+
+def write_reports(store: Store, names: Sequence[str], output: str | None, mlflow_uri: str | None) -> None:
+    """Write the report of these searches, also to MLflow, and say where."""
     from dfd_tune.record import REPORT_FOLDER, load_search
     from dfd_tune.report.write import write_report
-    from dfd_tune.store import existing_store
     from dfd_tune.tracking import upload_report
 
-    store = existing_store(store_path)
     names = tuple(dict.fromkeys(names))
     searches = _all_of(lambda name: load_search(store, name), names)
     several = f"{REPORT_FOLDER}-{'+'.join(names)}"[:100] if len(names) > 1 else REPORT_FOLDER

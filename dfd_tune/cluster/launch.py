@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfd_tune.backbones import is_pinned
+from dfd_tune.bring import names_teacher_files, teacher_files, with_teachers_in_store
 from dfd_tune.cluster.commands import Errand, errand
 from dfd_tune.cluster.fetch import fetch
 from dfd_tune.cluster.incoming import entry_of
@@ -37,6 +38,7 @@ from dfd_tune.search.screen import Screen, show
 from dfd_tune.search.sizing import Device, resources_for
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.store import Store
+from dfd_tune.teacher_file import KIND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,7 @@ def launch_there(
         KeyboardInterrupt: while the job is not submitted yet.
     """
     target, name = submission.target, submission.options.name
+    submission = _with_teachers(submission, store, screen)
     plan, prepared, entries = _planned(submission, store, screen)
     for line in _cluster_in_words(submission):
         screen.line(line)
@@ -165,6 +168,7 @@ def dry_run_there(submission: Submission, store: Store, screen: Screen) -> None:
     Raises:
         UserError: it can't be carried out as it stands.
     """
+    submission = _with_teachers(submission, store, screen)
     plan, _, _ = _planned(submission, store, screen)
     for line in _cluster_in_words(submission):
         screen.line(line)
@@ -176,6 +180,25 @@ def dry_run_there(submission: Submission, store: Store, screen: Screen) -> None:
     site = Site(resources_for(plan, device, {}, submission.options, (), store), nodes=None, host=None)
     for line in in_words(estimate(plan, store, {}, site, screen.line)):
         screen.line(line)
+
+
+def _with_teachers(submission: Submission, store: Store, screen: Screen) -> Submission:
+    """The submission with its teacher files in this machine's store, and named as they are there.
+
+    Raises:
+        UserError: a file can't be used, or the images by which that is seen are not here.
+    """
+    request = submission.request
+    if request is None or not names_teacher_files(request):
+        return submission
+    data = request.dataset.data
+    if data is not None and not Path(data).exists():
+        raise UserError(
+            f"--data {data} is not a folder here, but teacher_file is looked at beside the images before the launch; "
+            "launch from where both are."
+        )
+    dataset = prepare_dataset(request.dataset, store, screen.line)
+    return replace(submission, request=with_teachers_in_store(request, store, dataset, screen.line))
 
 
 def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan | None, str | None, list[str]]:
@@ -200,7 +223,7 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
     )
     for line in describe(plan):
         screen.line(line)
-    entries.append(f"datasets/{dataset.folder.name}")
+    entries += [f"datasets/{dataset.folder.name}", *(f"{KIND}/{file.digest}" for file in teacher_files(request))]
     if weights is not None and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
         _put_into_store(weights, store.path("downloads", VGG19_FILE))
         entries.append(f"downloads/{VGG19_FILE}")
@@ -292,7 +315,7 @@ def _sent(
     target = out.target
     if not files:
         return None, ()
-    screen.line(f"Sending {sum(file.bytes for file in files) / 1e6:.1f} MB of prepared images.")
+    screen.line(f"Sending {sum(file.bytes for file in files) / 1e6:.1f} MB of prepared images and weights.")
     if target.cluster is not None:
         return send_over_ssh(target.copy_up(log), store, files, target.store), ()
     incoming, folders = cut_into_pieces(store, files, out.folder / "pieces")

@@ -30,9 +30,24 @@ class Draw:
     """The view of each: int64 (B,), on the device."""
     host_indices: np.ndarray
     host_ids: np.ndarray
+    mixed: Mix | None = None
+    """What its images are mixed with, if they are."""
 
     def __len__(self) -> int:
         return len(self.host_indices)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The images that a draw's are mixed with, one each: share · own + (1 − share) · other."""
+
+    share: float
+    """In 0..1."""
+    others: Draw
+
+    def of(self, own: Tensor, others: Tensor) -> Tensor:
+        """Values of both, mixed."""
+        return torch.lerp(others, own, self.share)
 
 
 @dataclass(frozen=True)
@@ -71,12 +86,13 @@ class TrainingImages:
         return [Draw(epoch, *part) for part in parts]
 
     def views(self, draw: Draw) -> Tensor:
-        """What a draw sees, standardised: float32 (B, C, S, S)."""
+        """What a draw sees, standardised, then mixed if it is: float32 (B, C, S, S)."""
         crops = self.space.cut(self.images, draw.indices, draw.ids)
-        return _laid_out(normalise(crops, self.mean, self.std))
+        views = _laid_out(normalise(crops, self.mean, self.std))
+        return views if draw.mixed is None else draw.mixed.of(views, self.views(draw.mixed.others))
 
     def labels_of(self, draw: Draw) -> Tensor:
-        """The labels of a draw's images: int64 (B,)."""
+        """The labels of a draw's own images: int64 (B,)."""
         return self.labels[draw.indices]
 
 

@@ -23,6 +23,16 @@ FOLDER = "checkpoints"
 STATE_FILE, FACTS_FILE = "state.safetensors", "state.json"
 
 
+def training_name(kind: str, key: str) -> str:
+    """The key of a training's checkpoints.
+
+    Args:
+        kind: of the network: the folder of the store in which it will be kept.
+        key: under which it will.
+    """
+    return f"{kind}-{key}"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A training as it stands at the end of an epoch."""

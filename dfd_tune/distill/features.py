@@ -1,4 +1,5 @@
-"""A teacher's features of training views: computed live, or read from a feature bank that was filled once.
+"""A teacher's features of training views: computed live, or read from a feature bank that was filled once; and their
+means over classes.
 
 λ, learning rate, seed and, unless the teacher looks at low-resolution images itself, resolution leave its features as
 they are, and a view is a pure function of (augment_seed, epoch, image), so a bank is exact up to float16. It is bound
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from dfd_tune.config import LowRes, Precision
 from dfd_tune.data.pairs import Draw, TrainingImages
@@ -140,10 +142,39 @@ class BankedFeatures:
 
     def __call__(self, draw: Draw) -> Tensor:
         """Features, float32 (B, D), of what a draw sees, on its device."""
+        assert draw.mixed is None, "a bank holds no features of mixed images"
         here = self.features.device == draw.indices.device
         indices, ids = (draw.indices, draw.ids) if here else map(torch.from_numpy, (draw.host_indices, draw.host_ids))
         rows = self.features[ids, indices] if self.identity.layout == "views" else self.features[draw.epoch, indices]
         return rows.to(draw.indices.device, torch.float32)
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """By class, the mean of a teacher's features over its training images as they are, neither moved nor flipped."""
+
+    means: Tensor
+    """float32 (K, D)."""
+    images: TrainingImages
+
+    def __call__(self, draw: Draw) -> Tensor:
+        """The means of the classes of a draw's images, mixed as these are: float32 (B, D)."""
+        means = self.means[self.images.labels_of(draw)]
+        return means if draw.mixed is None else draw.mixed.of(means, self(draw.mixed.others))
+
+
+def class_means(live: LiveFeatures) -> ClassMeans:
+    """Compute them: one pass over the training images."""
+    images = live.images
+    classes = int(images.labels.max()) + 1
+    sums = torch.zeros(classes, live.teacher.feature_dim, dtype=torch.float64, device=images.labels.device)
+    for indices in np.split(np.arange(len(images)), range(FILL_BATCH, len(images), FILL_BATCH)):
+        (draw,) = images.draws_of_views(0, [indices], np.full(len(indices), images.space.identity, dtype=np.int64))
+        # A product, as sums by index are not deterministic on a GPU.
+        of_class = one_hot(images.labels_of(draw), classes).double()
+        sums += of_class.T @ live(draw).double()
+    counts = torch.bincount(images.labels, minlength=classes).clamp(min=1)
+    return ClassMeans((sums / counts[:, None]).float(), images)
 
 
 def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfd_tune.config import Reduction
+from dfd_tune.config import ClassWeights, Reduction
 
 
 class Losses(NamedTuple):
@@ -106,6 +106,24 @@ def pairwise_distance_loss(student: Tensor, teacher: Tensor, reduction: Reductio
     return 0.5 * (ours - theirs).square().mean()
 
 
+def norm_direction_loss(student: Tensor, teacher: Tensor, class_means: Tensor) -> Tensor:
+    """Norm and direction of features: 1 − f_s · e / max(‖f_s‖, ‖f_t‖), averaged over the batch; from 0 to 2.
+
+    e is the teacher's class mean divided by its length. Wang et al. 2023, "Improving Knowledge Distillation via
+    Regularizing Feature Norm and Direction", https://arxiv.org/abs/2305.17007; the 1, which changes no gradient, is of
+    its authors' code. Features shorter than the teacher's are to grow and to turn; longer ones are to turn alone.
+
+    Args:
+        student: features f_s, float (B, D).
+        teacher: features f_t, float (B, D); no gradient flows into them.
+        class_means: of the teacher's features, each image's class's, float (B, D); likewise.
+    """
+    ours, theirs = student.float(), teacher.detach().float()
+    directions = F.normalize(class_means.detach().float(), dim=1)
+    longer = torch.maximum(torch.linalg.vector_norm(ours, dim=1), torch.linalg.vector_norm(theirs, dim=1))
+    return (1 - (ours * directions).sum(1) / longer.clamp(min=1e-12)).mean()
+
+
 def _pairwise(features: Tensor, reduction: Reduction) -> Tensor:
     """Squared distances, (B (B - 1) / 2,), of all pairs of rows of (B, D)."""
     first, second = torch.triu_indices(len(features), len(features), offset=1, device=features.device)
@@ -114,12 +132,50 @@ def _pairwise(features: Tensor, reduction: Reduction) -> Tensor:
     return distances if reduction == "sum" else distances / features.shape[1]
 
 
-def recognition_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 2 and 3: cross entropy of softmax(logits), float (B, K), with labels, int64 (B,)."""
-    return F.cross_entropy(logits.float(), labels)
+def image_weights(kind: ClassWeights, labels: Tensor) -> Tensor | None:
+    """What each training image's cross entropy weighs, float32 (N,), 1 in the mean; None where all weigh alike.
+
+    Args:
+        kind: balanced is N / (K · n), with n images of its class, and K classes that occur.
+        labels: of all N training images, int64 (N,).
+    """
+    if kind == "none":
+        return None
+    counts = torch.bincount(labels)
+    weights: Tensor = len(labels) / ((counts > 0).sum() * counts[labels]).double()
+    return weights.float()
 
 
-def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_: float) -> Losses:
+def recognition_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Eq. 2 and 3: cross entropy of softmax(logits), float (B, K), with labels, int64 (B,).
+
+    With weights, float32 (B,), the mean of each image's, times its own. Not divided by their sum, which would have
+    batches, and processes' shares of one, weigh by what happens to be in them.
+    """
+    if weights is None:
+        return F.cross_entropy(logits.float(), labels)
+    return (weights * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
+
+
+class MixedIn(NamedTuple):
+    """The labels of images that were mixed into others."""
+
+    labels: Tensor
+    """int64 (B,)."""
+    share: float
+    """In 0..1: what is left to those that they were mixed into."""
+    weights: Tensor | None = None
+    """Of their cross entropy, float32 (B,); None where all weigh alike."""
+
+
+def joint_loss(
+    logits: Tensor,
+    labels: Tensor,
+    distilled: Tensor | None,
+    lambda_: float,
+    mixed: MixedIn | None = None,
+    weights: Tensor | None = None,
+) -> Losses:
     """Eq. 4: L = cross entropy + λ · distillation. Without a teacher, λ is 0 and so is the second term.
 
     Args:
@@ -127,8 +183,14 @@ def joint_loss(logits: Tensor, labels: Tensor, distilled: Tensor | None, lambda_
         labels: int64 (B,).
         distilled: the distillation loss, a scalar, or None for plain training.
         lambda_: λ, at least 0.
+        mixed: what the images were mixed with, if they were: cross entropy is then the mean to both labels, weighed as
+            the images are (Zhang et al. 2018, "mixup", https://arxiv.org/abs/1710.09412).
+        weights: of the images' cross entropy, float32 (B,); None where all weigh alike.
     """
-    recognition = recognition_loss(logits, labels)
+    recognition = recognition_loss(logits, labels, weights)
+    if mixed is not None:
+        other = recognition_loss(logits, mixed.labels, mixed.weights)
+        recognition = mixed.share * recognition + (1 - mixed.share) * other
     if distilled is None:
         assert lambda_ == 0, "distillation without a teacher"
         return Losses(recognition, recognition.detach(), recognition.new_zeros(()))

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from dfd_tune.config import PretrainedConfig
+from dfd_tune.config import Guide, PretrainedConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill import kept
@@ -31,14 +31,16 @@ class Pretrained:
     """A frozen network in evaluation mode, and what is known of it."""
 
     key: str
-    config: PretrainedConfig
+    config: Guide
     network: Network
     weights: dict[str, np.ndarray]
-    """The state dict's arrays by name."""
+    """The state dict's arrays by name; none of a teacher file that no student can start from."""
     weights_digest: str
     val_accuracy: float
     """On validation images of the side it was trained on."""
     history: list[dict[str, float]]
+    file: str | None = None
+    """Name of the file that it came in; None of one that was trained here."""
 
 
 def find_pretrained(store: Store, config: PretrainedConfig, dataset: Dataset) -> Pretrained | None:

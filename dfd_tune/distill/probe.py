@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -22,15 +23,23 @@ from typing import Literal
 
 import torch
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, Recipe, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, Recipe, TrialConfig
 from dfd_tune.data.degradation import resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.arithmetic import compute
-from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
-from dfd_tune.distill.features import BankedFeatures, LiveFeatures, LiveMaps, bank_identity
+from dfd_tune.distill.distillation import (
+    Distillation,
+    TargetSource,
+    adapters_for,
+    outputs_of,
+    reuse_classifier,
+    terms_of,
+)
+from dfd_tune.distill.features import BankedFeatures, LiveFeatures, bank_identity, class_means
 from dfd_tune.distill.frontends import content_loss, train_frontend
+from dfd_tune.distill.imported import network_of
 from dfd_tune.distill.networks import network_for
 from dfd_tune.distill.process import EpochMetrics
 from dfd_tune.distill.training import train_network
@@ -66,7 +75,9 @@ class Kind:
     method: str = ""
     """What is distilled; empty for plain training."""
     looks: tuple[tuple[str, Look], ...] = ()
-    """Each teacher's backbone, and how it is looked at."""
+    """Each teacher's backbone, or which file it came in, and how it is looked at."""
+    mixed: bool = False
+    """Whether images are."""
     example: TrialConfig | PretrainedConfig | None = field(default=None, compare=False, repr=False)
     """One of its trainings."""
 
@@ -94,10 +105,10 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
         threads: of each worker.
     """
 
-    def look(guide: PretrainedConfig) -> Look:
+    def look(guide: Guide) -> Look:
         if not METHODS[config.method].has_bank:
             return "maps"
-        return "bank" if guide.key(dataset_digest) in banks else "live"
+        return "bank" if config.has_bank and guide.key(dataset_digest) in banks else "live"
 
     return Kind(
         backbone=config.backbone,
@@ -107,9 +118,14 @@ def kind_of_trial(config: TrialConfig, banks: Mapping[str, object], dataset_dige
         workers=config.workers,
         threads=threads,
         method=config.method if config.distills else "",
-        looks=tuple((guide.network.backbone, look(guide)) for guide in config.guides()),
+        looks=tuple((_looker(guide), look(guide)) for guide in config.guides()),
+        mixed=config.mixup > 0,
         example=config,
     )
+
+
+def _looker(guide: Guide) -> str:
+    return str(guide.file) if isinstance(guide, ImportedConfig) else guide.network.backbone
 
 
 def kind_of_network(config: PretrainedConfig, threads: int) -> Kind:
@@ -222,7 +238,7 @@ def measure(
 
     Args:
         kind: of training.
-        store: where VGG-19's weights may be.
+        store: where VGG-19's weights, and teacher files, may be.
         dataset: prepared.
         device: where it runs.
         seconds: about so long.
@@ -232,12 +248,12 @@ def measure(
         return _measure_frontend(kind, store, dataset, device, seconds)
     share = math.ceil(kind.batch_size / kind.workers)
     if known is None:
-        found = _timed(kind, share, dataset, device, seconds=0.0)
+        found = _timed(kind, share, store, dataset, device, seconds=0.0)
     else:
         found = Timing(known.training * kind.workers, known.evaluation)
     if known is not None or share * found.training < seconds:
         batches = int(min(MOST_BATCHES, max(1.0, seconds / 4 / (share * found.training))))
-        found = _timed(kind, batches * share, dataset, device, seconds)
+        found = _timed(kind, batches * share, store, dataset, device, seconds)
     return Timing(found.training / kind.workers, found.evaluation)
 
 
@@ -266,7 +282,7 @@ class _Stopwatch:
         """Never: nothing is resumed."""
 
 
-def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, seconds: float) -> Timing:
+def _timed(kind: Kind, count: int, store: Store, dataset: Dataset, device: torch.device, seconds: float) -> Timing:
     """Train on `count` images, epoch after epoch; the first, which warms up, does not count."""
     config = kind.example
     assert config is not None
@@ -289,7 +305,7 @@ def _timed(kind: Kind, count: int, dataset: Dataset, device: torch.device, secon
             validation,
             recipe=_harmless(config.recipe, math.ceil(kind.batch_size / kind.workers)),
             process=watch,
-            distillation=_distillation(kind, student, images, dataset),
+            distillation=_distillation(kind, student, images, store, dataset),
         )
     took = [ended - before for (before, _), (ended, _) in zip(watch.epochs, watch.epochs[1:], strict=False)]
     training = mean(1 / speed for _, speed in watch.epochs[1:])
@@ -309,37 +325,43 @@ def _harmless(recipe: Recipe, batch_size: int) -> Recipe:
     )
 
 
-def _distillation(kind: Kind, student: Network, images: TrainingImages, dataset: Dataset) -> Distillation | None:
+def _distillation(
+    kind: Kind, student: Network, images: TrainingImages, store: Store, dataset: Dataset
+) -> Distillation | None:
     config = kind.example
     if not kind.looks or not isinstance(config, TrialConfig):
         return None
     device = images.images.device
     teachers, targets = [], []
     for guide, (_, look) in zip(config.guides(), kind.looks, strict=True):
-        teacher = network_for(dataset, guide.network, 1).eval().requires_grad_(False)
+        if isinstance(guide, ImportedConfig):
+            teacher, _ = network_of(store, guide.file, dataset, device)
+        else:
+            teacher = network_for(dataset, guide.network, 1).eval().requires_grad_(False)
         teacher.to(device).to(memory_format=torch.channels_last)
         teachers.append(teacher)
-        targets.append(_target(config, look, LiveFeatures(teacher, images, guide.recipe.precision)))
+        live = LiveFeatures(teacher, images, guide.precision)
+        targets.append(
+            outputs_of(config, live, features=partial(_features, look, live), class_means=partial(class_means, live))
+        )
+    if METHODS[config.method].reuses_classifier:
+        reuse_classifier(student, teachers[0])
     return Distillation(
         lambda_=HARMLESS,
-        compare=loss_of(config),
+        terms=terms_of(config),
         targets=tuple(targets),
-        output=METHODS[config.method].compares,
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
 
 
-def _target(config: TrialConfig, look: Look, live: LiveFeatures) -> TargetSource:
-    if look == "maps":
-        return LiveMaps(live, config.hint_layer)
-    features: TargetSource = live
-    if look == "bank":
-        identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
-        # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
-        empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
-        features = BankedFeatures(identity, empty.expand(identity.shape))
-    return LogitTargets(features, live.teacher) if METHODS[config.method].compares == "logits" else features
+def _features(look: Look, live: LiveFeatures) -> TargetSource:
+    if look != "bank":
+        return live
+    identity = bank_identity("views", live, weights="", dataset="", low_res=None, epochs=1)
+    # A bank's rows are gathered alike, whatever they hold; this one takes a row's memory.
+    empty = torch.zeros(identity.feature_dim, dtype=torch.float16, device=live.images.images.device)
+    return BankedFeatures(identity, empty.expand(identity.shape))
 
 
 def _measure_frontend(

@@ -9,23 +9,23 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.backbones import is_pinned
-from dfd_tune.config import PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, LogitTargets, TargetSource, adapters_for, loss_of
-from dfd_tune.distill.features import LiveMaps
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
 from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.training import train_network
+from dfd_tune.distill.training import evaluate, train_network, validation_metrics
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
-from dfd_tune.models.deployed import ModelCard, save_student
+from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.own_backbones import text_of
 from dfd_tune.store import Store, read_whole_json, whole, write_json
 
@@ -109,12 +109,18 @@ def train_student(
 
 
 def initial_student(config: TrialConfig, workbench: Workbench) -> Network:
-    """A student with the weights it starts from: random by its seed, its base network's, or its teacher's."""
+    """A student with the weights it starts from: random by its seed, its base network's, or its teacher's.
+
+    Where its method reuses the teacher's classifier, it has that, without gradients.
+    """
     student = network_for(workbench.dataset, config.network, config.seed)
     source = config.start()
     if source is not None:
         start: Pretrained = workbench.pretrained(source)
         load_weights(student, start.weights)
+    if config.distills and METHODS[config.method].reuses_classifier:
+        (guide,) = config.guides()
+        reuse_classifier(student, workbench.pretrained(guide).network)
     return student
 
 
@@ -162,6 +168,17 @@ def find_result(store: Store, key: str, say: Callable[[str], None] | None = None
     return None
 
 
+def measured_anew(result: TrialResult, config: TrialConfig, bench: Workbench) -> TrialResult:
+    """A result with all that is said of validation images today, by its student, which lies in the store.
+
+    What the store holds stays as it is, and so does the history, but for its last epoch.
+    """
+    network = load_deployed(student_file(bench.store, result.key))[0].network.to(bench.device)
+    found = validation_metrics(evaluate(network, bench.validation_images(config.low_res)))
+    history = [*result.history[:-1], found | result.history[-1]]
+    return dataclasses.replace(result, metrics=found | result.metrics, history=history)
+
+
 def student_there(store: Store, key: str) -> bool:
     """Whether a finished trial's student lies in the store, of the size it was written with.
 
@@ -183,21 +200,19 @@ def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Di
     teachers = [bench.pretrained(guide).network for guide in guides]
     return Distillation(
         lambda_=config.lambda_,
-        compare=loss_of(config),
-        targets=tuple(_target(config, guide, bench) for guide in guides),
-        output=METHODS[config.method].compares,
+        terms=terms_of(config),
+        targets=tuple(
+            outputs_of(
+                config,
+                bench.live(guide),
+                features=partial(bench.features if config.has_bank else bench.live, guide),
+                class_means=partial(bench.class_means, guide),
+            )
+            for guide in guides
+        ),
         layer=config.hint_layer,
         adapters=adapters_for(config, student, teachers),
     )
-
-
-def _target(config: TrialConfig, guide: PretrainedConfig, bench: Workbench) -> TargetSource:
-    """What the trial's method compares with of one teacher."""
-    output = METHODS[config.method].compares
-    if output == "maps":
-        return LiveMaps(bench.live(guide), config.hint_layer)
-    features = bench.features(guide)
-    return LogitTargets(features, bench.pretrained(guide).network) if output == "logits" else features
 
 
 def teacher_key(config: TrialConfig, dataset_digest: str) -> str | None:

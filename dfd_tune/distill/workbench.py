@@ -7,36 +7,42 @@ fresh one. Not for: anything that a trial changes (weights, optimiser, random st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dfd_tune.config import FrontendConfig, LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, LowRes, PretrainedConfig, TrialConfig
 from dfd_tune.copies import near
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, as_tensor, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, open_dataset
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.checkpoints import Checkpoints, training_name
 from dfd_tune.distill.distillation import TargetSource
 from dfd_tune.distill.features import (
     BankedFeatures,
     BankIdentity,
     BankLayout,
     BankMismatchError,
+    ClassMeans,
     LiveFeatures,
     bank_identity,
+    class_means,
     fill_bank,
     open_bank,
 )
 from dfd_tune.distill.frontends import TrainedFrontend, ensure_frontend, find_frontend
+from dfd_tune.distill.imported import ensure_imported, find_imported, imported
 from dfd_tune.distill.pretrained import Pretrained, ensure_pretrained, find_pretrained
 from dfd_tune.distill.process import Process
 from dfd_tune.store import Store
+
+Images = TypeVar("Images", TrainingImages, EvaluationImages)
 
 KEPT = 4
 """How many image sets, networks and banks of each kind are kept; a set on the device can be large."""
@@ -81,31 +87,36 @@ class Workbench:
         self.frontend = lru_cache(KEPT)(self._frontend)
         self.pretrained = lru_cache(KEPT)(self._pretrained)
         self.features = lru_cache(KEPT)(self._features)
+        self.class_means = lru_cache(KEPT)(self._class_means)
 
     def checkpoints_of(self, kind: str, key: str) -> Checkpoints | None:
-        """The checkpoints of a training, if this workbench keeps any.
+        """The checkpoints of a training (`training_name`), if this workbench keeps any."""
+        return None if self._checkpoints is None else self._checkpoints(training_name(kind, key))
 
-        Args:
-            kind: of the network: the folder of the store in which it will be kept.
-            key: under which it will.
-        """
-        return None if self._checkpoints is None else self._checkpoints(f"{kind}-{key}")
+    def images_for(self, config: TrialConfig | Guide) -> TrainingImages:
+        """The training images of the side, in the views and on the scale, that `config` asks for."""
+        space = ViewSpace(config.crop_padding, config.flip)
+        return self._scaled(self.training_images(config.low_res, space, config.augment_seed), config)
 
-    def images_for(self, config: TrialConfig | PretrainedConfig) -> TrainingImages:
-        """The training images of the side, and in the views, that `config` asks for."""
-        return self.training_images(config.low_res, ViewSpace(config.crop_padding, config.flip), config.augment_seed)
+    def validation_for(self, config: Guide) -> EvaluationImages:
+        """Likewise the validation images."""
+        return self._scaled(self.validation_images(config.low_res), config)
 
-    def prepare(self, config: PretrainedConfig, process: Process) -> tuple[Pretrained, bool, bool]:
-        """Have a network trained and its bank filled; returns it, and whether either had to be done now."""
-        found, trained = ensure_pretrained(
-            self.store,
-            config,
-            self.dataset,
-            self.images_for(config),
-            self.validation_images(config.low_res),
-            process,
-            self.checkpoints_of("pretrained", config.key(self.dataset.digest)),
-        )
+    def test_images_for(self, config: Guide) -> EvaluationImages:
+        """Likewise the test images."""
+        return self._scaled(self.test_images(config.low_res), config)
+
+    def prepare(self, config: Guide, process: Process) -> tuple[Pretrained, bool, bool]:
+        """Have a network trained, or measured if it came in a file, and its bank filled; returns it, and whether either
+        had to be done now."""
+        images, validation = self.images_for(config), self.validation_for(config)
+        if isinstance(config, ImportedConfig):
+            found, trained = ensure_imported(self.store, config, self.dataset, images, validation)
+        else:
+            checkpoints = self.checkpoints_of("pretrained", config.key(self.dataset.digest))
+            found, trained = ensure_pretrained(
+                self.store, config, self.dataset, images, validation, process, checkpoints
+            )
         filled = False
         if found.key in self.banks:
             live, identity = self._live(config)
@@ -147,9 +158,17 @@ class Workbench:
         """The test split at low resolution or, with None, at high resolution."""
         return evaluation_images(self.dataset, self.dataset.test, self._side("test", low_res), self.device)
 
-    def live(self, config: PretrainedConfig) -> LiveFeatures:
+    def live(self, config: Guide) -> LiveFeatures:
         """A teacher that looks at every view anew."""
-        return LiveFeatures(self.pretrained(config).network, self.images_for(config), config.recipe.precision)
+        return LiveFeatures(self.pretrained(config).network, self.images_for(config), config.precision)
+
+    def _scaled(self, images: Images, config: TrialConfig | Guide) -> Images:
+        """The same images with the mean and deviation that a teacher file was trained with."""
+        if not isinstance(config, ImportedConfig):
+            return images
+        declared = imported(self.store, config.file).declared
+        mean, std = (torch.tensor(values, device=self.device) for values in (declared.mean, declared.std))
+        return replace(images, mean=mean, std=std)
 
     def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
         try:
@@ -192,8 +211,11 @@ class Workbench:
         found.network.to(self.device)
         return found
 
-    def _pretrained(self, config: PretrainedConfig) -> Pretrained:
-        found = find_pretrained(self.store, config, self.dataset)
+    def _pretrained(self, config: Guide) -> Pretrained:
+        if isinstance(config, ImportedConfig):
+            found = find_imported(self.store, config, self.dataset, self.device)
+        else:
+            found = find_pretrained(self.store, config, self.dataset)
         if found is None:
             raise FileNotFoundError(
                 f"{config.role} {config.key(self.dataset.digest)} is not in the store; it is made before the search"
@@ -201,13 +223,16 @@ class Workbench:
         found.network.to(self.device).to(memory_format=torch.channels_last)
         return found
 
-    def _features(self, config: PretrainedConfig) -> TargetSource:
+    def _features(self, config: Guide) -> TargetSource:
         live, identity = self._live(config)
         if config.key(self.dataset.digest) not in self.banks:
             return live
         return self._open_bank(identity, live)
 
-    def _live(self, config: PretrainedConfig) -> tuple[LiveFeatures, BankIdentity]:
+    def _class_means(self, config: Guide) -> ClassMeans:
+        return class_means(self.live(config))
+
+    def _live(self, config: Guide) -> tuple[LiveFeatures, BankIdentity]:
         teacher = self.pretrained(config)
         live = self.live(config)
         plan = self.banks.get(teacher.key, BankPlan("views", 1))

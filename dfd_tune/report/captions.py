@@ -12,7 +12,8 @@ from dfd_tune.analysis.comparisons import Comparison
 from dfd_tune.analysis.points import points_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import explored_at
-from dfd_tune.record import BestRecord, SearchRecord, TrialRecord, describe_point
+from dfd_tune.criteria import DEFAULT
+from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
 
 INTERVALS = "the mean's 95 % interval"
 
@@ -57,12 +58,22 @@ def caption_of(search: SearchRecord, trials: Sequence[TrialRecord]) -> str:
 
 
 def chosen_by(search: SearchRecord) -> str:
-    """By which images λ was chosen, as a sentence."""
+    """By which images λ was chosen and, where it is not their accuracy, by what of them, as sentences."""
     if search.protocol == "paper":
         return "λ was chosen on TEST images, as the paper appears to do: no honest estimate, and no verdict."
+    by = by_what(search)
     if search.confirm.seeds:
-        return "λ was chosen on validation images; test accuracies are of students trained anew with fresh seeds."
-    return "λ was chosen on validation images, on the very students that were tested: no verdict."
+        of_accuracy = " Verdicts are on accuracy." if by else ""
+        return (
+            f"λ was chosen{by} on validation images; test accuracies are of students trained anew with fresh seeds."
+            f"{of_accuracy}"
+        )
+    return f"λ was chosen{by} on validation images, on the very students that were tested: no verdict."
+
+
+def by_what(search: SearchRecord) -> str:
+    """What it is chosen by, as in " by macro F1"; nothing where that is accuracy."""
+    return "" if search.choose_by == DEFAULT else f" by {search.criterion.words}"
 
 
 def marked(title: str, search: SearchRecord) -> str:
@@ -119,9 +130,25 @@ def best_of(search: SearchRecord, best: BestRecord) -> str:
     explored = explored_at(best.config, search.explored)
     words = describe_point(best.config, dict.fromkeys(["backbone", *explored, "lambda_", "seed"]))
     return (
-        f"{words} is best on validation images ({100 * best.val_accuracy:.2f} %) and has "
-        f"{100 * best.test_accuracy:.2f} % of the test images right"
+        f"{words} is best on validation images ({on_validation_images(search, best)}) and has "
+        f"{100 * best.test_accuracy:.2f} % of the test images right{others_on_test(best)}"
     )
+
+
+def on_validation_images(search: SearchRecord, best: BestRecord) -> str:
+    """The best student's validation accuracy and, where it was chosen by something else, that before it."""
+    accuracy, by = f"{100 * best.val_accuracy:.2f} %", search.criterion
+    value = getattr(best, by.column)
+    if search.choose_by == DEFAULT or value is None:
+        return accuracy
+    return f"{by.words} {f'{100 * value:.2f} %' if by.is_share else by.text(value)}, accuracy {accuracy}"
+
+
+def others_on_test(best: BestRecord) -> str:
+    """Its balanced accuracy and macro F1 on test images, in parentheses; nothing where they are not known."""
+    if best.test_balanced_accuracy is None or best.test_macro_f1 is None:
+        return ""
+    return f" (balanced {100 * best.test_balanced_accuracy:.2f} %, macro F1 {100 * best.test_macro_f1:.2f} %)"
 
 
 def cost_in_words(best: BestRecord) -> str | None:
@@ -134,6 +161,26 @@ def cost_in_words(best: BestRecord) -> str | None:
         f"{cost.multiply_adds / 1e6:,.2f} million multiply-adds an image; on one thread of {cost.host}, raw images "
         f"took {milliseconds(cost.image_seconds)} one by one and {milliseconds(cost.batch_seconds)} for 64 at once."
     )
+
+
+def imported_teachers(search: SearchRecord) -> list[str]:
+    """The teachers that came in files, one a line."""
+    return [
+        f"Teacher: '{teacher.file}', {_file_in_words(teacher)}, digest {teacher.digest}: "
+        f"{100 * teacher.val_accuracy:.2f} % of the high-resolution validation images right{_by_what(teacher)}."
+        for teacher in search.teachers
+        if teacher.file is not None
+    ]
+
+
+def _file_in_words(teacher: TeacherRecord) -> str:
+    if teacher.gives == "network":
+        return f"weights of {teacher.backbone} of width {teacher.width:g}"
+    return f"a program that gives {teacher.gives}"
+
+
+def _by_what(teacher: TeacherRecord) -> str:
+    return ", by the nearest class mean of its features" if teacher.gives == "features" else ""
 
 
 def milliseconds(seconds: float) -> str:

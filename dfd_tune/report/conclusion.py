@@ -13,7 +13,14 @@ from dfd_tune.analysis.points import Interval, lambda_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS, Headline, Verdict, headline
 from dfd_tune.confirm import CONTROLS, Control
 from dfd_tune.record import BestRecord, SearchRecord, TrialRecord
-from dfd_tune.report.captions import INTERVALS, cost_in_words
+from dfd_tune.report.captions import (
+    INTERVALS,
+    by_what,
+    cost_in_words,
+    imported_teachers,
+    on_validation_images,
+    others_on_test,
+)
 from dfd_tune.report.fronts import front_line, limit_line
 from dfd_tune.report.numbers import percent, share, signed, text_of
 
@@ -38,6 +45,7 @@ def conclusion(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[str]
     if found is not None:
         lines = [verdict_of(search, found), *_against_controls(search, found), _details(search, found)]
     lines += _warnings(search, trials, found)
+    lines += imported_teachers(search)
     lines.append(_best(search, search.best))
     lines += [line for line in (cost_in_words(search.best), front) if line is not None]
     if found is None and search.best.base_test_accuracy is not None and search.best.config["lambda_"] > 0:
@@ -137,10 +145,12 @@ def _warnings(search: SearchRecord, trials: Sequence[TrialRecord], found: Headli
 
 def _best(search: SearchRecord, best: BestRecord) -> str:
     among = " of those trained anew" if search.confirmation else ""
+    by = by_what(search)
+    validation = on_validation_images(search, best) if by else f"accuracy {percent(best.val_accuracy)}"
     return (
-        f"Best student, chosen on validation images{among}: {best.config['backbone']} with λ = "
-        f"{best.config['lambda_']:g}, validation accuracy {percent(best.val_accuracy)}, test accuracy "
-        f"{percent(best.test_accuracy)}"
+        f"Best student, chosen{by} on validation images{among}: {best.config['backbone']} with λ = "
+        f"{best.config['lambda_']:g}, validation {validation}, test accuracy {percent(best.test_accuracy)}"
+        f"{others_on_test(best)}"
     )
 
 

@@ -13,7 +13,6 @@ from dfd_tune.analysis.points import points_of
 from dfd_tune.axes import explored_at
 from dfd_tune.objectives import COSTS, amount, choose_from
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
-from dfd_tune.report.numbers import percent
 
 
 def front_line(search: SearchRecord, trials: Sequence[TrialRecord]) -> str | None:
@@ -21,13 +20,14 @@ def front_line(search: SearchRecord, trials: Sequence[TrialRecord]) -> str | Non
     cost, front = second_objective(search), front_of(search, trials)
     if cost is None or not front:
         return None
+    by = search.criterion
     ends = [
-        f"{percent(point.val_accuracy)} on validation images with {amount(cost, cost_of_point(point, cost))}"
-        for point in dict.fromkeys((front[0], front[-1]))
+        f"{by.words} {by.text(point.value(by), 2)} on validation images with {amount(cost, cost_of_point(point, cost))}"
+        for point in (front[:1] if len(front) == 1 else (front[0], front[-1]))
     ]
     count = f"{len(front)} point{'' if len(front) == 1 else 's'}"
     return (
-        f"On the front of accuracy and {cost}: {count}, {' to '.join(ends)}; to deploy a smaller one: "
+        f"On the front of {by.words} and {cost}: {count}, {' to '.join(ends)}; to deploy a smaller one: "
         f"`dfd-tune resume {search.search} --choose 'front:{cost}<=NUMBER'`."
     )
 
@@ -52,7 +52,7 @@ def front_objects(search: SearchRecord, trials: Sequence[TrialRecord]) -> list[d
         {
             "point": describe_point(point.config, explored_at(point.config, search.explored)),
             "trials": [trial.key for trial in point.trials],
-            "val_accuracy": point.val_accuracy,
+            search.criterion.column: point.value(search.criterion),
             str(cost): cost_of_point(point, cost),
         }
         for point in front_of(search, trials)

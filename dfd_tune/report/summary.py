@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from dfd_tune.analysis.front import front_of
 from dfd_tune.analysis.verdicts import headline
+from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
+from dfd_tune.report.captions import imported_teachers
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
 from dfd_tune.tracking import Summary
@@ -25,6 +27,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
     if not tables and not report:
         return None
     classes = ", ".join(str(name) for name in search.dataset["classes"])
+    teachers = imported_teachers(search)
     return Summary(
         metrics=summary_metrics(search, trials),
         tables=tables,
@@ -32,7 +35,7 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
         report=report,
         student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
         front=[trial.key for point in front_of(search, trials) for trial in point.trials],
-        description=f"{', '.join(conclusion(search, trials)[:1])}. Classes: {classes}.",
+        description=" ".join([f"{', '.join(conclusion(search, trials)[:1])}.", *teachers, f"Classes: {classes}."]),
     )
 
 
@@ -46,6 +49,9 @@ def summary_metrics(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict
     if best is not None:
         metrics |= {"best_val_accuracy": best.val_accuracy, "best_test_accuracy": best.test_accuracy}
         metrics["best_lambda"] = best.config["lambda_"]
+        others = [criterion.column for name, criterion in CRITERIA.items() if name != DEFAULT]
+        others += ["test_balanced_accuracy", "test_macro_f1"]
+        metrics |= {f"best_{column}": value for column in others if (value := getattr(best, column)) is not None}
         if best.base_test_accuracy is not None:
             metrics["base_test_accuracy"] = best.base_test_accuracy
         metrics |= {} if best.cost is None else {f"best_{name}": value for name, value in best.cost.numbers().items()}

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfd_tune.analysis.choice import ranked
-from dfd_tune.analysis.points import Point, points_of
+from dfd_tune.analysis.points import Interval, Point, points_of
 from dfd_tune.axes import explored_at
+from dfd_tune.criteria import CRITERIA, DEFAULT, Criterion
 from dfd_tune.record import SearchRecord, TrialRecord
+from dfd_tune.report.class_tables import recalls_of
 from dfd_tune.report.fronts import cost_columns, front_objects
 from dfd_tune.report.numbers import percent
 
@@ -43,7 +45,10 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
             for trial in trials
         ],
         "protocol": search.protocol,
+        "choose_by": search.choose_by,
         "tested": search.tested,
+        "tests": {key: _scores(search, key) for key in search.tested},
+        "recall": recalls_of(search),
         "confirm": dataclasses.asdict(search.confirm),
         "confirmation": [dataclasses.asdict(cell) for cell in search.confirmation],
         "frontends": [dataclasses.asdict(frontend) for frontend in search.frontends],
@@ -55,19 +60,29 @@ def results_object(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[
     }
 
 
-def trials_csv(trials: Sequence[TrialRecord]) -> str:
-    """One line a trial: key, status, stage, every setting, every metric."""
+def _scores(search: SearchRecord, key: str) -> dict[str, float | None]:
+    """What the test images say of a trial; of one that an older version tested, accuracy alone."""
+    record = search.tests.get(key)
+    scores = {"balanced_accuracy": record.balanced_accuracy, "macro_f1": record.macro_f1} if record is not None else {}
+    return {"accuracy": search.tested[key], **scores}
+
+
+def trials_csv(trials: Sequence[TrialRecord], choose_by: str = DEFAULT) -> str:
+    """One line a trial: key, status, stage, every setting, every metric; and what the search chooses by, where that is
+    not accuracy."""
+    by = {} if choose_by == DEFAULT else {"choose_by": choose_by}
     settings = list(dict.fromkeys(name for trial in trials for name in trial.config))
     metrics = list(dict.fromkeys(name for trial in trials for name in trial.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", "status", "stage", *settings, *metrics])
+    writer.writerow(["key", "status", "stage", *by, *settings, *metrics])
     for trial in trials:
         writer.writerow(
             [
                 trial.key,
                 trial.status,
                 trial.stage,
+                *by.values(),
                 *(trial.config.get(name, "") for name in settings),
                 *(trial.metrics.get(name, "") for name in metrics),
             ]
@@ -81,20 +96,19 @@ def ranking(search: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[s
     Numbers are means over a point's seeds; what was trained anew is not among them.
     """
     explored = [name for name in search.explored if name != "seed"]
-    points = ranked(points_of(trials))
+    points = ranked(search, points_of(trials))
     with_seeds = any(len(point.trials) > 1 for point in points)
     of_costs, costs = cost_columns(search, trials)
-    seeds = ["seeds"] if with_seeds else []
-    header = ["rank", *explored, "val. accuracy", *of_costs, *seeds, "train accuracy", "seconds"]
+    shown = [search.criterion, *([] if search.choose_by == DEFAULT else [CRITERIA[DEFAULT]])]
+    header = ["rank", *explored, *(f"val. {criterion.words}" for criterion in shown), *of_costs]
+    header += [*(["seeds"] if with_seeds else []), "train accuracy", "seconds"]
     rows = []
     for place, point in enumerate(points, 1):
-        half = point.half_width
-        accuracy = percent(point.val_accuracy) + (f" ± {100 * half:.2f}" if half is not None else "")
         rows.append(
             [
                 str(place),
                 *_values(search, point.config, explored),
-                accuracy,
+                *(value_of(point.interval(criterion), criterion) for criterion in shown),
                 *costs.get(id(point.trials[0]), ()),
                 *([str(len(point.trials))] if with_seeds else []),
                 percent(_mean(point, "train_accuracy")),
@@ -117,6 +131,14 @@ def _values(search: SearchRecord, config: Mapping[str, Any], names: Sequence[str
 
 def _mean(point: Point, metric: str) -> float:
     return statistics.fmean(trial.metrics[metric] for trial in point.trials)
+
+
+def value_of(interval: Interval, criterion: Criterion) -> str:
+    """What the search chooses by, of a point, with its interval: a share in per cent with two digits."""
+    text = percent(interval.mean) if criterion.is_share else criterion.text(interval.mean)
+    if interval.half is None:
+        return text
+    return f"{text} ± {100 * interval.half:.2f}" if criterion.is_share else f"{text} ± {interval.half:.2g}"
 
 
 def _text(value: Any) -> str:

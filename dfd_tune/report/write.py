@@ -12,10 +12,19 @@ from pathlib import Path
 
 from dfd_tune.analysis.points import lambda_of
 from dfd_tune.analysis.verdicts import headline, judge_cells
+from dfd_tune.criteria import DEFAULT
 from dfd_tune.forecast import against_outcome
 from dfd_tune.liveness import as_they_are, state_of
 from dfd_tune.record import SearchRecord, load_trials
-from dfd_tune.report.captions import best_of, caption_of, chosen_by, cost_in_words, facts_of, missing_of
+from dfd_tune.report.captions import (
+    best_of,
+    caption_of,
+    chosen_by,
+    cost_in_words,
+    facts_of,
+    imported_teachers,
+    missing_of,
+)
 from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.figures import confusion, front, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
@@ -76,6 +85,7 @@ def summary(found: Found) -> list[str]:
             f"{text_of(result.distilled)} % of the test images right, plain training {text_of(result.base)} %: "
             f"{signed(result.difference)} points{gap}."
         )
+    lines += imported_teachers(search)
     if search.best is not None:
         lines.append(f"The best student: {best_of(search, search.best)}.")
         lines += [] if (of_student := cost_in_words(search.best)) is None else [of_student]
@@ -122,10 +132,11 @@ def _of_trials(found: Found, folder: Path) -> tuple[_Drawing, _Drawing, _Drawing
     search, trials = found.search, found.trials
     caption = caption_of(search, trials)
     images = "TEST" if lambda_curve.is_on_test(search) else "Validation"
+    teachers = ", dotted lines the teacher on high-resolution images" if search.choose_by == DEFAULT else ""
     curve = _Drawing(
-        lambda_curve.TITLE,
-        f"{images} accuracy; hollow markers and dashed lines are plain training (λ = 0), dotted lines the teacher on "
-        f"high-resolution images. {caption}",
+        lambda_curve.title_of(search),
+        f"{images} {search.criterion.words}; hollow markers and dashed lines are plain training (λ = 0){teachers}. "
+        f"{caption}",
         lambda: lambda_curve.lambda_curve(search, trials, folder),
         "fewer than two points have finished." if "lambda_" in search.explored else "",
     )

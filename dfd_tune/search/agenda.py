@@ -107,6 +107,8 @@ class Agenda:
         self.left_out: set[str] = set()
         self.changes = 0
         """Counts what may bring about that another job can begin; so may a look at the nodes."""
+        self.cut_short = False
+        """Whether a limit has left trials that could have begun."""
         self.stopping = False
         """Set to propose nothing more; what runs is waited for."""
         self._points = points
@@ -201,7 +203,8 @@ class Agenda:
             self._points.tell(job.key, values)
 
     def stopped_early(self, job: Job, values: Mapping[int, float]) -> None:
-        """A trial was ended by its scheduler, with these validation accuracies by epoch; it has no result."""
+        """A trial was ended by its scheduler, with these values of what the search chooses by, by epoch; it has no
+        result."""
         self._close(job.id)
         self._bad_nodes.pop(self._where.pop(job.id, ""), None)
         self._past.pop(job.id, None)
@@ -255,6 +258,7 @@ class Agenda:
         self._limited = True
         waiting = [job for job in (*self._ready, *self._blocked.values()) if _not_begun(job, self._past)]
         if waiting or (self._more_points and self._points.left()):
+            self.cut_short = True
             self._limits.tell(limit)
         self._more_points = False
         for job in waiting:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfd_tune.axes import explored_at
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, TrialConfig
 from dfd_tune.liveness import stop_asked, who_asked
-from dfd_tune.objectives import accuracies, values_of
+from dfd_tune.objectives import values_of
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node
@@ -119,7 +119,8 @@ class SearchBooks:
             self._early.behind(job.key, job.config, job.stage, result.history)
             peak = what.get("peak_memory_bytes")
             done = self._ledger.finished(job.config, result, peak_memory_bytes=peak, stage=job.stage)
-            return values_of(done.metrics, self._ledger.search.objectives)
+            search = self._ledger.search
+            return values_of(done.metrics, search.objectives, search.criterion)
         self._progress.network_ended(job.key)
         if job.kind == "test":
             self._ledger.tested(job.key, TestRecord(**what["test"]))
@@ -131,10 +132,11 @@ class SearchBooks:
         return None
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:
-        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+        """A trial's scheduler has ended it; returns its values of what the search chooses by, by epoch."""
         job = attempt.job
         assert isinstance(job.config, TrialConfig)
-        return accuracies(self._ledger.stopped_early(job.config, job.key, stage=job.stage).history)
+        record = self._ledger.stopped_early(job.config, job.key, stage=job.stage)
+        return self._ledger.search.criterion.by_epoch(record.history)
 
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""
@@ -203,7 +205,7 @@ class SearchBooks:
         if not self._agenda.running or self._clock() > self._stop_at:
             raise KeyboardInterrupt
 
-    def _prepared(self, config: PretrainedConfig | FrontendConfig, what: Mapping[str, Any]) -> None:
+    def _prepared(self, config: Guide | FrontendConfig, what: Mapping[str, Any]) -> None:
         kind = FrontendRecord if isinstance(config, FrontendConfig) else TeacherRecord
         record = kind(**what["record"])
         search = self._ledger.search
@@ -217,7 +219,7 @@ class SearchBooks:
             known.values(), key=lambda found: self._order.index(found.key) if found.key in self._order else -1
         )
         self._ledger.update_search(**{name: ordered})
-        if what["trained"] or what["filled"]:
+        if (what["trained"] or what["filled"]) and not isinstance(config, ImportedConfig):  # which are not forecast
             self._measured.network_made(what["seconds"])
         self._say(_line(config, record, what))
 
@@ -230,17 +232,19 @@ class SearchBooks:
         return title(config) if attempt.job.kind != "reference" else f"Test of {title(config)}"
 
 
-def title(config: PretrainedConfig | FrontendConfig) -> str:
+def title(config: Guide | FrontendConfig) -> str:
     """A network's name for a person."""
     if isinstance(config, FrontendConfig):
         return f"Front end {config.kind}"
+    if isinstance(config, ImportedConfig):
+        return f"Teacher {config.file}"
     return f"{'Teacher' if config.role == 'teacher' else 'Base network'} {config.network.backbone}"
 
 
-def _line(
-    config: PretrainedConfig | FrontendConfig, record: TeacherRecord | FrontendRecord, what: Mapping[str, Any]
-) -> str:
-    how = f"trained in {what['seconds']:.0f} s" if what["trained"] else "from the store"
+def _line(config: Guide | FrontendConfig, record: TeacherRecord | FrontendRecord, what: Mapping[str, Any]) -> str:
+    file = record.file if isinstance(record, TeacherRecord) else None
+    verb = "trained" if file is None else f"file '{file}', measured"
+    how = f"{verb} in {what['seconds']:.0f} s" if what["trained"] else "from the store"
     if isinstance(record, FrontendRecord):
         content = f", content loss on features of {record.content}" if record.content else ""
         return (

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dfd_tune.analysis.confirmation import anew
 from dfd_tune.analysis.importances import importances
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import twin_of
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
@@ -172,10 +174,12 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
             importances=importances(ledger.search, trials),
             best=_best_record(ledger, best, partial(cost_of, folder / BEST_FOLDER / STUDENT_FILE)),
         )
+    elif best is None and ledger.search.best is not None:
+        ledger.update_search(best=None)  # of those that an earlier launch chose from, a limit now allows none
     header, rows = ranking(ledger.search, trials)
     text = "\n".join(conclusion(ledger.search, trials))
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
-    write_text(folder / "trials.csv", trials_csv(trials))
+    write_text(folder / "trials.csv", trials_csv(trials, ledger.search.choose_by))
     write_report(store, [ledger.search], folder / REPORT_FOLDER)
 
 
@@ -206,16 +210,21 @@ def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRe
     twin_key = twin_of(config).key(ledger.dataset_digest)
     has_twin = config.distills and twin_key in search.tested
     before = search.best if search.best is not None and search.best.key == best.key else None
+    tested = search.tests.get(best.key)
+    columns = [criterion.column for criterion in CRITERIA.values()]
+    validation: dict[str, Any] = {column: best.metrics.get(column) for column in columns}
     return BestRecord(
         key=best.key,
         config=best.config,
-        val_accuracy=best.metrics["val_accuracy"],
         test_accuracy=search.tested[best.key],
         teacher=best.teacher,
         base_key=twin_key if has_twin else None,
         base_test_accuracy=search.tested[twin_key] if has_twin else None,
         model=None if before is None else before.model,
         cost=(None if before is None else before.cost) or measure(),
+        test_balanced_accuracy=None if tested is None else tested.balanced_accuracy,
+        test_macro_f1=None if tested is None else tested.macro_f1,
+        **validation,
     )
 
 

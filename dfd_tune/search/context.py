@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from dfd_tune.distill.checkpoints import Checkpoints, Snapshot
+from dfd_tune.criteria import CRITERIA, DEFAULT
+from dfd_tune.distill.checkpoints import Checkpoints, Snapshot, training_name
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.liveness import stop_asked
 from dfd_tune.own_backbones import run_those_of
@@ -49,6 +50,8 @@ class SearchContext:
     """Where each node keeps its own of what trainings read; None: they read from the store itself."""
     deterministic: bool = False
     """Whether equal runs must give equal bits, on GPUs too."""
+    measures: str = CRITERIA[DEFAULT].column
+    """What a trial's result must say, as the search chooses by it; results of older versions may not."""
 
     @property
     def store(self) -> Store:
@@ -63,7 +66,7 @@ class SearchContext:
 
     def checkpoints(self, kind: str, key: str) -> Checkpoints:
         """Those of the training of a network of that kind."""
-        return StoppableCheckpoints(self, f"{kind}-{key}")
+        return StoppableCheckpoints(self, training_name(kind, key))
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""

@@ -47,7 +47,7 @@ class Books(Protocol):
         """A job is done; returns what its point is worth to a sampler."""
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:
-        """A trial's scheduler has ended it; returns its validation accuracies by epoch."""
+        """A trial's scheduler has ended it; returns its values of what the search chooses by, by epoch."""
 
     def failed(self, attempt: Attempt, failure: Failure, *, again: bool, gpus: float | None) -> None:
         """An attempt ended without a result; if another follows with a larger share of a GPU, with which."""

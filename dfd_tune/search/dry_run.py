@@ -1,6 +1,7 @@
 """A launch that is only planned: what would be run, what of it the store has, and what it would cost.
 
-Nothing is written but prepared images. Not for: launching (launch.py), or the estimate itself (estimate.py).
+Nothing is written but prepared images and copies of teacher files. Not for: launching (launch.py), or the estimate
+itself (estimate.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from dfd_tune.bring import with_teachers_in_store
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.forecast import Forecast, in_words
@@ -42,6 +44,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         known = find_search(store, options.name)
         run_those_of(store)
         dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+        request = with_teachers_in_store(request, store, dataset, say)
         frozen = {} if known is None else known.resources
         device = frozen["device"] if frozen else device_for(options.device, ray)
         weights = vgg19_at_hand(store) is not None

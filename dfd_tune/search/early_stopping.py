@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dfd_tune.config import TrialConfig
+from dfd_tune.criteria import CRITERIA, DEFAULT, Criterion
 from dfd_tune.record import Stage, TrialRecord
-from dfd_tune.schedulers import EPOCH, METRIC, SCHEDULERS, EarlyStop
+from dfd_tune.schedulers import EPOCH, SCHEDULERS, EarlyStop
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,20 @@ class EarlyStopping:
         epochs: of the longest trial.
         records: the search's trials so far, in the order they were begun.
         end: tells a trial, by its key, to end.
+        criterion: by what trials are compared.
     """
 
-    def __init__(self, rule: EarlyStop, epochs: int, records: Iterable[TrialRecord], end: Callable[[str], None]):
+    def __init__(
+        self,
+        rule: EarlyStop,
+        epochs: int,
+        records: Iterable[TrialRecord],
+        end: Callable[[str], None],
+        criterion: Criterion = CRITERIA[DEFAULT],
+    ):
         make = SCHEDULERS[rule.kind].make
-        self._scheduler = None if make is None else make(rule.course(epochs))
+        self._scheduler = None if make is None else make(rule.course(epochs, criterion))
+        self._column = criterion.column
         self._end = end
         self._heard: dict[str, int] = {}
         """Trial key -> the latest epoch that the scheduler knows."""
@@ -58,11 +68,11 @@ class EarlyStopping:
         # Plain training is what all else is measured by; what comes after the search has its epochs by plan.
         if self._scheduler is None or stage != "search" or not config.distills:
             return False
-        if METRIC not in metrics or metrics[EPOCH] <= self._heard.get(key, 0):
+        if self._column not in metrics or metrics[EPOCH] <= self._heard.get(key, 0):
             return False
         trial = _Trial(key)
         if key not in self._heard:
             self._scheduler.on_trial_add(None, trial)
         self._heard[key] = int(metrics[EPOCH])
-        told = {EPOCH: metrics[EPOCH], METRIC: metrics[METRIC]}
+        told = {EPOCH: metrics[EPOCH], self._column: metrics[self._column]}
         return bool(self._scheduler.on_trial_result(None, trial, told) == "STOP")

@@ -1,6 +1,6 @@
 """Jobs: what a search asks of a process, one at a time, and in which order they may come.
 
-    network     a teacher or base network trained once, and its feature bank filled
+    network     a teacher or base network trained once, or measured if it came in a file, and its feature bank filled
     frontend    a super-resolution front end trained once
     trial       a student trained
     test        a student held against the test images, once
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, PretrainedConfig, TrialConfig
 from dfd_tune.plan import PlannedFrontend, PlannedNetwork
 from dfd_tune.record import Stage
 
@@ -31,7 +31,7 @@ class Job:
     kind: Kind
     key: str
     """Of the network or trial that it is about."""
-    config: PretrainedConfig | FrontendConfig | TrialConfig
+    config: Guide | FrontendConfig | TrialConfig
     needs: frozenset[JobId] = frozenset()
     """Jobs that must be done before."""
     weights: bool = False

@@ -16,8 +16,10 @@ from functools import partial
 
 import torch
 
-from dfd_tune.config import TrialConfig
+from dfd_tune.bring import with_teachers_in_store
+from dfd_tune.config import ImportedConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.distill.checkpoints import training_name
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
@@ -49,7 +51,6 @@ from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.screen import Screen
 from dfd_tune.search.shares import Shares
 from dfd_tune.search.sizing import Device, in_words, resources_for
-from dfd_tune.search.tasks import training_of
 from dfd_tune.settings import Request, request_as_json
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -74,6 +75,8 @@ class Outcome:
     tracking_uri: str
     complaints: list[str]
     """What MLflow did not take."""
+    cut_short: bool = False
+    """Whether a limit of this launch has left trials for the next."""
 
 
 def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Screen, ray: RayRuntime) -> Outcome:
@@ -85,6 +88,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     resolve_address(store, address)
     run_those_of(store, request.backbones())
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+    request = with_teachers_in_store(request, store, dataset, say)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
     vgg19 = vgg19_at_hand(store) is not None
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
@@ -106,8 +110,8 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         reused = _take_known_results(ledger, plan, say)
         for line in describe(plan, reused):
             say(line)
-        _run_what_is_left(plan, device, ledger, options, progress, ray, say)
-        return _end(plan, ledger, tracker, say)
+        cut_short = _run_what_is_left(plan, device, ledger, options, progress, ray, say)
+        return _end(plan, ledger, tracker, say, cut_short=cut_short)
 
 
 def _run_what_is_left(
@@ -118,15 +122,16 @@ def _run_what_is_left(
     progress: Progress,
     ray: RayRuntime,
     say: Say,
-) -> None:
-    """Everything that needs Ray. Not even started where nothing is left to run."""
+) -> bool:
+    """Everything that needs Ray, which is not even started where nothing is left to run; returns whether a limit has
+    left trials for the next launch."""
     shutil.rmtree(scratch_folder(ledger.store, ledger.search.search), ignore_errors=True)
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
     ledger.number_by(points.number_of)
     later = [] if points.left() else follow_up(ledger, plan)
     if not points.left() and not later:
         say("All trials of this search are finished already.")
-        return
+        return False
     prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest) if points.left() else []
     say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
     ray.start()
@@ -153,7 +158,11 @@ def _run_what_is_left(
             Limits(options.max_seconds, options.max_trials, say),
         )
         early = EarlyStopping(
-            plan.request.scheduler, longest_of(plan.request), ledger.trials.values(), partial(_end_early, ledger)
+            plan.request.scheduler,
+            longest_of(plan.request),
+            ledger.trials.values(),
+            partial(_end_early, ledger),
+            ledger.search.criterion,
         )
         ahead = partial(prepare, ledger.tracker)
         order = _order(plan)
@@ -164,6 +173,7 @@ def _run_what_is_left(
             dataset_key=plan.dataset.folder.name,
             banks=tuple(sorted(plan.banks.items())),
             resources=resources,
+            measures=ledger.search.criterion.column,
             checkpoint_seconds=options.checkpoint_seconds,
             copies=options.copies,
             deterministic=options.deterministic,
@@ -176,11 +186,12 @@ def _run_what_is_left(
         if agenda.stopping:
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)
+        return agenda.cut_short
 
 
 def _end_early(ledger: Ledger, key: str) -> None:
     """Tell a running trial to end at the epoch that it has reported."""
-    file = early_end(ledger.store, ledger.search.search, training_of(key))
+    file = early_end(ledger.store, ledger.search.search, training_name("trials", key))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
 
@@ -218,7 +229,8 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
             name = title(job.config)
         if failure.plain and job is not None and not isinstance(job.config, TrialConfig):
             settings = "frontend_" if broken[0] == "frontend" else "teacher_"
-            problems.append(f"{name}: {failure.cause} (Its settings begin with `{settings}`.)")
+            recipe = "" if isinstance(job.config, ImportedConfig) else f" (Its settings begin with `{settings}`.)"
+            problems.append(f"{name}: {failure.cause}{recipe}")
         elif failure.plain:
             problems.append(f"{name}: {failure.cause}")
         elif failure.fault == "machine":
@@ -228,7 +240,7 @@ def _raise_what_broke(agenda: Agenda, plan: Plan, dataset_digest: str) -> None:
     raise_all(problems)
 
 
-def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
+def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say, *, cut_short: bool) -> Outcome:
     conclude(ledger, plan)
     trials = ledger.in_order()
     if tracker.waiting > MANY_RUNS:
@@ -247,7 +259,7 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say) -> Outcome:
     if (cost := against_outcome(ledger.search.forecast)) is not None:
         say(cost)
     causes = Counter(trial.cause or "" for trial in ledger.with_status("FAILED"))
-    return Outcome(ledger.search, dict(causes), model, tracker.address, complaints)
+    return Outcome(ledger.search, dict(causes), model, tracker.address, complaints, cut_short)
 
 
 def _open_ledger(
@@ -281,7 +293,7 @@ def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
             known += 1
         elif record is None or record.status in ("PENDING", "STOPPED"):
             result = find_result(ledger.store, key, say=say)
-            if result is not None:
+            if result is not None and ledger.search.criterion.column in result.metrics:
                 ledger.finished(config, result)
                 known += 1
     return known
@@ -322,8 +334,10 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
         protocol=request.protocol,
         objectives=list(request.objectives),
         choose=request.choose.as_text(),
+        choose_by=request.choose_by,
         confirm=request.confirm,
         request=request_as_json(request),
+        experiment=options.experiment,
         options=asdict(replace(options, mlflow_uri=address))
         | {"mlflow_password": tracker is not None and tracker.has_password},
         home=None if tracker is None else tracker.home,

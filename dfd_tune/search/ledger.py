@@ -86,7 +86,7 @@ class Ledger:
         self.running: dict[str, TrialRecord] = {}
         """By key, the trials that run."""
         self.best: TrialRecord | None = None
-        """The FINISHED trial of the highest validation accuracy so far."""
+        """The FINISHED trial that is best so far, by what the search chooses by."""
         for trial in self.trials.values():
             self._note_best(trial)
         self._costs = costs
@@ -287,7 +287,8 @@ class Ledger:
     def _note_best(self, trial: TrialRecord) -> None:
         if trial.status != "FINISHED":
             return
-        if self.best is None or trial.metrics["val_accuracy"] > self.best.metrics["val_accuracy"]:
+        by = self.search.criterion
+        if self.best is None or by.cost(by.of(trial.metrics)) < by.cost(by.of(self.best.metrics)):
             self.best = trial
 
 
@@ -319,6 +320,8 @@ _EPOCH_METRICS = (
     "distillation",
     "train_accuracy",
     "val_accuracy",
+    "val_balanced_accuracy",
+    "val_macro_f1",
     "val_loss",
     "learning_rate",
     "images_per_second",

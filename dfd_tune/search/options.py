@@ -22,6 +22,8 @@ class LaunchOptions:
 
     name: str
     mlflow_uri: str | None = None
+    experiment: str = ""
+    """In MLflow, where several searches share one; empty for one of the search's name."""
     cpus_per_worker: float | None = None
     gpus_per_worker: float | None = None
     bank_budget: int = 8_000_000_000

@@ -33,7 +33,7 @@ class Points(Protocol):
         """What came of a point, a value for each objective; None where its trial FAILED."""
 
     def stopped_early(self, key: str, values: Mapping[int, float]) -> None:
-        """A point's trial was stopped early, with these validation accuracies by epoch."""
+        """A point's trial was stopped early, with these values by epoch."""
 
     def number_of(self, key: str) -> int | None:
         """The place of a point's draw among all, from 0; None of a point that was not drawn."""

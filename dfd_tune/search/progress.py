@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig
 from dfd_tune.record import TrialRecord, name_of
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.screen import Row, Screen
@@ -73,9 +73,11 @@ class Progress:
         """So many trials there are to be in all, as is known by now."""
         self.total = total
 
-    def network_started(self, key: str, title: str, config: PretrainedConfig | FrontendConfig) -> None:
+    def network_started(self, key: str, title: str, config: Guide | FrontendConfig) -> None:
         """The training of a network that trials need has begun."""
-        epochs = config.epochs if isinstance(config, FrontendConfig) else config.recipe.epochs
+        epochs = 0
+        if not isinstance(config, ImportedConfig):
+            epochs = config.epochs if isinstance(config, FrontendConfig) else config.recipe.epochs
         self._networks[key] = Row(title, epochs, {})
         self.screen.row(key, self._networks[key])
 
@@ -105,15 +107,16 @@ class Progress:
             )
 
     def _line(self, trial: TrialRecord, ledger: Ledger) -> str:
-        name = name_of(ledger.search, trial, self.explored)
+        name, by = name_of(ledger.search, trial, self.explored), ledger.search.criterion
         head = f"[{_ended(ledger):>{len(str(self.total))}}/{self.total}] {name}: "
         if trial.status == "FINISHED":
             took = trial.metrics["seconds"]
-            return f"{head}validation accuracy {trial.metrics['val_accuracy']:.1%} in {took:.0f} s{self._left(ledger)}"
+            value = by.text(by.of(trial.metrics))
+            return f"{head}validation {by.words} {value} in {took:.0f} s{self._left(ledger)}"
         if trial.status == "STOPPED":
-            accuracy = _latest(trial.history).get("val_accuracy", math.nan)
+            value = by.text(_latest(trial.history).get(by.column, math.nan))
             epochs = f"{len(trial.history)} of {trial.config['epochs']} epochs"
-            return f"{head}stopped early after {epochs}, validation accuracy {accuracy:.1%}{self._left(ledger)}"
+            return f"{head}stopped early after {epochs}, validation {by.words} {value}{self._left(ledger)}"
         return f"{head}FAILED: {trial.cause}" if trial.status == "FAILED" else f"{head}{trial.status}"
 
     def _totals_of(self, ledger: Ledger) -> str:
@@ -125,8 +128,8 @@ class Progress:
         if failed:
             parts.append(f"{failed} failed")
         if ledger.best is not None:
-            name = name_of(ledger.search, ledger.best, self.explored)
-            parts.append(f"best {ledger.best.metrics['val_accuracy']:.1%} ({name})")
+            name, by = name_of(ledger.search, ledger.best, self.explored), ledger.search.criterion
+            parts.append(f"best {by.text(by.of(ledger.best.metrics))} ({name})")
         if rate:
             parts.append(f"{rate:,.0f} images/s")
         return ", ".join(parts) + self._left(ledger)

@@ -53,8 +53,9 @@ def _changes(known: SearchRecord, asked: SearchRecord) -> Iterator[tuple[str, tu
 def _said(record: SearchRecord) -> dict[str, Any]:
     """All that makes a search the one it is, but for its axes."""
     return (
-        {"space": record.space, "sampler": record.sampler, "seed": record.seed, **record.settings}
+        {"space": record.space, "sampler": record.sampler, "--seed": record.seed, **record.settings}
         | {"dataset": record.dataset["dataset"], "protocol": record.protocol, "objectives": record.objectives}
+        | {"choose_by": record.choose_by}
         | {f"confirm: {name}": value for name, value in asdict(record.confirm).items()}
         | {"images": record.dataset["digest"]}
     )

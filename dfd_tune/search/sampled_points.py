@@ -15,8 +15,9 @@ import numpy as np
 from dfd_tune.analysis.importances import distributions
 from dfd_tune.axes import Axis, Choice, Range, grid_points, is_explored, point_at
 from dfd_tune.config import TrialConfig
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.fit import SMALL_GRID
-from dfd_tune.objectives import accuracies, directions, values_of
+from dfd_tune.objectives import directions, values_of
 from dfd_tune.plan import Plan
 from dfd_tune.record import TrialRecord
 from dfd_tune.samplers import AT_RANDOM, NUMBER, SAMPLERS, Draw, made
@@ -42,6 +43,7 @@ class SampledPoints:
         self._digest = dataset_digest
         self._wanted = plan.num_trials
         self._sampler = SAMPLERS[plan.request.space.sampler]
+        self._criterion = CRITERIA[plan.request.choose_by]
         self._numbers: dict[str, int] = {}
         """Trial key -> place of its draw among all; of every point ever given."""
         self._used: set[int] = set()
@@ -105,9 +107,9 @@ class SampledPoints:
         self._give(record.key, config, number)
         number = self._numbers[record.key]
         if record.status == "FINISHED":
-            self._known.ended(number, values_of(record.metrics, self._request.objectives))
+            self._known.ended(number, values_of(record.metrics, self._request.objectives, self._criterion))
         elif record.status == "STOPPED":
-            self._known.stopped(number, accuracies(record.history))
+            self._known.stopped(number, self._criterion.by_epoch(record.history))
         elif record.status == "FAILED":
             self._known.ended(number, None)
         else:
@@ -147,7 +149,7 @@ class Known:
         self._explore = request.explore
         self.space = distributions(request.explore)
         """Explored setting -> Optuna's distribution."""
-        self.study = optuna.create_study(directions=directions(request.objectives))
+        self.study = optuna.create_study(directions=directions(request.objectives, CRITERIA[request.choose_by]))
         self._places: dict[int, int] = {}
         """Number of a draw -> that of its trial in the study."""
 

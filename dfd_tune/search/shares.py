@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterable
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, TrialConfig
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.jobs import Job
 
@@ -69,11 +69,19 @@ def _alike(job: Job) -> Hashable:
     config = job.config
     if isinstance(config, FrontendConfig):
         return (job.kind, config.kind, config.size, config.camera.resolution, config.batch_size)
+    if isinstance(config, ImportedConfig):
+        return (job.kind, str(config.file))
     network = (job.kind, config.network.backbone, config.network.width, config.network.batch_norm)
     if job.kind in ("test", "reference"):
         return network
     trained = (*network, config.recipe.batch_size, config.recipe.precision)
     if isinstance(config, PretrainedConfig):
         return trained
-    teachers = tuple((guide.network.backbone, guide.network.width) for guide in config.guides())
+    teachers = tuple(_of_teacher(guide) for guide in config.guides())
     return (*trained, config.workers, config.method if config.distills else "", teachers)
+
+
+def _of_teacher(guide: Guide) -> tuple[str, float]:
+    if isinstance(guide, ImportedConfig):
+        return str(guide.file), 0.0
+    return guide.network.backbone, guide.network.width

@@ -16,13 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+import numpy as np
+
+from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, TrialConfig
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.process import Process
-from dfd_tune.distill.student import TrialResult, find_result, save_result, student_file, student_there, train_student
-from dfd_tune.distill.testing import network_right_on_test_images, probabilities_on_test_images
+from dfd_tune.distill.student import (
+    TrialResult,
+    find_result,
+    measured_anew,
+    save_result,
+    student_file,
+    student_there,
+    train_student,
+)
+from dfd_tune.distill.testing import by_class, network_on_test_images, probabilities_on_test_images
+from dfd_tune.distill.workbench import Workbench
 from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.faults import Failure, failure_of, lost_process
@@ -35,15 +46,15 @@ TUNE_DRIVER_CPUS = 0.01
 give this much up, so that trials sized to fill the machine still fit."""
 
 
-def training_of(key: str) -> str:
-    """The key of the checkpoints of the trial with that key."""
-    return f"trials-{key}"
-
-
 def _train(job: Job, context: SearchContext, process: TuneProcess, attempt: Attempt) -> dict[str, Any]:
     """A student trained, or its result handed on where the store has it already."""
     found = find_result(context.store, job.key, say=note)
-    if found is not None and (not job.weights or student_there(context.store, job.key)):
+    kept = found is not None and student_there(context.store, job.key)
+    lacks = found is not None and context.measures not in found.metrics
+    if found is not None and lacks and kept:
+        assert isinstance(job.config, TrialConfig)
+        found = measured_anew(found, job.config, context.workbench(context.resources.threads("trial")))
+    if found is not None and (kept or not (lacks or job.weights)):
         context.checkpoints("trials", job.key).clear()  # of somebody killed between publishing and clearing
         return {"result": found.to_json()}
     if job.workers == 1:
@@ -161,7 +172,7 @@ def _failure_of_rank(error: BaseException) -> Failure:
 
 
 def _prepare_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
-    assert isinstance(job.config, PretrainedConfig)
+    assert isinstance(job.config, Guide)
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained, filled = bench.prepare(job.config, process)
@@ -178,13 +189,17 @@ def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _:
 
 def network_record(found: Pretrained) -> TeacherRecord:
     """What a search keeps of a teacher or base network."""
-    return TeacherRecord(
+    config = found.config
+    known = TeacherRecord(
         key=found.key,
-        role=found.config.role,
-        backbone=found.config.network.backbone,
-        width=found.config.network.width,
+        role=config.role,
+        backbone=config.architecture,
+        width=config.file.width if isinstance(config, ImportedConfig) else config.network.width,
         val_accuracy=found.val_accuracy,
     )
+    if not isinstance(config, ImportedConfig):
+        return known
+    return dataclasses.replace(known, file=found.file, digest=config.file.digest, gives=config.file.gives)
 
 
 def frontend_record(found: TrainedFrontend) -> FrontendRecord:
@@ -213,14 +228,18 @@ def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) ->
     bench = context.workbench(context.resources.threads(job.kind))
     file = student_file(context.store, job.key)
     probabilities, labels = probabilities_on_test_images(file, job.config, bench)
-    return {"test": dataclasses.asdict(test_record(job.key, probabilities.argmax(1) == labels))}
+    return _tested(job, probabilities.argmax(1), labels, bench)
 
 
 def _test_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
-    assert isinstance(job.config, PretrainedConfig)
+    assert isinstance(job.config, Guide)
     bench = context.workbench(context.resources.threads(job.kind))
-    right = network_right_on_test_images(job.config, bench)
-    return {"test": dataclasses.asdict(test_record(job.key, right))}
+    return _tested(job, *network_on_test_images(job.config, bench), bench)
+
+
+def _tested(job: Job, predicted: np.ndarray, labels: np.ndarray, bench: Workbench) -> dict[str, Any]:
+    scores = by_class(predicted, labels, len(bench.dataset.classes))
+    return {"test": dataclasses.asdict(test_record(job.key, predicted == labels, **scores))}
 
 
 RUN: dict[str, Callable[[Job, SearchContext, TuneProcess, Attempt], dict[str, Any]]] = {

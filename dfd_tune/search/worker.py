@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from dfd_tune.distill.arithmetic import compute
+from dfd_tune.distill.checkpoints import training_name
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.joblog import job_log, note, warnings_told
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.process import TuneProcess, report
-from dfd_tune.search.tasks import RUN, failure_in, training_of
+from dfd_tune.search.tasks import RUN, failure_in
 
 
 def run_job(point: dict[str, Any], context: SearchContext) -> None:
@@ -40,7 +41,7 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
             done = {"outcome": "done"} | RUN[job.kind](job, context, process, attempt)
             failure = None
         except StoppedError:
-            early = job.kind == "trial" and context.ends_early(training_of(job.key))
+            early = job.kind == "trial" and context.ends_early(training_name("trials", job.key))
             done, failure = {"outcome": "early" if early else "stopped"}, None
         except Exception as error:
             failure = failure_in(error, process.epoch)

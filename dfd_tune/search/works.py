@@ -34,7 +34,7 @@ FLOAT32_BYTES = 4
 
 def works_of(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resources: Resources) -> list[Work]:
     """What there is to be done, and what of it the store has already; networks first, as the agenda has them."""
-    works = [_work_of_network(plan, store, network, "search", resources) for network in plan.networks]
+    works = list(_works_of_networks(plan, store, plan.networks, "search", resources))
     works += [_work_of_frontend(plan, store, front, "search", resources) for front in plan.frontends]
     known = set(_known(plan, store, trials))
     left = [(config, 1.0, key in known) for key, config in plan.trials.items()]
@@ -67,11 +67,8 @@ def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], res
     left = [config for config, _, known in anew if not known]
     needed = {network.key(plan.dataset.digest) for config in left for network in config.pretrained()}
     fronts = {config.low_res.frontend for config in left}
-    works = [
-        _work_of_network(plan, store, network, "confirm", resources)
-        for network in plan.later_networks
-        if network.key in needed
-    ]
+    networks = (network for network in plan.later_networks if network.key in needed)
+    works = list(_works_of_networks(plan, store, networks, "confirm", resources))
     works += [
         _work_of_frontend(plan, store, front, "confirm", resources)
         for front in plan.later_frontends
@@ -114,8 +111,19 @@ def _mean_of(axis: Range) -> float:
     return (axis.high - axis.low) / math.log(axis.high / axis.low)
 
 
-def _work_of_network(plan: Plan, store: Store, network: PlannedNetwork, stage: Stage, resources: Resources) -> Work:
-    config, dataset = network.config, plan.dataset
+def _works_of_networks(
+    plan: Plan, store: Store, networks: Iterable[PlannedNetwork], stage: Stage, resources: Resources
+) -> Iterator[Work]:
+    """Of those that are trained here: what a teacher file's looks cost is not known before."""
+    for network in networks:
+        if isinstance(network.config, PretrainedConfig):
+            yield _work_of_network(plan, store, network, network.config, stage, resources)
+
+
+def _work_of_network(
+    plan: Plan, store: Store, network: PlannedNetwork, config: PretrainedConfig, stage: Stage, resources: Resources
+) -> Work:
+    dataset = plan.dataset
     there, filled = store.whole("pretrained", network.key), _bank_there(plan, store, network)
     slots = 0
     if network.bank is not None and not filled:

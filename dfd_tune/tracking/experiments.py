@@ -30,12 +30,17 @@ def home_of(search: SearchRecord, store: Store) -> str:
     return search.home or store.identity()
 
 
+def experiment_name(search: SearchRecord) -> str:
+    """What a search's experiment is called: as the search, unless several of one launch share one."""
+    return search.experiment or search.search
+
+
 def find_experiment(client: MlflowClient, search: str, home: str) -> Experiment | None:
     """The experiment of a search; None if there is none. It may be a deleted one, if there is no other.
 
     Args:
         client: a connected client.
-        search: name of the search.
+        search: the experiment's name (`experiment_name`).
         home: identity of the store that it was planned in.
     """
     from mlflow.entities import ViewType
@@ -55,7 +60,7 @@ def experiment_of(
 
     Args:
         client: a connected client.
-        search: name of the search.
+        search: the experiment's name (`experiment_name`).
         home: identity of the store that it was planned in.
         store: the store that holds it.
         artifacts: URI of the folder for artifacts; None leaves it to the server.

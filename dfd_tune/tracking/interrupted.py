@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import Store
 from dfd_tune.tracking.connection import connect, refusals_as_user_errors, resolve_address
-from dfd_tune.tracking.experiments import find_experiment, home_of
+from dfd_tune.tracking.experiments import experiment_name, find_experiment, home_of
 from dfd_tune.tracking.runs import KEY_TAG, KIND_TAG, STATE_TAG, ExperimentRuns, all_runs, interrupted_state
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def mark_interrupted(
         return
     client = connect(store, address)
     with refusals_as_user_errors(address, f"did not take that '{search.search}' was interrupted"):
-        experiment = find_experiment(client, search.search, home_of(search, store))
+        experiment = find_experiment(client, experiment_name(search), home_of(search, store))
         if experiment is not None and experiment.lifecycle_stage == "active":
             _mark_runs(client, experiment.experiment_id, search, trials, since)
 
@@ -48,9 +48,9 @@ def mark_interrupted(
 def _mark_runs(
     client: MlflowClient, experiment_id: str, search: SearchRecord, trials: Sequence[TrialRecord], since: float
 ) -> None:
-    running = list(all_runs(client, experiment_id, "attributes.status = 'RUNNING'"))
+    running = list(all_runs(client, experiment_id, search.search, "attributes.status = 'RUNNING'"))
     ended = {trial.key: trial for trial in trials if trial.status in ("FINISHED", "STOPPED", "FAILED", "KILLED")}
-    runs, since_ms = ExperimentRuns(client, experiment_id, running), int(1000 * since)
+    runs, since_ms = ExperimentRuns(client, experiment_id, search.search, running), int(1000 * since)
     for run in running:
         trial = ended.get(run.data.tags.get(KEY_TAG, ""))
         if trial is not None:

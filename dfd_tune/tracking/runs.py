@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfd_tune.criteria import DEFAULT
 from dfd_tune.digest import DIGITS
 from dfd_tune.record import SearchRecord, TrialRecord, arm_of
 from dfd_tune.tracking.dataset import dataset_input
 from dfd_tune.tracking.experiments import SEARCH_TAG
-from dfd_tune.tracking.view import METRIC
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,23 +61,26 @@ class _Known:
 
 
 class ExperimentRuns:
-    """The runs of one experiment, loaded once; from then on this object takes itself to be the only writer.
+    """The runs of one search in its experiment, loaded once; from then on this object takes itself to be the only
+    writer.
 
     Args:
         client: a connected client.
         experiment_id: an experiment that is not deleted.
+        search: name of the search, as others may share the experiment.
         runs: the runs that matter; None for all of them.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, runs: Iterable[Run] | None = None):
+    def __init__(self, client: MlflowClient, experiment_id: str, search: str, runs: Iterable[Run] | None = None):
         self._client = client
+        self._search = search
         self.experiment_id = experiment_id
         self._trials: dict[str, _Known] = {}
         self._summary: _Known | None = None
         self._doubtful: set[str] = set()
         """Keys of trials, or `summary`, whose last write failed, so that what is known of them may be wrong."""
         self._same_params: dict[frozenset[str], frozenset[str]] = {}
-        for run in all_runs(client, experiment_id) if runs is None else runs:
+        for run in all_runs(client, experiment_id, search) if runs is None else runs:
             known = self._known(run)
             if KEY_TAG in known.tags and known.tags.get(KIND_TAG) == "trial":
                 self._trials.setdefault(known.tags[KEY_TAG], known)
@@ -114,7 +117,7 @@ class ExperimentRuns:
             if known.status != trial.status or known.tags.get(ERROR_TAG) != tags[ERROR_TAG]:
                 self._client.log_text(known.id, trial.error or trial.cause or "", "error.txt")
         params = _missing_params(search, trial, known)
-        self._send(known, self._new_metrics(trial, known, min(now_ms, ended_ms)), params, tags)
+        self._send(known, self._new_metrics(search, trial, known, min(now_ms, ended_ms)), params, tags)
         self._remove_tags(known, {ERROR_TAG, STATE_TAG} - tags.keys())
         self._write_status(known, _STATUS.get(trial.status, trial.status), ended_ms)
         self._doubtful.discard(trial.key)
@@ -189,7 +192,9 @@ class ExperimentRuns:
         condition = f"tags.`{KIND_TAG}` = 'summary'"
         if which != "summary":
             condition = f"tags.`{KIND_TAG}` = 'trial' AND tags.`{KEY_TAG}` = '{which}'"
-        known = next((self._known(run) for run in all_runs(self._client, self.experiment_id, condition)), None)
+        known = next(
+            (self._known(run) for run in all_runs(self._client, self.experiment_id, self._search, condition)), None
+        )
         if which == "summary":
             self._summary = known
         elif known is None:
@@ -224,13 +229,13 @@ class ExperimentRuns:
         self._send(known, [], {}, {tag: digest})
         return True
 
-    def _new_metrics(self, trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Metric]]:
+    def _new_metrics(self, search: SearchRecord, trial: TrialRecord, known: _Known, now_ms: int) -> list[list[Metric]]:
         """The metrics that MLflow does not have: a list for each epoch, then one for the whole trial."""
         written, groups = known.metrics.get(EPOCH, 0), []
         for entry in reversed(trial.history):
             if entry[EPOCH] <= written:
                 break  # also those that an earlier attempt reported, of which this one began again
-            groups.append(_metrics(entry, int(entry[EPOCH]), now_ms))
+            groups.append(_metrics(entry, int(entry[EPOCH]), now_ms, search.criterion.column))
         groups.reverse()
         if trial.status in (*_TERMINAL, "INTERRUPTED"):
             last = trial.history[-1] if trial.history else {EPOCH: 0.0}
@@ -293,8 +298,9 @@ class ExperimentRuns:
         known.status = status
 
 
-def all_runs(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
-    """Every run that is not deleted and meets a condition, oldest first."""
+def all_runs(client: MlflowClient, experiment_id: str, search: str, condition: str = "") -> Iterator[Run]:
+    """Every run of a search that is not deleted and meets a condition, oldest first."""
+    condition = " AND ".join([f"tags.`{SEARCH_TAG}` = '{search}'", *([condition] if condition else [])])
     token = None
     while True:
         page = client.search_runs(
@@ -327,6 +333,7 @@ _OUR_TAGS = ("dfd.", "mlflow.source.name")
 def _search_tags(search: SearchRecord) -> dict[str, str]:
     return {
         SEARCH_TAG: search.search,
+        **({} if search.choose_by == DEFAULT else {"dfd.choose_by": search.choose_by}),
         "dfd.space": search.space,
         "dfd.dataset": str(search.dataset["dataset"]),
         "mlflow.source.name": "dfd-tune",
@@ -396,11 +403,11 @@ def _kept(value: float) -> float | None:
     return None if value != value else max(-_LARGEST, min(_LARGEST, value))
 
 
-def _metrics(values: Mapping[str, float], step: int, now_ms: int) -> list[Metric]:
+def _metrics(values: Mapping[str, float], step: int, now_ms: int, first: str = "") -> list[Metric]:
     from mlflow.entities import Metric
 
     # The comparison page shows the metric that was written first, so the one that matters goes first.
-    order = sorted(values, key=lambda name: (name != METRIC, name == EPOCH))
+    order = sorted(values, key=lambda name: (name != first, name == EPOCH))
     return [Metric(name, float(values[name]), now_ms, step) for name in order]
 
 

@@ -32,11 +32,11 @@ from dfd_tune.tracking.connection import (
     refusals_as_user_errors,
     resolve_address,
 )
-from dfd_tune.tracking.experiments import experiment_of, home_of, model_name
+from dfd_tune.tracking.experiments import experiment_name, experiment_of, home_of, model_name
 from dfd_tune.tracking.outbox import PAUSES, Outbox, Pauses
 from dfd_tune.tracking.runs import ExperimentRuns
 from dfd_tune.tracking.summary import Summary
-from dfd_tune.tracking.view import view_tags
+from dfd_tune.tracking.view import columns_of, view_tags
 
 if TYPE_CHECKING:
     import torch
@@ -401,9 +401,9 @@ class Tracker:
             self._suspect.discard(name)
         if runs is None:
             artifacts = None if self._address.is_server else artifact_root(self._store)
-            home, tags = home_of(search, self._store), view_tags(search.explored)
-            experiment_id = experiment_of(self._client, name, home, self._store, artifacts, tags)
-            runs = self._experiments[name] = ExperimentRuns(self._client, experiment_id)
+            home, tags = home_of(search, self._store), view_tags(columns_of(search), search.criterion)
+            experiment_id = experiment_of(self._client, experiment_name(search), home, self._store, artifacts, tags)
+            runs = self._experiments[name] = ExperimentRuns(self._client, experiment_id, name)
         return runs
 
     def _now_ms(self) -> int:

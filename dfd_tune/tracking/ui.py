@@ -33,10 +33,10 @@ from dfd_tune.tracking.connection import (
     refusals_as_user_errors,
     resolve_address,
 )
-from dfd_tune.tracking.experiments import find_experiment, home_of
+from dfd_tune.tracking.experiments import SEARCH_TAG, experiment_name, find_experiment, home_of
 from dfd_tune.tracking.interrupted import mark_interrupted
 from dfd_tune.tracking.runs import KIND_TAG
-from dfd_tune.tracking.view import METRIC, TRAINING, run_url, runs_url, show_view
+from dfd_tune.tracking.view import TRAINING, columns_of, run_url, runs_url, show_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -218,15 +218,16 @@ def _say_pages(
     if search is None:
         return
     with refusals_as_user_errors(address, "can't be read"):
-        experiment = find_experiment(client, search.search, home_of(search, store))
+        experiment = find_experiment(client, experiment_name(search), home_of(search, store))
         if experiment is None:
             return
         number = experiment.experiment_id
-        view = show_view(client, experiment, search.explored)
-        trials = client.search_runs(
-            [number], f"tags.`{KIND_TAG}` = 'trial'", max_results=_COMPARED, order_by=[f"metrics.{METRIC} DESC"]
-        )
-        summaries = client.search_runs([number], f"tags.`{KIND_TAG}` = 'summary'", max_results=1)
+        view = show_view(client, experiment, columns_of(search), search.criterion)
+        ours = f"tags.`{SEARCH_TAG}` = '{search.search}' AND tags.`{KIND_TAG}`"
+        by = search.criterion
+        best_first = [f"metrics.{by.column} {'DESC' if by.larger_is_better else 'ASC'}"]
+        trials = client.search_runs([number], f"{ours} = 'trial'", max_results=_COMPARED, order_by=best_first)
+        summaries = client.search_runs([number], f"{ours} = 'summary'", max_results=1)
     if trials:
         say(f"Runs of '{search.search}': {runs_url(str(address), number, view=view)}")
         ids = [run.info.run_id for run in trials]

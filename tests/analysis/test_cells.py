@@ -142,10 +142,11 @@ def test_the_best_curves_keep_their_order():
         request, lambda point: heights[point["resolution"]] if point["lambda_"] else 0.95 - point["resolution"] / 10
     )
     # λ = 0 counts as well: 0.75 for resolution 2.
-    curves = curves_of(make_search(request, TEACHERS), trials)
-    assert [curve.name for curve in best_curves(curves, 2)] == ["resolution=3", "resolution=5"]
-    assert [curve.name for curve in best_curves(curves, 3)] == ["resolution=2", "resolution=3", "resolution=5"]
-    assert best_curves(curves, 9) == curves
+    search = make_search(request, TEACHERS)
+    curves = curves_of(search, trials)
+    assert [curve.name for curve in best_curves(search, curves, 2)] == ["resolution=3", "resolution=5"]
+    assert [curve.name for curve in best_curves(search, curves, 3)] == ["resolution=2", "resolution=3", "resolution=5"]
+    assert best_curves(search, curves, 9) == curves
 
 
 # Which λ is chosen.

@@ -5,8 +5,10 @@ import math
 
 import pytest
 
+from dfd_tune.analysis.cells import cells_of
 from dfd_tune.analysis.choice import best_trial, ranked
 from dfd_tune.analysis.points import half_width, points_of
+from dfd_tune.criteria import CRITERIA
 from tests.report.searches import confirmed, grid_trials, make_request, make_search, make_trial
 
 REQUEST = make_request({"lambda_": [0, 1, 2], "seed": [0, 1, 2]})
@@ -68,8 +70,42 @@ def test_what_is_trained_anew_is_no_point_of_the_search():
 
 def test_ranking_is_by_accuracy_and_ties_go_to_the_simpler():
     trials = [at(0, accuracy=0.8, val_loss=0.1), at(2, accuracy=0.9, val_loss=0.5), at(1, accuracy=0.9, val_loss=0.6)]
-    assert [point.config["lambda_"] for point in ranked(points_of(trials))] == [1, 2, 0]
+    assert [point.config["lambda_"] for point in ranked(ONE_SEED, points_of(trials))] == [1, 2, 0]
     assert best_trial(ONE_SEED, trials).config["lambda_"] == 1
+
+
+SCORED = {
+    # λ -> accuracy, balanced accuracy, macro F1, loss: each metric finds another best.
+    0: (0.90, 0.60, 0.50, 0.70),
+    1: (0.85, 0.70, 0.55, 0.60),
+    2: (0.80, 0.65, 0.60, 0.65),
+}
+
+
+@pytest.mark.parametrize(
+    ("choose_by", "order"),
+    [("accuracy", [0, 1, 2]), ("balanced_accuracy", [1, 2, 0]), ("macro_f1", [2, 1, 0]), ("loss", [1, 2, 0])],
+)
+def test_what_is_chosen_by_decides_ranking_best_student_and_a_cells_lambda(choose_by, order):
+    trials = []
+    for lambda_, (accuracy, balanced, f1, loss) in SCORED.items():
+        trial = at(lambda_, accuracy=accuracy, val_loss=loss)
+        more = {"val_balanced_accuracy": balanced, "val_macro_f1": f1}
+        trials.append(dataclasses.replace(trial, metrics=trial.metrics | more))
+    search = dataclasses.replace(ONE_SEED, choose_by=choose_by)
+    assert [point.config["lambda_"] for point in ranked(search, points_of(trials))] == order
+    assert best_trial(search, trials).config["lambda_"] == order[0]
+    (cell,) = cells_of(search, trials)
+    assert cell.chosen.config["lambda_"] == next(lambda_ for lambda_ in order if lambda_)
+
+
+@pytest.mark.parametrize("choose_by", CRITERIA)
+def test_points_as_good_by_any_metric_are_ranked_by_lambda(choose_by):
+    search = dataclasses.replace(ONE_SEED, choose_by=choose_by)
+    trials = [at(2), at(0), at(1)]
+    more = {"val_balanced_accuracy": 0.4, "val_macro_f1": 0.4}
+    trials = [dataclasses.replace(trial, metrics=trial.metrics | more) for trial in trials]
+    assert [point.config["lambda_"] for point in ranked(search, points_of(trials))] == [0, 1, 2]
 
 
 def test_points_of_equal_accuracy_and_lambda_are_ranked_by_loss():
@@ -78,7 +114,7 @@ def test_points_of_equal_accuracy_and_lambda_are_ranked_by_loss():
         make_trial(request, {"lambda_": 1.0, "learning_rate": rate}, 0.9, val_loss=loss)
         for rate, loss in ((0.1, 0.4), (0.2, 0.3))
     ]
-    assert [point.config["learning_rate"] for point in ranked(points_of(trials))] == [0.2, 0.1]
+    assert [point.config["learning_rate"] for point in ranked(ONE_SEED, points_of(trials))] == [0.2, 0.1]
 
 
 def test_a_lucky_seed_alone_does_not_win():

@@ -108,6 +108,19 @@ def test_options_of_a_launch_reach_the_search(store, handed, monkeypatch, tmp_pa
     assert request.confirm == Confirm(seeds=2, cells="all", replicate="pipeline", controls=("longer",))
 
 
+def test_a_teachers_file_is_found_from_everywhere_and_its_name_in_the_store_is_no_path(
+    store, handed, monkeypatch, tmp_path
+):
+    recorded(store, "mine", request_for("lambda_grid"))
+    monkeypatch.chdir(tmp_path)
+    known = "logits-d10-s8-0123456789abcdef"
+    for given in ("cat.pt2", known):
+        launch = ("launch", "--space", "lambda_grid", "--dataset", "digits", "--name", "mine", "--store", store.root)
+        assert dfd_tune(monkeypatch, *launch, "--teacher", given) == 0
+    found = [(request.settings["teacher_file"], request.origins["teacher_file"]) for request, _ in handed]
+    assert found == [(str(tmp_path / "cat.pt2"), "--teacher"), (known, "--teacher")]
+
+
 def test_who_names_no_dataset_is_told_of_the_embedded_one(store, handed, monkeypatch, capsys):
     recorded(store, "mine", request_for("lambda_grid"))
     launch = ("launch", "--space", "lambda_grid", "--name", "mine", "--store", store.root)

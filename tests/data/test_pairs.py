@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from dfd_tune.data.degradation import degrade
-from dfd_tune.data.pairs import TrainingImages, evaluation_images, training_images
+from dfd_tune.data.pairs import Mix, TrainingImages, evaluation_images, training_images
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.data.views import ViewSpace
 
@@ -97,6 +98,16 @@ def test_a_batch_holds_the_images_that_are_asked_for_in_their_order(dataset):
         batch, part_labels = looked_at(images, 1, part)
         assert torch.equal(batch, whole[part])
         assert torch.equal(part_labels, labels[part])
+
+
+def test_a_mixed_draw_sees_two_images_in_their_views_by_their_shares(dataset):
+    images = training_images(dataset, low(dataset.train), SPACE, 7, CPU)
+    own, others = images.draws(2, [np.array([3, 8, 5]), np.array([8, 5, 5])])
+    mixed = dataclasses.replace(own, mixed=Mix(0.75, others))
+    assert len(mixed) == 3
+    torch.testing.assert_close(images.views(mixed), 0.75 * images.views(own) + 0.25 * images.views(others))
+    assert torch.equal(images.views(mixed)[2], images.views(own)[2])
+    assert torch.equal(images.labels_of(mixed), images.labels_of(own))
 
 
 def test_an_epochs_draws_are_those_of_its_batches(dataset):

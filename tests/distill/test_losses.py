@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from dfd_tune.distill.losses import (
+    MixedIn,
     attention_loss,
     distillation_loss,
     hint_loss,
+    image_weights,
     joint_loss,
+    norm_direction_loss,
     pairwise_distance_loss,
     recognition_loss,
     soft_target_loss,
@@ -67,6 +70,32 @@ def test_eq_2_and_3_by_hand():
     assert recognition_loss(LOGITS, LABELS).item() == pytest.approx(CROSS_ENTROPY, rel=1e-6)
 
 
+def test_balanced_weights_by_hand():
+    # Four images of class 0, one of class 1, none of class 2, three of class 3: N = 8, K = 3.
+    labels = torch.tensor([0, 0, 1, 3, 0, 3, 0, 3])
+    weights = image_weights("balanced", labels)
+    expected = [8 / (3 * count) for count in (4, 4, 1, 3, 4, 3, 4, 3)]
+    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
+    assert weights.mean().item() == pytest.approx(1.0, rel=1e-6)
+    assert image_weights("none", labels) is None
+
+
+def test_of_equally_many_images_a_class_all_weigh_alike():
+    assert image_weights("balanced", torch.tensor([2, 0, 1, 0, 1, 2])).tolist() == [1.0] * 6
+
+
+def test_weights_are_of_the_cross_entropy_alone_and_no_batch_divides_by_them():
+    logits, labels, student, teacher = random_batch(6, 8)
+    weights = torch.tensor([3.0, 0.5, 0.5, 1.0, 0.25, 2.0])
+    each = [recognition_loss(logits[row : row + 1], labels[row : row + 1]).item() for row in range(6)]
+    expected = sum(weight * loss for weight, loss in zip(weights.tolist(), each, strict=True)) / 6
+    distilled = distillation_loss(student, teacher, "sum")
+    losses = joint_loss(logits, labels, distilled, 0.5, weights=weights)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-5)
+    assert losses.distillation.item() == distilled.item()
+    assert losses.total.item() == pytest.approx(expected + 0.5 * distilled.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_eq_4_by_hand(reduction, lambda_):
@@ -75,6 +104,27 @@ def test_eq_4_by_hand(reduction, lambda_):
     assert losses.cross_entropy.item() == pytest.approx(CROSS_ENTROPY, rel=1e-6)
     # Reported as it is, not times λ.
     assert losses.distillation.item() == pytest.approx(BY_HAND[reduction], rel=1e-6)
+
+
+def test_cross_entropy_of_mixed_images_by_hand():
+    # Labels 1, 0 cost ln 4/3 and ln 2; 0, 0 cost ln 4 and ln 2; three quarters of the one and a quarter of the other.
+    expected = (0.75 * math.log(4 / 3) + 0.25 * math.log(4) + math.log(2)) / 2
+    mixed = MixedIn(torch.tensor([0, 0]), 0.75)
+    losses = joint_loss(LOGITS, LABELS, torch.tensor(3.0), 0.5, mixed)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-6)
+    assert losses.total.item() == pytest.approx(expected + 1.5, rel=1e-6)
+    # It is that of the mixed labels.
+    soft = torch.nn.functional.cross_entropy(LOGITS, torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    assert losses.cross_entropy.item() == pytest.approx(soft.item(), rel=1e-6)
+
+
+def test_mixed_images_weigh_by_the_classes_of_both():
+    # Each label's cross entropy, ln 4/3 and ln 2, then ln 4 and ln 2, has the weight of its own class.
+    own, other = torch.tensor([2.0, 0.5]), torch.tensor([0.5, 0.5])
+    expected = 0.75 * (2 * math.log(4 / 3) + 0.5 * math.log(2)) / 2
+    expected += 0.25 * (0.5 * math.log(4) + 0.5 * math.log(2)) / 2
+    losses = joint_loss(LOGITS, LABELS, None, 0.0, MixedIn(torch.tensor([0, 0]), 0.75, other), own)
+    assert losses.cross_entropy.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_a_teacher_only_cross_entropy_is_left():
@@ -342,12 +392,54 @@ def test_distances_do_not_see_where_features_lie_or_how_they_are_turned():
     assert pairwise_distance_loss(teacher @ turn, teacher, "sum").item() < 1e-8 * loss
 
 
+# Lengths 5 and 10, teachers of 10 and 1, and class means along (0, 1) and (0.6, 0.8).
+TURNED = torch.tensor([[3.0, 4.0], [6.0, 8.0]])
+LONG_AND_SHORT = torch.tensor([[0.0, 10.0], [1.0, 0.0]])
+CLASS_MEANS = torch.tensor([[0.0, 2.0], [3.0, 4.0]])
+
+
+def test_norm_and_direction_by_hand():
+    # 1 − 4 / 10, as the teacher's features are longer; 1 − (3.6 + 6.4) / 10, as they point to their class's mean.
+    assert norm_direction_loss(TURNED, LONG_AND_SHORT, CLASS_MEANS).item() == pytest.approx(0.3, rel=1e-6)
+    # Turned away they cost 1 + 4 / 10 and 2.
+    assert norm_direction_loss(-TURNED, LONG_AND_SHORT, CLASS_MEANS).item() == pytest.approx(1.7, rel=1e-6)
+
+
+def test_norm_and_direction_against_plain_loops():
+    student, teacher, means = (noise(6, 5, seed=seed) for seed in range(3))
+    total = 0.0
+    for ours, theirs, mean in zip(student.tolist(), teacher.tolist(), means.tolist(), strict=True):
+        projected = sum(a * b for a, b in zip(ours, mean, strict=True)) / math.hypot(*mean)
+        total += 1 - projected / max(math.hypot(*ours), math.hypot(*theirs))
+    assert norm_direction_loss(student, teacher, means).item() == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_short_features_are_to_grow_and_long_ones_to_turn_alone():
+    found = gradient(norm_direction_loss, 2 * TURNED, LONG_AND_SHORT.flip(0), CLASS_MEANS.flip(0))
+    # Both are longer than their teachers, 10 and 20: no gradient along themselves.
+    assert (found * TURNED).sum(1).abs().max() < 1e-7
+    # −(e − cos · f_s / ‖f_s‖) / ‖f_s‖ / B, of e = (0, 1) and cos = 0.8 for the second.
+    torch.testing.assert_close(found[1], -(torch.tensor([0.0, 1.0]) - 0.8 * torch.tensor([0.6, 0.8])) / 20 / 2)
+    # Shorter than its teacher: −e / ‖f_t‖ / B, wherever it points.
+    found = gradient(norm_direction_loss, TURNED, LONG_AND_SHORT, CLASS_MEANS)
+    torch.testing.assert_close(found[0], -torch.tensor([0.0, 1.0]) / 10 / 2)
+
+
+def test_class_means_have_a_direction_alone_and_features_of_no_length_no_cost_that_is_not_finite():
+    loss = norm_direction_loss(TURNED, LONG_AND_SHORT, CLASS_MEANS)
+    assert norm_direction_loss(TURNED, LONG_AND_SHORT, 7 * CLASS_MEANS).item() == pytest.approx(loss.item())
+    nothing = torch.zeros(2, 2)
+    assert norm_direction_loss(nothing, nothing, CLASS_MEANS).item() == 1
+    assert gradient(norm_direction_loss, nothing, nothing, CLASS_MEANS).isfinite().all()
+
+
 RELATED = {
     "regressed logits": lambda student, teacher: distillation_loss(student, teacher, "mean"),
     "soft targets": lambda student, teacher: soft_target_loss(student, teacher, 4.0),
     "hints": lambda student, teacher: hint_loss(student[..., None, None], teacher[..., None, None], "mean"),
     "attention": lambda student, teacher: attention_loss(student.view(4, 2, 3, 1), teacher.view(4, 2, 3, 1)),
     "distances": lambda student, teacher: pairwise_distance_loss(student, teacher, "mean"),
+    "norm and direction": lambda student, teacher: norm_direction_loss(student, teacher, teacher),
 }
 
 
@@ -377,4 +469,5 @@ def test_the_gradient_is_the_slope_of_the_loss(name):
 @pytest.mark.parametrize("name", RELATED)
 def test_equal_outputs_cost_nothing_by_any_method(name):
     outputs = noise(4, 6)
-    assert RELATED[name](outputs, outputs.clone()).item() == pytest.approx(0, abs=1e-10)
+    rounding = 1e-6 if name == "norm and direction" else 1e-10  # of the 1 that it is taken from
+    assert RELATED[name](outputs, outputs.clone()).item() == pytest.approx(0, abs=rounding)

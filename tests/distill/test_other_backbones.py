@@ -8,7 +8,9 @@ import torch
 
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, save_result, student_file
+from dfd_tune.distill.teacher_network import declared_of
 from dfd_tune.distill.testing import accuracy_on_test_images
+from dfd_tune.errors import UserError
 from dfd_tune.export.agreement import compare
 from dfd_tune.export.onnx_file import LARGEST_DIFFERENCE
 from dfd_tune.export.onnx_model import onnx_model
@@ -76,6 +78,11 @@ def test_the_registered_model_says_the_same_of_images_of_any_size(bench, trained
         images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
         with torch.no_grad():
             torch.testing.assert_close(program.module()(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_no_teacher_file_as_weights(bench, trained):
+    with pytest.raises(UserError, match=rf"is a {BACKBONE}, but weights must be of one of alexnet"):
+        declared_of(student_file(bench.store, trained[2].key), bench.dataset)
 
 
 def test_its_cost_is_known_before_it_is_trained(bench, trained):

@@ -92,7 +92,9 @@ def outcome(student, result):
 
 STUDENTS = {
     "distilled, with dropout and an adapter": {"method": "fitnets", "dropout": 0.5, "schedule": "cosine"},
+    "below its teacher's classifier": {"method": "simkd", "dropout": 0.5, "schedule": "cosine"},
     "plain": {"lambda_": 0.0, "schedule": "one_cycle", "dropout": 0.3},
+    "of mixed images": {"mixup": 0.4, "method": "kd", "schedule": "cosine"},
     "of two teachers, projected": {"teachers": "alexnet+resnet18", "backbone": "resnet18", "schedule": "step"},
     "without momentum": {"momentum": 0.0, "schedule": "constant"},
     "in bf16": {"precision": "bf16", "dropout": 0.5, "schedule": "cosine"},

@@ -35,6 +35,7 @@ def test_what_cannot_change_the_speed_is_one_kind():
         {"batch_size": 8},
         {"method": "fitnets"},
         {"workers": 2},
+        {"mixup": 0.2},
     ],
 )
 def test_what_changes_the_speed_is_another_kind(changes):
@@ -45,6 +46,8 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
     config = trial()
     banked = kind(config, [config.teacher().key(DIGEST)])
     assert (banked.looks, kind(config).looks) == ((("alexnet", "bank"),), (("alexnet", "live"),))
+    mixed = kind(trial(mixup=0.2), [config.teacher().key(DIGEST)])
+    assert mixed.looks == (("alexnet", "live"),)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,10 @@ def test_a_teacher_with_a_bank_is_not_looked_at_live():
         trial(teachers="resnet18+vgg16"),
         trial(method="fitnets"),
         trial(method="kd"),
+        trial(method="cqd", teachers="resnet18"),
+        trial(method="simkd"),
+        trial(mixup=0.2),
+        trial(method="norm_direction", teachers="resnet18"),
         trial(method="rdl", teacher_sees="low_res"),
         trial(batch_size=4096),  # more than there are
         trial(precision="bf16"),

@@ -22,6 +22,7 @@ from dfd_tune.distill.student import (
     TrialResult,
     find_result,
     initial_student,
+    measured_anew,
     save_result,
     student_file,
     student_there,
@@ -130,6 +131,8 @@ CHANGES = {
     "schedule": "cosine",
     "momentum": 0.8,
     "weight_decay": 1e-4,
+    "mixup": 0.2,
+    "class_weights": "balanced",
     "seed": 1,
     "lambda_": 2.0,
     "method": "rdl",
@@ -137,6 +140,7 @@ CHANGES = {
     "projector": "always",
     "teachers": "vgg16",
     "teacher_sees": "low_res",
+    "teacher_file": "logits-d3-s8-0123456789abcdef",
     "student_start": "teacher",
     "workers": 2,
     "precision": "bf16",
@@ -147,6 +151,7 @@ CHANGES = {
     "teacher_momentum": 0.8,
     "teacher_weight_decay": 1e-4,
     "teacher_dropout": 0.1,
+    "teacher_class_weights": "balanced",
     "teacher_seed": 1,
 }
 WITHOUT_A_TEACHER = {name for name in CHANGES if name.startswith("teacher_")} | {
@@ -204,6 +209,24 @@ def test_whole_numbers_and_fractions_of_equal_value_give_one_key():
     assert trial(learning_rate=1, width=1).key(DIGEST) == trial(learning_rate=1.0, width=1.0).key(DIGEST)
     assert trial(lambda_=0).key(DIGEST) == trial(lambda_=0.0).key(DIGEST)
     assert trial(weight_decay=0, teacher_dropout=0) == trial(weight_decay=0.0, teacher_dropout=0.0)
+
+
+def test_a_result_of_an_older_version_is_measured_anew_by_its_student(bench, config):
+    student, result = run(config, bench)
+    save_result(student, result, config, bench)
+    new = ("val_balanced_accuracy", "val_macro_f1")
+
+    def without(metrics):
+        return {name: value for name, value in metrics.items() if name not in new}
+
+    old = dataclasses.replace(
+        result, metrics=without(result.metrics), history=[without(epoch) for epoch in result.history]
+    )
+    found = measured_anew(old, config, bench)
+    assert found.metrics == pytest.approx(result.metrics, abs=1e-12)
+    assert {name: found.metrics[name] for name in old.metrics} == old.metrics
+    assert found.history[-1].keys() == result.history[-1].keys()
+    assert found.history[:-1] == old.history[:-1]
 
 
 # Equal trials are equal.

@@ -14,12 +14,14 @@ import pytest
 import torch
 from tiny import banded_images, bits, network, without_times
 from torch import nn
-from two_processes import train_distilled, train_distributed
+from torch.nn.functional import cross_entropy, one_hot
+from two_processes import mostly_of_one_class, train_distilled, train_distributed
 
 from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
-from dfd_tune.distill.distillation import Distillation
+from dfd_tune.distill.distillation import Distillation, Term
+from dfd_tune.distill.features import LiveFeatures
 from dfd_tune.distill.losses import distillation_loss, joint_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import (
@@ -27,6 +29,7 @@ from dfd_tune.distill.training import (
     batches,
     evaluate,
     learning_rate_schedule,
+    mixing,
     train_network,
 )
 
@@ -43,7 +46,8 @@ RECIPE = Recipe(
 
 
 def dfd(lambda_: float, reduction: str, source) -> Distillation:
-    return Distillation(lambda_, partial(distillation_loss, reduction=reduction), (source,))
+    terms = (Term("features", partial(distillation_loss, reduction=reduction)),)
+    return Distillation(lambda_, terms, (lambda draw: {"features": source(draw)},))
 
 
 def recipe(**changes) -> Recipe:
@@ -111,6 +115,77 @@ def test_batches_are_a_pure_function_of_seed_and_epoch():
 def test_the_order_does_not_depend_on_the_batch_size():
     orders = [np.concatenate(batches(100, size, 0, 0)).tolist() for size in (2, 16, 100)]
     assert orders[0] == orders[1] == orders[2]
+
+
+# What is mixed.
+
+
+def test_what_is_mixed_is_a_pure_function_of_seed_epoch_and_batch():
+    def drawn(seed=3, epoch=2, number=1, count=16):
+        share, places = mixing(count, recipe(mixup=0.4, seed=seed), epoch, number)
+        assert sorted(places.tolist()) == list(range(count))
+        assert 0 <= share <= 1
+        return share, places.tolist()
+
+    first = drawn()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert drawn() == first
+    others = [drawn(seed, epoch, number) for seed in range(3) for epoch in range(3) for number in range(3)]
+    assert len({share for share, _ in others}) == 27
+    # The same for good: results are found under keys that know of α and the seed alone.
+    assert (round(first[0], 6), first[1]) == (0.428092, [2, 12, 15, 5, 3, 10, 13, 9, 8, 1, 0, 6, 7, 14, 4, 11])
+
+
+def test_shares_have_the_moments_of_a_beta_distribution():
+    for alpha in (0.2, 1.0, 8.0):
+        shares = np.array([mixing(2, recipe(mixup=alpha), 0, number)[0] for number in range(4000)])
+        # Mean 1/2 and variance 1 / (4 (2α + 1)), at most 1/4: known to 0.008 and better.
+        assert shares.mean() == pytest.approx(0.5, abs=0.03)
+        assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.02)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))  # of which the heavier image is the own one, or the other
+def test_a_mixed_step_is_a_step_against_the_gradient(seed, lambda_):
+    images, teacher = training(), network(seed=2).eval()
+    settings = recipe(mixup=0.7, seed=seed, epochs=1, batch_size=40, momentum=0.0, weight_decay=0.0)
+    ((order,), (share, places)) = batches(40, 40, seed, 0), mixing(40, settings, 0, 0)
+    own, others = images.draw(0, order), images.draw(0, order[places])
+    inputs = share * images.views(own) + (1 - share) * images.views(others)
+    labels = share * one_hot(images.labels_of(own), 3) + (1 - share) * one_hot(images.labels_of(others), 3)
+    target = teacher.features(inputs).detach()
+
+    plain = network()
+    features = plain.features(inputs)
+    logits = plain.classifier(features)
+    total = cross_entropy(logits, labels) + lambda_ * distillation_loss(features, target, "sum")
+    total.backward()
+    expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
+
+    trained = network()
+    live = LiveFeatures(teacher, images, "float32")
+    (metrics,) = train_network(
+        trained,
+        images,
+        held_out(),
+        recipe=settings,
+        process=SingleProcess(),
+        distillation=dfd(lambda_, "sum", live) if lambda_ else None,
+    )
+    assert metrics["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, weight in trained.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-4, atol=1e-6)
+    # The heavier label is the largest of the mixed ones, but where both are one class.
+    right = (logits.argmax(1) == labels.argmax(1)).double().mean().item()
+    assert metrics["train_accuracy"] == pytest.approx(right)
+
+
+def test_validation_images_are_not_mixed():
+    model = network()
+    history = train(model, mixup=1.0)
+    found = evaluate(model, held_out())
+    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx((found.accuracy, found.loss))
 
 
 # The learning rate.
@@ -193,12 +268,23 @@ def test_evaluation_by_hand(copies):
     labels = torch.tensor([0, 1, 1, 0]).repeat(copies)
     images = EvaluationImages(pixels, labels, mean=torch.tensor([0.0]), std=torch.tensor([1 / 255]))
     model = Ratio().train()
-    accuracy, loss = evaluate(model, images)
+    accuracy, loss = evaluate(model, images)[:2]
     # The first of two equal logits wins: right, wrong, right, wrong.
     assert accuracy == 0.5
     # -ln of 1/2, 1/2, 3/4, 1/4.
     assert loss == pytest.approx((2 * math.log(2) + math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
     assert not model.training
+
+
+def test_rare_classes_count_as_much_as_frequent_ones():
+    # Six images of class 0, of which one is taken for class 1; two of class 1, of which one is taken for class 0.
+    pixels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 0], dtype=torch.uint8).reshape(-1, 1, 1, 1)
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+    found = evaluate(Ratio(), EvaluationImages(pixels, labels, mean=torch.tensor([0.0]), std=torch.tensor([1 / 255])))
+    assert found.accuracy == 6 / 8
+    assert found.balanced_accuracy == pytest.approx((5 / 6 + 1 / 2) / 2)
+    # F1 = 2 · right / (images + predicted): 10 / 12 and 2 / 4.
+    assert found.macro_f1 == pytest.approx((10 / 12 + 2 / 4) / 2)
 
 
 # The loop.
@@ -234,6 +320,44 @@ def test_one_step_is_a_step_against_the_gradient(lambda_):
         torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_one_step_with_class_weights_is_one_of_each_images_own_loss():
+    images = training()
+    images = dataclasses.replace(images, labels=mostly_of_one_class(images.labels))
+    draw = images.draw(0, np.arange(40))
+    inputs, labels = images.views(draw), images.labels_of(draw)
+    counts = torch.bincount(labels)
+    assert counts.tolist() == [35, 2, 3]
+    plain = network()
+    losses = torch.nn.functional.cross_entropy(plain(inputs), labels, reduction="none")
+    total = sum(40 / (3 * counts[label]) * loss for loss, label in zip(losses, labels, strict=True)) / 40
+    total.backward()
+    expected = {name: weight.detach() - 0.02 * weight.grad for name, weight in plain.named_parameters()}
+
+    trained = network()
+    settings = {"epochs": 1, "batch_size": 40, "momentum": 0.0, "weight_decay": 0.0, "class_weights": "balanced"}
+    history = train(trained, images, **settings)
+    assert history[0]["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for name, weight in trained.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_class_weights_help_rare_classes():
+    """Of images of nothing but noise, a network says what is frequent; with weights, it does not."""
+    random = torch.Generator().manual_seed(0)
+    labels = (torch.arange(40) % 10 == 0).long()
+    pixels = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
+    images = dataclasses.replace(training(), images=pixels, labels=labels)
+    shown = dataclasses.replace(held_out(), images=pixels, labels=labels)
+
+    def share_of_rare(**settings):
+        model = network()
+        train(model, images, epochs=3, batch_size=40, learning_rate=0.01, **settings)
+        with torch.no_grad():
+            return torch.cat([model(inputs) for inputs, _ in shown.batches()]).softmax(1)[:, 1].mean().item()
+
+    assert share_of_rare(class_weights="balanced") > share_of_rare()
+
+
 def test_every_epoch_sees_every_image_once_in_its_view_with_its_teacher_features():
     seen: list[tuple[int, list[int]]] = []
 
@@ -254,7 +378,10 @@ def test_looking_at_validation_images_less_often_changes_nothing_else(every, loo
     assert [int(epoch["epoch"]) for epoch in found if "val_accuracy" in epoch] == looked_at
     for ours, theirs in zip(without_times(found), without_times(full), strict=True):
         assert ours == {name: theirs[name] for name in ours}
-        assert theirs.keys() - ours.keys() in (set(), {"val_accuracy", "val_loss"})
+        assert theirs.keys() - ours.keys() in (
+            set(),
+            {"val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_loss"},
+        )
 
 
 def test_losses_are_means_over_images_whatever_the_batches():
@@ -287,7 +414,7 @@ def test_metrics_of_an_epoch():
     expected = [0.02 * (1 + math.cos(math.pi * k / 6)) / 2 for k in (2, 5)]
     assert [metrics["learning_rate"] for metrics in history] == pytest.approx(expected)
     # Up to the last bits, as the layout of the weights in memory is another by now.
-    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx(evaluate(model, held_out()))
+    assert (history[-1]["val_accuracy"], history[-1]["val_loss"]) == pytest.approx(evaluate(model, held_out())[:2])
     for metrics in history:
         assert metrics["distillation"] == 0
         assert metrics["loss"] == metrics["cross_entropy"]
@@ -392,18 +519,21 @@ def test_equal_runs_in_bf16_are_equal_and_differ_a_little_from_float32():
 # Two processes.
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
 @pytest.mark.parametrize(
-    "batch_size",
+    ("batch_size", "mixup"),
     [
-        pytest.param(20, id="even: 2 batches of 20, 10 and 10"),
-        pytest.param(14, id="uneven: batches of 14, 13 and 13, the latter 7 and 6"),
-        pytest.param(9, id="uneven: 5 batches of 8"),
+        pytest.param(20, 0.0, id="even: 2 batches of 20, 10 and 10"),
+        pytest.param(14, 0.0, id="uneven: batches of 14, 13 and 13, the latter 7 and 6"),
+        pytest.param(9, 0.0, id="uneven: 5 batches of 8"),
+        pytest.param(14, 0.5, id="uneven and mixed, with images of the other's share too"),
     ],
 )
-def test_two_processes_train_as_one_does(batch_size, two_processes, store, tmp_path):
-    settings = recipe(batch_size=batch_size, epochs=3)
-    alone = train_distilled(SingleProcess(), store.root, settings)
-    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", settings)
+def test_two_processes_train_as_one_does(batch_size, mixup, class_weights, two_processes, store, tmp_path):
+    settings = recipe(batch_size=batch_size, epochs=3, mixup=mixup, class_weights=class_weights)
+    how = ("dfd", "alexnet", 0.0, None, class_weights == "balanced")
+    alone = train_distilled(SingleProcess(), store.root, settings, *how)
+    ranks = two_processes(train_distributed, store.root, tmp_path / "meeting", settings, *how)
     for ours, theirs in zip(ranks[0]["history"], alone["history"], strict=True):
         assert ours.keys() == theirs.keys()
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +18,8 @@ from tiny import DEVICE, bits, network, trial, without_times, workbench
 
 from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
-from dfd_tune.distill.distillation import Distillation, adapters_for, loss_of
-from dfd_tune.distill.features import LiveFeatures, LiveMaps
+from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
+from dfd_tune.distill.features import LiveFeatures, class_means
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
@@ -68,6 +69,12 @@ class Rank:
 
     def resumed(self, history: list[dict[str, float]]) -> None:
         self.restored.extend(history)
+
+
+def mostly_of_one_class(labels: torch.Tensor) -> torch.Tensor:
+    """The labels, four of five in a row made class 0."""
+    place = torch.arange(len(labels), device=labels.device)
+    return torch.where(place % 5 == 0, labels, torch.zeros_like(labels))
 
 
 def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
@@ -133,30 +140,35 @@ def train_distilled(
     backbone: str = "alexnet",
     dropout: float = 0.0,
     checkpoints: Checkpoints | None = None,
+    unbalanced: bool = False,
 ) -> dict[str, Any]:
     """Train an AlexNet by an untrained teacher; plain values, for they may come from another process."""
     bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
+    images = bench.images_for(config)
+    if unbalanced:
+        images = dataclasses.replace(images, labels=mostly_of_one_class(images.labels))
     student = network(seed=1, dropout=dropout)
     teacher = network(seed=2, backbone=backbone).eval().requires_grad_(False)
     live = LiveFeatures(teacher, bench.images_for(config.teacher()), "float32")
     adapters = adapters_for(config, student, [teacher])
+    if METHODS[method].reuses_classifier:
+        reuse_classifier(student, teacher)
     history = train_network(
         student,
-        bench.images_for(config),
+        images,
         bench.validation_images(config.low_res),
         recipe=recipe,
         process=process,
         checkpoints=checkpoints,
         distillation=Distillation(
             config.lambda_,
-            loss_of(config),
-            (LiveMaps(live, config.hint_layer) if METHODS[method].compares == "maps" else live,),
-            output=METHODS[method].compares,
+            terms_of(config),
+            (outputs_of(config, live, features=lambda: live, class_means=lambda: class_means(live)),),
             layer=config.hint_layer,
             adapters=adapters,
         ),
     )
-    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0]})
+    trained = torch.nn.ModuleDict({"student": student, "adapter": adapters[0][0]})
     return {
         "history": without_times(history),
         "reported": without_times(process.reported),

@@ -36,7 +36,7 @@ def make_request(
     """The dataset's recipe, and these axes as they would stand in a YAML file."""
     axes = {}
     for name, value in explore.items():
-        axis, problems = parse_axis(name, value, sampler)
+        axis, problems = parse_axis(name, value, sampler, axes)
         assert not problems
         axes[name] = axis
     space = SearchSpace("made_up", "", sampler, axes, {}, trials)

@@ -1,10 +1,14 @@
 """The numbers of a search's summary in MLflow, from made-up trials."""
 
+import dataclasses
+
 import pytest
 
 from dfd_tune.record import CostRecord
 from dfd_tune.report.conclusion import conclusion
+from dfd_tune.report.found import Found
 from dfd_tune.report.summary import summary_metrics
+from dfd_tune.report.write import summary as on_page
 from tests.report.searches import confirmed, grid_trials, make_best, make_request, make_search, with_tests
 
 REQUEST = make_request({"lambda_": [0, 1]})
@@ -51,6 +55,20 @@ def test_the_summary_has_what_the_best_student_costs():
     assert "best_host" not in found
     told = next(line for line in conclusion(search, trials) if "somewhere" in line)
     assert all(words in told for words in ("10 parameters", "500 ms", "2,000 ms"))
+
+
+@pytest.mark.parametrize("gives", ["network", "logits", "features"])
+def test_a_teacher_that_came_in_a_file_is_named_wherever_a_search_is_told_of(gives):
+    trials = grid_trials(REQUEST, lambda point: 0.9)
+    search = make_search(REQUEST, {"resnet18": 0.8765}, best=make_best(trials[1]))
+    mine = dataclasses.replace(search.teachers[0], file="cat.pt2", digest="0123456789abcdef", gives=gives)
+    named = dataclasses.replace(search, teachers=[mine])
+    for lines in (conclusion, lambda search, trials: on_page(Found(search, trials))):
+        told = next(line for line in lines(named, trials) if "cat.pt2" in line)
+        assert "0123456789abcdef" in told
+        assert "87.65 %" in told
+        assert ("nearest class mean" in told) == (gives == "features")
+        assert not any("Teacher: " in line for line in lines(search, trials))
 
 
 def test_what_the_choice_has_seen_is_no_gain_to_compare_searches_by():

@@ -26,7 +26,7 @@ from tests.report.test_page import Reader, loaded_from_elsewhere
 
 NAME = "real"
 FIGURES = ["lambda_curve", "examples", "learning_curves", "confusion_matrix", "worst_mistakes"]
-TABLES = ["table2", "cells-real", "controls-real", "frontends-real"]
+TABLES = ["table2", "cells-real", "controls-real", "scores-real", "recall-real", "frontends-real"]
 
 
 def report(store, folder, *names):

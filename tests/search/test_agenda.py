@@ -128,6 +128,7 @@ def test_so_many_trials_are_begun_and_what_follows_comes(at_once):
     assert agenda.finished()
     assert len(lines) == 1
     assert "--max-trials 2" in lines[0]
+    assert agenda.cut_short
     assert points.keys == ([] if at_once else ["c", "d"])
 
 
@@ -156,6 +157,7 @@ def test_a_limit_that_is_not_reached_is_not_told():
         agenda.succeeded(trial(key), 0.5)
     assert agenda.finished()
     assert lines == []
+    assert not agenda.cut_short
 
 
 def test_a_trial_that_is_stopped_early_is_over_and_told_with_its_epochs():

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.record import load_search, load_trials
 from dfd_tune.schedulers import SCHEDULERS, EarlyStop
 from dfd_tune.search.early_stopping import EarlyStopping
@@ -115,6 +116,25 @@ def test_a_scheduler_that_reads_the_records_decides_as_one_that_was_there(kind):
             told.run(f"new {number}", [accuracy] * EPOCHS)
     assert back.ended == there.ended
     assert 0 < len(back.ended) < 6
+
+
+@pytest.mark.parametrize("choose_by", [name for name in CRITERIA if name != DEFAULT])
+@pytest.mark.parametrize("kind", STOPPING)
+def test_who_is_stopped_is_worse_by_what_the_search_chooses_by(kind, choose_by):
+    """Whose accuracy, which says the opposite, is not asked."""
+    by, ended = CRITERIA[choose_by], []
+    early = EarlyStopping(EarlyStop(kind=kind, grace_epochs=1), EPOCHS, [], ended.append, by)
+    better, worse = (GOOD, BAD) if by.larger_is_better else (BAD, GOOD)
+
+    def report(key, value, epoch):
+        metrics = {"epoch": float(epoch), "val_accuracy": 1 - value if by.larger_is_better else value}
+        early.epoch(key, CONFIG, "search", {**metrics, by.column: value})
+
+    for epoch in range(1, EPOCHS + 1):
+        for number in range(4):
+            report(f"good {number}", better, epoch)
+    report("bad", worse, 1)
+    assert ended == ["bad"]
 
 
 def test_an_epoch_that_is_reported_again_counts_once():

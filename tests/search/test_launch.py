@@ -158,6 +158,31 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
+def test_a_search_chosen_otherwise_needs_a_name_of_its_own_and_trains_nothing(run_cli, launch, search, results_of):
+    refused = run_cli(*search.arguments, "--choose-by", "macro_f1")
+    assert refused.returncode == 2
+    assert "choose_by was accuracy, now macro_f1" in refused.stderr
+    space = search.arguments[search.arguments.index("--space") + 1]
+    done = launch("--space", space, "--name", "otherwise", "--choose-by", "macro_f1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = open_store(search.store)
+    trials = load_trials(store, load_search(store, "otherwise"))
+    known = {trial.key: trial.history for trial in load_trials(store, load_search(store, search.name))}
+    assert {trial.key: trial.history for trial in trials} == known
+    assert {trial.attempts for trial in trials} == {0}
+    told = results_of("otherwise")
+    assert told["choose_by"] == "macro_f1"
+    scores = {trial["key"]: trial["metrics"]["val_macro_f1"] for trial in told["trials"]}
+    assert scores[told["best"]["key"]] == told["best"]["val_macro_f1"] == max(scores.values())
+    assert [one["class"] for one in told["recall"]] == list("0123456789")
+    assert sum(one["images"] for one in told["recall"]) == 60
+    right = sum(one["images"] * one["recall"] for one in told["recall"] if one["images"])
+    assert right / 60 == pytest.approx(told["best"]["test_accuracy"])
+    summary_run = next(run for run in runs_of(search.store, "otherwise") if run.data.tags["dfd.kind"] == "summary")
+    assert summary_run.data.tags["dfd.choose_by"] == "macro_f1"
+    assert summary_run.data.metrics["best_val_macro_f1"] == pytest.approx(max(scores.values()))
+
+
 @pytest.mark.slow
 def test_two_workers_train_as_one(launch, results, search, tmp_path):
     """Without batch norm, two workers on halves of each batch must follow the losses of the search's one."""

@@ -63,7 +63,7 @@ def test_points_of_before_are_not_dropped(explore, named):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seed": 5},
+        {"seed": 77},
         {"protocol": "paper"},
         {"objectives": ["accuracy", "latency"]},
         {"settings": make_request(EXPLORE).settings | {"epochs": 99}},

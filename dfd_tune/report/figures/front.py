@@ -29,6 +29,7 @@ def front(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> 
         return []
     from matplotlib.figure import Figure
 
+    by = search.criterion
     scale = 1e3 if COSTS[cost].unit else 1.0
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -37,7 +38,7 @@ def front(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> 
         (found, COLOURS[0], 42, "front"),
     ):
         places = [scale * cost_of_point(point, cost) for point in points]
-        heights = [100 * point.val_accuracy for point in points]
+        heights = [(100 if by.is_share else 1) * point.value(by) for point in points]
         axes.scatter(places, heights, s=size, color=colour, label=name, zorder=3 if name == "front" else 2)
         if name == "front":
             axes.plot(places, heights, drawstyle="steps-post", color=colour, linewidth=1.2, zorder=2)
@@ -46,7 +47,7 @@ def front(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> 
         axes.axvline(scale * limit.at_most, color=COLOURS[1], linestyle="--", label="limit of the choice")
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds an image, on one thread" if COSTS[cost].unit else COSTS[cost].noun)
-    axes.set_ylabel("validation accuracy, %")
+    axes.set_ylabel(f"validation {by.words}{', %' if by.is_share else ''}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     head(figure, TITLE, [facts_of(search, trials), "On the front is what no other point beats in both."])

@@ -1,4 +1,4 @@
-"""Accuracy against λ, the paper's Figure 2: one curve a cell.
+"""What a search chooses by, accuracy as a rule, against λ, as the paper's Figure 2: one curve a cell.
 
 Not for: what belongs into a curve (analysis/cells.py).
 """
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from dfd_tune.analysis.cells import Cell, best_curves, curves_of, other_axes
 from dfd_tune.analysis.points import Interval, Point, lambda_of, points_of, tested_accuracy
 from dfd_tune.axes import Axis, Choice, Range, axis_from_json
+from dfd_tune.criteria import DEFAULT
 from dfd_tune.record import SearchRecord, TrialRecord, describe_point
-from dfd_tune.report.captions import INTERVALS, facts_of, seeds_of
+from dfd_tune.report.captions import INTERVALS, by_what, facts_of, seeds_of
 from dfd_tune.report.figures.style import COLOURS, MARKERS, head, literal, plain_axes, save, within_per_cent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "Accuracy against λ"
 MOST_CURVES = 9
 """More can't be told apart in one figure; the best are drawn."""
 
@@ -45,16 +45,28 @@ class _Canvas:
     search: SearchRecord
 
     def height(self, point: Point) -> Interval | None:
-        """Accuracy of a point: on validation images or, under the protocol `paper`, on test images."""
+        """What the search chooses by, of a point: on validation images or, under `paper`, accuracy on test images."""
         if is_on_test(self.search):
             return tested_accuracy(self.search, point)
-        return Interval(point.val_accuracy, point.half_width, len(point.trials))
+        return point.interval(self.search.criterion)
+
+    @property
+    def unit(self) -> float:
+        """By how much values are multiplied: shares are shown in per cent."""
+        return 100.0 if self.search.criterion.is_share else 1.0
 
     def teacher(self, curve: Cell) -> float | None:
-        """The HR baseline of a curve, on the same images."""
-        if curve.teacher is None:
+        """The HR baseline of a curve, on the same images; None as well where another metric than accuracy is shown,
+        which the records lack."""
+        if curve.teacher is None or self.search.choose_by != DEFAULT:
             return None
         return curve.teacher.test_accuracy if is_on_test(self.search) else curve.teacher.val_accuracy
+
+
+def title_of(search: SearchRecord) -> str:
+    """What the figure shows."""
+    words = search.criterion.words
+    return f"{words[0].upper()}{words[1:]} against λ"
 
 
 def is_on_test(search: SearchRecord) -> bool:
@@ -63,9 +75,9 @@ def is_on_test(search: SearchRecord) -> bool:
 
 
 def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
-    """Accuracy against λ, one curve for each combination of the other listed axes.
+    """What the search chooses by against λ, one curve for each combination of the other listed axes.
 
-    On validation images; under the protocol `paper` on test images, once the search is concluded.
+    On validation images; under the protocol `paper` accuracy on test images, once the search is concluded.
 
     A list of λ gives evenly spaced places, a range its own scale; λ = 0 has open markers and, unless the range
     starts there, stands apart at the left. Plain training (λ = 0) and the teacher on high-resolution images are
@@ -80,7 +92,7 @@ def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pa
     from matplotlib.figure import Figure
 
     curves = curves_of(search, trials)
-    shown = best_curves(curves, MOST_CURVES)
+    shown = best_curves(search, curves, MOST_CURVES)
     styles = _styles(search, shown)
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     canvas = _canvas(figure, search, points, len(shown))
@@ -90,11 +102,12 @@ def lambda_curve(search: SearchRecord, trials: Sequence[TrialRecord], folder: Pa
     images = "TEST" if is_on_test(search) else "validation"
     axes = canvas.axes
     axes.set_xlabel("λ, the weight of the distillation loss")
-    axes.set_ylabel(f"{images} accuracy, %")
+    axes.set_ylabel(f"{images} {search.criterion.words}{', %' if search.criterion.is_share else ''}")
     plain_axes(axes)
-    within_per_cent(axes)
+    if search.criterion.is_share:
+        within_per_cent(axes)
     _legend(canvas, figure, shown, styles, has_base_lines)
-    head(figure, f"{TITLE}, on {images} images", _notes(search, trials, left_out=len(curves) - len(shown)))
+    head(figure, f"{title_of(search)}, on {images} images", _notes(search, trials, left_out=len(curves) - len(shown)))
     return save(figure, folder, "lambda_curve", search.search)
 
 
@@ -166,8 +179,8 @@ def _draw_points(canvas: _Canvas, curve: Cell, style: Style, number: float) -> N
             continue
         drawn = canvas.axes.errorbar(
             [canvas.place(lambda_of(point)) + shift for point, _ in heights],
-            [100 * height.mean for _, height in heights],
-            yerr=[100 * (math.nan if height.half is None else height.half) for _, height in heights],
+            [canvas.unit * height.mean for _, height in heights],
+            yerr=[canvas.unit * (math.nan if height.half is None else height.half) for _, height in heights],
             color=colour,
             marker=marker,
             markersize=7,
@@ -201,7 +214,7 @@ def _draw_levels(canvas: _Canvas, curves: Sequence[Cell], styles: Sequence[Style
     for (level, colour), (dash, start) in lines.items():
         # Each colour's dashes begin elsewhere, so that lines that lie on one another all show.
         pattern = (2 * dash * colours.index(colour) / len(colours), (dash, dash))
-        ends = ([start, canvas.end], [100 * level] * 2)
+        ends = ([start, canvas.end], [canvas.unit * level] * 2)
         canvas.axes.plot(*ends, color=colour, linestyle=pattern, linewidth=1.3, alpha=0.8, zorder=2)
     return any(start == 0 for _, start in lines.values())
 
@@ -213,7 +226,7 @@ def _notes(search: SearchRecord, trials: Sequence[TrialRecord], left_out: int) -
     elif search.protocol == "paper":
         chosen = "λ will be chosen on TEST images, which are looked at when the search is concluded."
     else:
-        chosen = "λ is chosen on these validation images, not on test images."
+        chosen = f"λ is chosen{by_what(search)} on these validation images, not on test images."
     some = [f"The best {MOST_CURVES} of {left_out + MOST_CURVES} curves."] if left_out else []
     return [facts_of(search, trials), " ".join([*bars, chosen, *some])]
 

@@ -1,4 +1,4 @@
-"""Learning curves: validation accuracy by epoch, of each cell's base network and chosen student.
+"""Learning curves: what a search chooses by, epoch by epoch, of each cell's base network and chosen student.
 
 Not for: final accuracies (lambda_curve.py and the tables).
 """
@@ -33,13 +33,16 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
     Returns:
         The PNG and SVG files written; none if neither base network nor chosen student of any cell has a history.
     """
-    cells = [cell for cell in cells_of(search, trials) if any(map(_histories, _shown(search, cell)))]
+    cells = [
+        cell for cell in cells_of(search, trials) if any(_histories(search, point) for point in _shown(search, cell))
+    ]
     shown = cells[:MOST_PANELS]
     if not shown:
         return []
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    words = search.criterion.words
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.2 + 3.1 * columns, 0.9 + 2.5 * rows), layout="constrained")
@@ -51,14 +54,15 @@ def learning_curves(search: SearchRecord, trials: Sequence[TrialRecord], folder:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("epoch")
         if number % columns == 0:
-            axes.set_ylabel("validation accuracy, %")
+            axes.set_ylabel(f"validation {words}{', %' if search.criterion.is_share else ''}")
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
-    within_per_cent(panels[0])
+    if search.criterion.is_share:
+        within_per_cent(panels[0])
     drawn = "Of several seeds the mean, shaded from the worst to the best. " + chosen_by(search)
     if len(shown) < len(cells):
         drawn += f" The first {MOST_PANELS} of {len(cells)} cells."
-    head(figure, f"{TITLE}: validation accuracy by epoch", [facts_of(search, trials), drawn])
+    head(figure, f"{TITLE}: validation {words} by epoch", [facts_of(search, trials), drawn])
     return save(figure, folder, "learning_curves", search.search)
 
 
@@ -71,7 +75,7 @@ def _shown(search: SearchRecord, cell: Cell) -> tuple[Point | None, Point | None
 def _draw(axes: Axes, search: SearchRecord, cell: Cell) -> None:
     base, chosen = _shown(search, cell)
     for point, colour, style in ((base, COLOURS[6], "--"), (chosen, COLOURS[0], "-")):
-        histories = _histories(point)
+        histories = _histories(search, point)
         if point is None or not histories:
             continue
         epochs = sorted(set.intersection(*map(set, histories)))
@@ -86,12 +90,14 @@ def _draw(axes: Axes, search: SearchRecord, cell: Cell) -> None:
     plain_axes(axes)
 
 
-def _histories(point: Point | None) -> list[dict[int, float]]:
-    """Validation accuracy in per cent by epoch, of each seed."""
+def _histories(search: SearchRecord, point: Point | None) -> list[dict[int, float]]:
+    """What the search chooses by, a share in per cent, by epoch, of each seed."""
     if point is None:
         return []
+    by = search.criterion
+    unit = 100 if by.is_share else 1
     found = [
-        {int(epoch["epoch"]): 100 * epoch["val_accuracy"] for epoch in trial.history if "val_accuracy" in epoch}
+        {int(epoch["epoch"]): unit * by.of(epoch) for epoch in trial.history if by.column in epoch}
         for trial in point.trials
     ]
     return [history for history in found if history]

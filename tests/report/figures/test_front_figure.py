@@ -38,7 +38,7 @@ def test_without_a_second_objective_nothing_is_drawn(tmp_path):
 def test_the_line_names_both_ends_and_the_ranking_the_members():
     line = front_line(search_of(), TRIALS)
     assert "2 points" in line
-    assert "80.00 % on validation images with 100 parameters to 90.00 %" in line
+    assert "accuracy 80.00% on validation images with 100 parameters to accuracy 90.00%" in line
     header, rows = ranking(search_of(), TRIALS)
     columns = [header.index(name) for name in ("parameters", "front")]
     assert [[row[column] for column in columns] for row in rows] == [["500", "front"], ["100", "front"], ["200", ""]]
