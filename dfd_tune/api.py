@@ -20,7 +20,7 @@ from dfd_tune.defaults import DEFAULT_STORE, EMBEDDED
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord, load_search, load_trials
 from dfd_tune.search.options import LaunchOptions
-from dfd_tune.settings import Request, resolve
+from dfd_tune.settings import Request, read_backbones, resolve
 from dfd_tune.signals import Signals
 from dfd_tune.space import read_space
 from dfd_tune.store import Store, existing_store, open_store, problem_with_name
@@ -75,19 +75,23 @@ class Search:
         """Where its records, tables and best student lie."""
         return self.store.path("searches", self.name)
 
-    def student(self) -> Deployed:
+    def student(self, *, run_code: bool = False) -> Deployed:
         """The best student as a module in evaluation mode, on the CPU: uint8 (N, H, W, C) of any size to class
         probabilities, float32 (N, K).
 
+        Args:
+            run_code: whether the text of a backbone from a user's own file may be run, where this process has not
+                launched it.
+
         Raises:
-            UserError: there is none yet.
+            UserError: there is none yet, or its text may not be run.
         """
         from dfd_tune.distill.student import STUDENT_FILE
         from dfd_tune.models.deployed import load_deployed
 
         if self.record.best is None:
             raise UserError(f"The search '{self.name}' has no best student yet; launch it to its end.")
-        return load_deployed(self.folder / BEST_FOLDER / STUDENT_FILE)[0]
+        return load_deployed(self.folder / BEST_FOLDER / STUDENT_FILE, run_code=run_code)[0]
 
 
 def load(name: str, *, store: str | Path = DEFAULT_STORE) -> Search:
@@ -212,6 +216,7 @@ def request_for(
                 assignments=list(assignments),
                 **asked | {"teacher": _whole_path(asked.get("teacher"))},
             )
+            request = read_backbones(request)
         except UserError as error:
             problems += error.problems
     raise_all(problems)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
+from dfd_tune.backbones import BACKBONES, OTHERS, is_other
 from dfd_tune.digest import digest_json
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.methods import DEFAULT, METHODS, read_by_methods
@@ -27,7 +28,6 @@ LARGEST_SEED = 2**31 - 1
 FRONTEND_FACTOR = 2
 """A front end doubles the side of its images: the paper's turn 8×8 into 16×16."""
 
-Backbone = Literal["alexnet", "vgg16", "resnet18"]
 Resampling = Literal["bicubic", "bilinear", "area", "nearest"]
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Reduction = Literal["mean", "sum"]
@@ -106,7 +106,7 @@ class TrialConfig:
         "seed of crops and flips, shared by all trials of a search", low=0, high=LARGEST_SEED, default=0
     )
     # The network.
-    backbone: Backbone = setting("architecture of teacher and student")
+    backbone: str = setting("architecture of teacher and student", words=BACKBONES, others=(OTHERS, is_other))
     width: float = setting("multiplier on the number of channels", above=0, high=4)
     dropout: float = setting("dropout before the classifier; resnet18 has none", low=0, high=0.9)
     batch_norm: bool = setting("batch norm after each convolution, of teacher and student", default=True)
@@ -142,7 +142,10 @@ class TrialConfig:
         default="auto",
     )
     teachers: str = setting(
-        "backbones of the teachers; own is one of the student's own backbone", joined=get_args(Backbone), default=OWN
+        "backbones of the teachers; own is one of the student's own backbone",
+        joined=BACKBONES,
+        others=(OTHERS, is_other),
+        default=OWN,
     )
     teacher_sees: TeacherSees = setting(
         "images that teachers learn from and look at; low_res, the student's own, is a control without high resolution",
@@ -227,10 +230,9 @@ class TrialConfig:
         return self.distills or self.student_start == "teacher"
 
     @property
-    def teacher_backbones(self) -> tuple[Backbone, ...]:
+    def teacher_backbones(self) -> tuple[str, ...]:
         """The backbones of the networks that the student is distilled from, in alphabetical order."""
-        names = (self.backbone,) if self.teachers == OWN else self.teachers.split("+")
-        return tuple(name for name in sorted(get_args(Backbone)) if name in names)
+        return (self.backbone,) if self.teachers == OWN else tuple(sorted(self.teachers.split("+")))
 
     @property
     def imports_teacher(self) -> bool:
@@ -282,7 +284,7 @@ class TrialConfig:
         if start is not None and start not in self.guides():
             yield start
 
-    def _pretrained(self, low_res: LowRes | None, backbone: Backbone) -> PretrainedConfig:
+    def _pretrained(self, low_res: LowRes | None, backbone: str) -> PretrainedConfig:
         return PretrainedConfig(
             low_res=low_res,
             crop_padding=self.crop_padding,
@@ -473,7 +475,7 @@ class LowRes:
 class NetworkConfig:
     """An architecture, but for its input size and number of classes, which the dataset gives."""
 
-    backbone: Backbone
+    backbone: str
     width: float
     dropout: float
     batch_norm: bool = True

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from dfd_tune.backbones import has_dropout
 from dfd_tune.config import LARGEST_SEED, TrialConfig
 from dfd_tune.errors import unknown_name
 from dfd_tune.rules import problems_in, setting
@@ -161,7 +162,7 @@ def tuning_of(plain: TrialConfig, count: int) -> list[TrialConfig]:
     """
     from scipy.stats import qmc
 
-    has_dropout = plain.backbone != "resnet18"
+    tunes_dropout = has_dropout(plain.backbone)
     rates = [min(100.0, factor * plain.learning_rate) for factor in TUNED_LEARNING_RATES]
     found = [plain]
     for place in qmc.Halton(3, seed=0).random(max(0, count - 1)):
@@ -171,7 +172,7 @@ def tuning_of(plain: TrialConfig, count: int) -> list[TrialConfig]:
                 plain,
                 learning_rate=_between(rates, float(place[0])),
                 weight_decay=_between(TUNED_WEIGHT_DECAYS, float(place[1])),
-                dropout=round(dropout, 3) if has_dropout else plain.dropout,
+                dropout=round(dropout, 3) if tunes_dropout else plain.dropout,
             )
         )
     return found

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfd_tune.axes import Choice, Range, grid_points, point_at
+from dfd_tune.backbones import is_other
 from dfd_tune.bring import teacher_files
 from dfd_tune.config import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.methods import METHODS
-from dfd_tune.models import layer_problem
+from dfd_tune.models import layer_problem, network_problem
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
 from dfd_tune.teacher_file import TeacherFile, parse
@@ -47,14 +48,17 @@ def misfits(request: Request, dataset: Dataset) -> list[str]:
                 f"{dataset.image_size} pixels."
             )
     problems += _misfits_of_front_ends(request, dataset)
+    found = [_misfit_of_network(*network, dataset) for network in _networks(request)]
+    unfit = [problem for problem in dict.fromkeys(found) if problem is not None]
+    problems += unfit
     problems += _misfits_of_teacher_files(request, dataset)
     if any("maps" in METHODS[method].outputs for method in request.possible("method")):
         files = [file.backbone for file in teacher_files(request) if file.backbone is not None]
-        for backbone in dict.fromkeys([*request.possible("backbone"), *_named_teachers(request), *files]):
+        for backbone in dict.fromkeys([*request.backbones(), *files]):
             for layer in request.possible("hint_layer"):
                 if (problem := layer_problem(backbone, layer)) is not None:
                     problems.append(problem)
-    if size <= SMALL_GRID:
+    if size <= SMALL_GRID and not unfit:
         problems += _misfits_of_reused_classifiers(request, dataset)
     for padding in request.possible("crop_padding"):
         if padding >= dataset.image_size:
@@ -146,7 +150,7 @@ def _misfits_of_teacher_files(request: Request, dataset: Dataset) -> list[str]:
                 )
         if "teacher" in request.possible("student_start"):
             problems += _misfit_of_start(request, dataset, file)
-    if _named_teachers(request) and "high_res" in request.possible("teacher_sees"):
+    if request.named_teachers() and "high_res" in request.possible("teacher_sees"):
         problems.append("teachers names backbones that are trained here, beside teacher_file; leave one of them out.")
     if "longer" in request.confirm.controls:
         problems.append(
@@ -179,8 +183,32 @@ def missing_weights(request: Request, vgg19_at_hand: bool) -> list[str]:
     ]
 
 
-def _named_teachers(request: Request) -> list[str]:
-    return [name for teachers in request.possible("teachers") if teachers != OWN for name in teachers.split("+")]
+def _networks(request: Request) -> Iterator[tuple[str, float, bool]]:
+    """Backbone, width and batch norm of the students and teachers that a request asks for, each combination once; none
+    where all backbones are the package's own, which take whatever may be asked for."""
+    if not any(is_other(name) for name in request.backbones()):
+        return
+    wanted = {"backbone", "teachers", "width", "batch_norm", *(name for only in request.only for name in only)}
+    for name, axis in reversed(list(request.explore.items())):
+        wanted |= {other for other, _ in axis.when} if name in wanted else set()
+    axes = {
+        name: axis if isinstance(axis, Choice) else Choice((axis.low, axis.high), axis.when)
+        for name, axis in request.explore.items()
+        if name in wanted
+    }
+    found: dict[tuple[str, float, bool], None] = {}
+    for point in grid_points(axes):
+        if request.allows(point):
+            at = {**request.settings, **point}
+            teachers = [] if at["teachers"] == OWN else at["teachers"].split("+")
+            found |= {(name, at["width"], at["batch_norm"]): None for name in (at["backbone"], *teachers)}
+    yield from found
+
+
+def _misfit_of_network(backbone: str, width: float, batch_norm: bool, dataset: Dataset) -> str | None:
+    return network_problem(
+        backbone, width=width, batch_norm=batch_norm, channels=dataset.channels, image_size=dataset.image_size
+    )
 
 
 def _smallest_share(images: int, batch_size: int, workers: int) -> int:

@@ -61,13 +61,13 @@ def find_model(name_or_path: str, store: Callable[[], Store]) -> Path:
     return opened.path("searches", search.search, "best", STUDENT_FILE)
 
 
-def predict_files(model_file: Path, images: Sequence[Path]) -> list[Prediction]:
-    """Classify images of any size.
+def predict_files(model_file: Path, images: Sequence[Path], *, run_code: bool = False) -> list[Prediction]:
+    """Classify images of any size; `run_code` as of `load_deployed`.
 
     Raises:
         UserError: the model can't be loaded, or images can't be read; all of those are named.
     """
-    model, card = load_deployed(model_file)
+    model, card = load_deployed(model_file, run_code=run_code)
     problems: list[str] = []
     predictions = []
     for file in images:

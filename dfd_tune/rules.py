@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
@@ -29,8 +29,9 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     share: bool = False,
-    joined: Sequence[str] = (),
+    joined: Collection[str] = (),
     words: Mapping[str, Any] | None = None,
+    others: tuple[str, Callable[[str], bool]] | None = None,
     **default: Any,
 ) -> Any:
     """A dataclass field with its allowed values.
@@ -41,10 +42,12 @@ def setting(
         share: whether text such as "1/4", a share of the image's side, stands for a whole number.
         joined: names of which one or several, joined with "+", or "own" are allowed.
         words: a table whose keys are the words of which one is allowed, as they are when a value is checked.
+        others: of `joined` and `words`, which names are allowed beside these: their form in words, and whether a name
+            has it.
         default: `default=`, if it has one.
     """
-    limits = {"help": help_, "low": low, "high": high, "above": above, "share": share, "joined": tuple(joined)}
-    return field(metadata=limits | {"words": words}, **default)
+    limits = {"help": help_, "low": low, "high": high, "above": above, "share": share, "joined": joined}
+    return field(metadata=limits | {"words": words, "others": others}, **default)
 
 
 def settings_of(config: Config) -> dict[str, dataclasses.Field[Any]]:
@@ -146,13 +149,14 @@ def broken_rule(config: Config, name: str, value: Any) -> str | None:
     if may_be_none and value is None:
         return None
     options = options if limits["words"] is None else tuple(limits["words"])
+    form, has_form = limits["others"] or ("", lambda name: False)
     if options:
-        if isinstance(value, str) and value in options:
+        if isinstance(value, str) and (value in options or has_form(value)):
             return None
         close = nearest(value, options)
-        return f"one of {', '.join(options)}" + (f" (did you mean {close}?)" if close else "")
+        return f"one of {', '.join(options)}{form and f', or {form}'}" + (f" (did you mean {close}?)" if close else "")
     if limits["joined"]:
-        return _broken_by_names(value, limits["joined"])
+        return _broken_by_names(value, [*limits["joined"]], form, has_form)
     if limits["share"] and share_of_side(value) is not None:
         return None
     if _is_kind(kind, value) and _in_range(value, limits):
@@ -160,11 +164,12 @@ def broken_rule(config: Config, name: str, value: Any) -> str | None:
     return _rule_in_words(kind, limits)
 
 
-def _broken_by_names(value: Any, known: Sequence[str]) -> str | None:
+def _broken_by_names(value: Any, known: Sequence[str], form: str, has_form: Callable[[str], bool]) -> str | None:
     names = value.split("+") if isinstance(value, str) else []
-    if value == OWN or (names and set(names) <= set(known) and len(set(names)) == len(names)):
+    fit = all(name in known or has_form(name) for name in names)
+    if value == OWN or (names and fit and len(set(names)) == len(names)):
         return None
-    return f"own, or one or several of {', '.join(known)}, as a list or joined with +"
+    return f"own, or one or several of {', '.join([*known, *([form] if form else [])])}, as a list or joined with +"
 
 
 def _is_kind(kind: type, value: Any) -> bool:

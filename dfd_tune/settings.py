@@ -8,7 +8,7 @@ it other values. A request can be frozen as JSON, and comes back as it was. Not 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, co
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.objectives import ACCURACY, ALONE, MOST_ACCURATE, Choose, choose_from, parse_choose
-from dfd_tune.rules import coerce, settings_of, share_of_side
+from dfd_tune.own_backbones import read_backbone
+from dfd_tune.rules import OWN, coerce, settings_of, share_of_side
 from dfd_tune.schedulers import NEVER, EarlyStop
 from dfd_tune.space import (
     Protocol,
@@ -86,6 +87,14 @@ class Request:
             return [self.settings[name]]
         values = list(axis.values) if isinstance(axis, Choice) else [axis.low, axis.high]
         return [*values, self.settings[name]] if axis.when else values
+
+    def backbones(self) -> list[str]:
+        """Those of students and of teachers that are named, each once."""
+        return list(dict.fromkeys([*self.possible("backbone"), *self.named_teachers()]))
+
+    def named_teachers(self) -> list[str]:
+        """The backbones of teachers, where these are not the student's own."""
+        return [name for named in self.possible("teachers") if named != OWN for name in named.split("+")]
 
     def trial(self, point: Mapping[str, Any]) -> TrialConfig:
         """The trial at a point of the space."""
@@ -185,6 +194,47 @@ def resolve(
         choose=chosen,
         choose_by=criterion,
     )
+
+
+def read_backbones(request: Request) -> Request:
+    """The request with the backbones from files named by what these say now, so that a later change is another one.
+
+    Raises:
+        UserError: files can't be read; all are named. Or two values of an axis are one.
+    """
+    problems: list[str] = []
+
+    def read(name: str, value: Any) -> Any:
+        if name not in ("backbone", "teachers") or not isinstance(value, str):
+            return value
+        try:
+            return "+".join(read_backbone(part) for part in value.split("+"))
+        except UserError as error:
+            problems.extend(error.problems)
+            return value
+
+    try:
+        changed = _with_values(request, read)
+    except ValueError:
+        raise UserError("Two of the backbones that are explored have files that say the same; leave one out.") from None
+    raise_all(list(dict.fromkeys(problems)))
+    return changed
+
+
+def _with_values(request: Request, change: Callable[[str, Any], Any]) -> Request:
+    """The request with each value of each setting as `change`, asked for name and value, gives it."""
+    explore: dict[str, Axis] = {}
+    for name, axis in request.explore.items():
+        when = tuple((other, tuple(change(other, value) for value in values)) for other, values in axis.when)
+        explore[name] = dataclasses.replace(axis, when=when)
+        if isinstance(axis, Choice):
+            explore[name] = Choice(tuple(change(name, value) for value in axis.values), when)
+    only = tuple(
+        {name: tuple(change(name, value) for value in values) for name, values in wanted.items()}
+        for wanted in request.only
+    )
+    settings = {name: change(name, value) for name, value in request.settings.items()}
+    return dataclasses.replace(request, explore=explore, settings=settings, only=only)
 
 
 def choosing(request: Request, choose: str | None) -> Request:

@@ -12,6 +12,7 @@ Not for: what the files mean. Layout:
     teachers/<digest>/   teacher.safetensors or .pt2, teacher.json  teachers that were trained elsewhere
     frontends/<key>/     network.safetensors, network.json          super-resolution front ends
     banks/<key>/         features.npy, bank.json                    features of a teacher
+    backbones/<digest>.py                                           text of a backbone from a user's own file
     trials/<key>/        student.safetensors, result.json
     checkpoints/<key>/<epoch>/  state.safetensors, state.json       trainings that are under way
     searches/<name>/     search.json, trials/<key>.json, run.json, logs/, best/, report files

@@ -234,7 +234,10 @@ def test_all_wrong_values_are_named_at_once():
         zip(("flip", "backbone", "epochs", "learning_rate", "momentum"), caught.value.problems, strict=True)
     )
     assert problems["flip"] == "flip is 1, but must be true or false."
-    assert "one of alexnet, vgg16, resnet18 (did you mean resnet18?)" in problems["backbone"]
+    assert (
+        "one of alexnet, vgg16, resnet18, or torchvision/NAME or FILE.py:FUNCTION (did you mean resnet18?)"
+        in problems["backbone"]
+    )
     assert problems["epochs"] == "epochs is 0, but must be a whole number at least 1 and at most 10000."
     assert problems["learning_rate"] == "learning_rate is 0, but must be a number above 0 and at most 100."
     assert problems["momentum"] == "momentum is nan, but must be a number at least 0 and at most 0.999."

@@ -22,7 +22,7 @@ FLOORS = (
     ("locks", "yaml_file"),
     ("rules", "store"),
     ("criteria",),
-    ("copies", "methods", "samplers", "schedulers", "objectives", "teacher_file"),
+    ("backbones", "own_backbones", "copies", "methods", "samplers", "schedulers", "objectives", "teacher_file"),
     ("config",),
     ("axes",),
     ("data",),
@@ -42,7 +42,7 @@ FLOORS = (
 """From the ground up: what stands on a floor may import its own floor and those below."""
 
 VOCABULARY = {
-    "confirm": {"config", "errors", "rules"},
+    "confirm": {"backbones", "config", "errors", "rules"},
     "axes": {"config", "errors", "rules", "samplers"},
     "space": {
         "axes",
@@ -57,7 +57,8 @@ VOCABULARY = {
         "yaml_file",
     },
     "settings": {
-        *("axes", "config", "confirm", "criteria", "errors", "objectives", "rules", "schedulers", "space"),
+        *("axes", "config", "confirm", "criteria", "errors", "objectives", "own_backbones", "rules", "schedulers"),
+        "space",
         *("data", "data.sources"),
     },
     "record": {"axes", "confirm", "criteria", "errors", "objectives", "store"},

@@ -381,6 +381,29 @@ def test_a_hint_layer_must_be_one_of_every_teacher_and_student():
     assert [problem.split("'")[0] for problem in problems] == ["Unknown hint_layer of vgg16 "]
 
 
+def test_what_other_backbones_cannot_be_is_said_of_each_and_of_what_is_planned_alone(tmp_path):
+    problems = refusals(
+        "lambda_grid",
+        "backbone=[resnet18, torchvision/resnet34, torchvision/vit_b_16]",
+        "width=[0.5, 1.0]",
+        "teachers=torchvision/resnet43",
+    )
+    starts = [
+        "Unknown backbone of torchvision 'resnet43'. Did you mean 'resnet34'?",
+        "width is 0.5, but torchvision/resnet34",
+        "width is 0.5, but torchvision/vit_b_16",
+        "torchvision/vit_b_16 can't be a backbone for images of 8×8 pixels",
+    ]
+    assert len(problems) == len(starts)
+    assert all(any(problem.startswith(start) for problem in problems) for start in starts)
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "explore:\n  lambda_: [0, 1]\n  backbone: [resnet18, torchvision/mobilenet_v3_small, torchvision/resnet18]\n"
+        "  width: {values: [1], when: {backbone: torchvision/resnet18}}\n"
+    )
+    assert plan_for(space).num_trials == 6
+
+
 def test_a_teachers_classifier_fits_a_student_of_as_many_features_alone():
     problems = refusals(
         "methods", "teachers=[[own], [resnet18], [alexnet], [resnet18, vgg16]]", "backbone=[resnet18, vgg16]"

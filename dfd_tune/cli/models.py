@@ -14,19 +14,24 @@ import click
 from dfd_tune.cli.group import STORE_OPTION
 from dfd_tune.export.lighter import WEIGHTS
 
+RUN_CODE_OPTION = click.option(
+    "--run-code", is_flag=True, help="Run the Python text of a backbone of its maker's own, which the model holds."
+)
+
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--model", required=True, help="Name of a search, or the path of a student.safetensors file.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@RUN_CODE_OPTION
 @STORE_OPTION
-def predict(images: tuple[str, ...], model: str, form: str, store_path: str) -> None:
+def predict(images: tuple[str, ...], model: str, form: str, run_code: bool, store_path: str) -> None:
     """Classify image files with a search's best student."""
     from dfd_tune.predict import find_model, predict_files
     from dfd_tune.store import existing_store
 
     file = find_model(model, lambda: existing_store(store_path))
-    predictions = predict_files(file, [Path(image) for image in images])
+    predictions = predict_files(file, [Path(image) for image in images], run_code=run_code)
     if form == "json":
         click.echo(json.dumps([prediction.as_json() for prediction in predictions], indent=2, ensure_ascii=False))
         return
@@ -52,8 +57,9 @@ def predict(images: tuple[str, ...], model: str, form: str, store_path: str) -> 
     help="Percentage points of validation accuracy that lighter weights may cost; more, and nothing is written. "
     "[default: 1.0]",
 )
+@RUN_CODE_OPTION
 @STORE_OPTION
-def export(model: str, file: str, weights: str, allow_loss: float | None, store_path: str) -> None:
+def export(model: str, file: str, weights: str, allow_loss: float | None, run_code: bool, store_path: str) -> None:
     """Write a search's best student as ONNX, resizing and normalisation inside.
 
     NAME is that of a search, or the path of a student.safetensors file. The file takes raw images, uint8
@@ -69,7 +75,9 @@ def export(model: str, file: str, weights: str, allow_loss: float | None, store_
     check_loss(weights, allow_loss)
     store = partial(existing_store, store_path)
     source = find_model(model, store)
-    exported = export_onnx(source, destination, weights=weights, allowed_loss=allow_loss, store=store)
+    exported = export_onnx(
+        source, destination, weights=weights, allowed_loss=allow_loss, store=store, run_code=run_code
+    )
     click.echo(f"Wrote {destination}, {destination.stat().st_size / 2**20:.2f} MiB.")
     for line in exported.in_words():
         click.echo(line)

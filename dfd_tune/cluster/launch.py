@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dfd_tune.backbones import is_pinned
 from dfd_tune.bring import names_teacher_files, teacher_files, with_teachers_in_store
 from dfd_tune.cluster.commands import Errand, errand
 from dfd_tune.cluster.fetch import fetch
@@ -28,6 +29,8 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import VGG19_FILE, vgg19_at_hand
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
+from dfd_tune.own_backbones import entry_of as entry_of_backbone
+from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.search.estimate import Site, estimate
 from dfd_tune.search.options import LaunchOptions
@@ -205,10 +208,13 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
     if request is None:
         screen.line(f"Going on with '{options.name}' as it was launched.")
         return None, None, []
+    own = [name for name in request.backbones() if is_pinned(name)]
+    run_those_of(store, own)
+    entries = list(dict.fromkeys(entry_of_backbone(name) for name in own))
     data = request.dataset.data
     if data is not None and not Path(data).exists():
         screen.line(f"--data {data} is not a folder here; it is looked for on the nodes, and prepared there.")
-        return None, None, []
+        return None, None, entries
     dataset = prepare_dataset(request.dataset, store, screen.line)
     device: Device = "cuda" if options.device == "cuda" else "cpu"
     weights = vgg19_at_hand(store)
@@ -217,7 +223,7 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
     )
     for line in describe(plan):
         screen.line(line)
-    entries = [f"datasets/{dataset.folder.name}", *(f"{KIND}/{file.digest}" for file in teacher_files(request))]
+    entries += [f"datasets/{dataset.folder.name}", *(f"{KIND}/{file.digest}" for file in teacher_files(request))]
     if weights is not None and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
         _put_into_store(weights, store.path("downloads", VGG19_FILE))
         entries.append(f"downloads/{VGG19_FILE}")

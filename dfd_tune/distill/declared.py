@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dfd_tune.backbones import BACKBONES
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.errors import UserError, raise_all, unknown_name
@@ -133,7 +134,7 @@ def completed(file: Path, gives: Gives | None, facts: Facts) -> Declared:
         facts: what is known.
 
     Raises:
-        UserError: some are lacking; all are named.
+        UserError: some are lacking; all are named. Or its backbone is none of the package's own.
     """
     gives = facts.get("gives") if gives is None else gives
     needed = [*OF_IMAGES]
@@ -148,6 +149,11 @@ def completed(file: Path, gives: Gives | None, facts: Facts) -> Declared:
         raise UserError(
             f"The teacher '{file}' does not say everything; declare {', '.join(lacking)} in '{declaration_of(file)}' "
             "(docs/teacher.md has an example)."
+        )
+    if gives == "network" and facts["backbone"] not in BACKBONES:
+        raise UserError(
+            f"The teacher '{file}' is a {facts['backbone']}, but weights must be of one of {', '.join(BACKBONES)}; write "
+            "any other network as a program, with torch.export.save."
         )
     assert gives is not None
     return Declared(

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dfd_tune.backbones import is_pinned
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.checkpoints import Checkpoints
@@ -25,6 +26,7 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
+from dfd_tune.own_backbones import text_of
 from dfd_tune.store import Store, read_whole_json, whole, write_json
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
@@ -233,6 +235,7 @@ def _card(config: TrialConfig, dataset: Dataset, result: TrialResult) -> ModelCa
         resolution=config.resolution,
         downsample=config.downsample,
         upsample=config.upsample,
+        source=text_of(config.backbone) if is_pinned(config.backbone) else None,
         frontend=None if config.frontend == "none" else {"kind": config.frontend, "size": config.frontend_size},
         extras={"trial_key": result.key, "config": result.config, "val_accuracy": result.metrics["val_accuracy"]},
     )

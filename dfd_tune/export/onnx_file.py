@@ -107,6 +107,7 @@ def export_onnx(
     weights: str = WEIGHTS[0],
     allowed_loss: float | None = None,
     store: Callable[[], Store] | None = None,
+    run_code: bool = False,
 ) -> Exported:
     """Write a stored student as ONNX, and compare ONNX Runtime with it; a file that was there is replaced.
 
@@ -119,6 +120,7 @@ def export_onnx(
         weights: one of `WEIGHTS`; those lighter than float32 are measured on the student's validation images.
         allowed_loss: percentage points of validation accuracy that lighter weights may cost, `ALLOWED_LOSS` if None.
         store: opens the store that holds the student's images; not called for float32.
+        run_code: as of `load_deployed`.
 
     Raises:
         UserError: the model can't be loaded, the file can't be written, a package or the images are missing, ONNX
@@ -127,7 +129,7 @@ def export_onnx(
     check_destination(file)
     check_loss(weights, allowed_loss)
     check_packages()
-    deployed, card = load_deployed(model_file)
+    deployed, card = load_deployed(model_file, run_code=run_code)
     images = None
     if weights != WEIGHTS[0]:
         assert store is not None

@@ -5,38 +5,67 @@ Not for: loading trained weights (models/deployed.py), nor for settings: what co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import torch
 
+from dfd_tune.backbones import BACKBONES, OTHERS, TORCHVISION, is_pinned
 from dfd_tune.errors import UserError, raise_all, unknown_name
-from dfd_tune.models.alexnet import LAYERS as ALEXNET_LAYERS
-from dfd_tune.models.alexnet import alexnet
+from dfd_tune.models import from_file, from_torchvision
+from dfd_tune.models.cut import Anatomy
 from dfd_tune.models.network import Network, initialise
-from dfd_tune.models.resnet18 import LAYERS as RESNET18_LAYERS
-from dfd_tune.models.resnet18 import resnet18
-from dfd_tune.models.vgg16 import LAYERS as VGG16_LAYERS
-from dfd_tune.models.vgg16 import vgg16
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 64
 
-BACKBONES: Mapping[str, Callable[..., Network]] = {"alexnet": alexnet, "vgg16": vgg16, "resnet18": resnet18}
-"""Each lays out the layers from the arguments of `build_network` but for the seed; weights are set after."""
+
+def _file_of(backbone: str) -> Any:
+    """The module that lays out one of the package's own."""
+    return import_module(f"dfd_tune.models.{backbone}")
 
 
-HINT_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "alexnet": ALEXNET_LAYERS,
-    "vgg16": VGG16_LAYERS,
-    "resnet18": tuple(RESNET18_LAYERS),
-}
-"""By backbone, the layers whose maps can be looked at; "middle" names one of them for each."""
+def layers_of(backbone: str) -> tuple[str, ...]:
+    """The layers of a backbone whose maps can be looked at; "middle" names one of them as well. None of a network of
+    torchvision's, or of a file's, that can't be a backbone."""
+    if backbone in BACKBONES:
+        return tuple(_file_of(backbone).LAYERS)
+    # The layers are the same for images of all sides that it takes, of which this is one.
+    found: Anatomy | str
+    if is_pinned(backbone):
+        found = from_file.anatomy_of(backbone, channels=3, image_size=LARGEST_IMAGE)
+    else:
+        name = backbone.removeprefix(TORCHVISION)
+        found = from_torchvision.anatomy_of(name, width=1.0, channels=3, image_size=LARGEST_IMAGE)
+    return tuple(found.channels) if isinstance(found, Anatomy) else ()
+
+
+HINT_LAYERS: Mapping[str, tuple[str, ...]] = {name: layers_of(name) for name in BACKBONES}
+"""Those of the package's own backbones."""
 
 
 def layer_problem(backbone: str, layer: str) -> str | None:
     """What is wrong with looking at `layer` of `backbone`, as a sentence; None if there is such a layer."""
-    if layer == "middle" or layer in HINT_LAYERS[backbone]:
+    if layer == "middle" or layer in layers_of(backbone):
         return None
-    return unknown_name(f"hint_layer of {backbone}", layer, ["middle", *HINT_LAYERS[backbone]])
+    return unknown_name(f"hint_layer of {backbone}", layer, ["middle", *layers_of(backbone)])
+
+
+def network_problem(backbone: str, *, width: float, batch_norm: bool, channels: int, image_size: int) -> str | None:
+    """Why there can't be such a network for such images, as a sentence; None if there can. See `build_network`."""
+    if backbone in BACKBONES:
+        return None
+    asked: dict[str, Any] = {
+        "width": width,
+        "batch_norm": batch_norm,
+        "channels": channels,
+        "image_size": image_size,
+    }
+    if is_pinned(backbone):
+        return from_file.problem_with(backbone, **asked)
+    if backbone.startswith(TORCHVISION):
+        return from_torchvision.problem_with(backbone.removeprefix(TORCHVISION), **asked)
+    return unknown_name("backbone", backbone, [*BACKBONES, OTHERS])
 
 
 def build_network(
@@ -53,7 +82,7 @@ def build_network(
     """A network on the CPU, in training mode, with random float32 weights that the arguments alone decide.
 
     Args:
-        backbone: a name in `BACKBONES`.
+        backbone: a name in `BACKBONES`, torchvision/NAME, or that of a file that was read (own_backbones.py).
         width: multiplier on the number of channels.
         dropout: probability of dropping a unit, in 0..1; ResNet-18 has no dropout and ignores it.
         batch_norm: whether batch norm follows each convolution; without it, convolutions have biases.
@@ -65,12 +94,28 @@ def build_network(
     Raises:
         UserError: there is no such backbone, or it can't be built for such images.
     """
-    if backbone not in BACKBONES:
-        raise UserError(unknown_name("backbone", backbone, BACKBONES))
     raise_all(_problems_with_input(channels, image_size))
-    # Constructors draw weights too, which `initialise` then replaces; the fork keeps that from the caller.
+    problem = network_problem(backbone, width=width, batch_norm=batch_norm, channels=channels, image_size=image_size)
+    if problem is not None:
+        raise UserError(problem)
+    # Constructors draw weights, all that a network of torchvision's has; the fork keeps that from the caller.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        network = BACKBONES[backbone](
+        # The CPU's generator alone: torch.manual_seed would seed the caller's GPU as well.
+        torch.default_generator.manual_seed(seed)
+        if is_pinned(backbone):
+            return from_file.lay_out(
+                backbone, dropout=dropout, channels=channels, image_size=image_size, num_classes=num_classes
+            )
+        if backbone not in BACKBONES:
+            return from_torchvision.lay_out(
+                backbone.removeprefix(TORCHVISION),
+                width=width,
+                dropout=dropout,
+                channels=channels,
+                image_size=image_size,
+                num_classes=num_classes,
+            )
+        network: Network = getattr(_file_of(backbone), backbone)(
             width=width,
             dropout=dropout,
             batch_norm=batch_norm,

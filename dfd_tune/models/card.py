@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dfd_tune.backbones import is_pinned
 from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.rules import Config, broken_rule
 
@@ -55,6 +56,8 @@ class ModelCard:
     upsample: str
     frontend: Mapping[str, Any] | None = None
     """`kind` and `size` of the super-resolution front end that the student looks through; None for none."""
+    source: str | None = None
+    """The text of the file that the backbone is from, if it is from a user's own."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that JSON can hold: the trial's settings, accuracies."""
 
@@ -76,12 +79,17 @@ class ModelCard:
             raise ValueError(f"std is {self.std!r}, but must be above 0")
         if self.frontend is not None:
             _check_frontend(self.frontend)
+        if (self.source is not None) != is_pinned(self.backbone) or not isinstance(self.source, str | None):
+            raise ValueError("source must be there, as text, if the backbone is from a file, and only then")
         if not isinstance(self.extras, Mapping):
             raise ValueError("extras must be an object")
 
     def to_json(self) -> str:
         """The card as JSON text. Raises TypeError or ValueError if `extras` holds what JSON can't."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        parts = dataclasses.asdict(self)
+        if self.source is None:
+            del parts["source"]
+        return json.dumps(parts, allow_nan=False)
 
 
 def card_from_json(text: str) -> ModelCard:
@@ -97,7 +105,7 @@ def card_from_json(text: str) -> ModelCard:
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     fields = {item.name for item in dataclasses.fields(ModelCard)}
-    if missing := sorted(fields - {"extras", "frontend"} - values.keys()):
+    if missing := sorted(fields - {"extras", "frontend", "source"} - values.keys()):
         raise ValueError(f"it lacks {', '.join(missing)}")
     if unknown := sorted(values.keys() - fields):
         raise ValueError(f"it has {', '.join(unknown)}, which this version does not know")

@@ -2,7 +2,7 @@
 
 Not for: training, nor for the model registry (tracking.py), which is handed a `Deployed` made here. The
 file is safetensors (https://github.com/huggingface/safetensors): tensors and a header of text. Loading it
-runs no code.
+runs no code, unless the backbone is a user's own and it is said that its text may be run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dfd_tune.models.build import build_network
 from dfd_tune.models.card import ModelCard, card_from_json
 from dfd_tune.models.network import Network
 from dfd_tune.models.super_resolution import FrontEnd, build_frontend
+from dfd_tune.own_backbones import may_run, text_of
 
 FRONTEND_PREFIX = "frontend."
 CARD_KEY = "dfd_tune_card"
@@ -137,17 +138,29 @@ def network_of(card: ModelCard, seed: int) -> Network:
     )
 
 
-def load_deployed(path: str | os.PathLike[str]) -> tuple[Deployed, ModelCard]:
+def load_deployed(path: str | os.PathLike[str], *, run_code: bool = False) -> tuple[Deployed, ModelCard]:
     """The model in a file that `save_student` wrote, on the CPU, ready for use, and its card.
 
+    Args:
+        path: the file.
+        run_code: whether the Python text that the file of a student with a backbone of a user's own holds may be run.
+            Where this process has that very text from elsewhere, as in the search itself, it is not asked for.
+
     Raises:
-        UserError: there is no such file, or it holds no such model.
+        UserError: there is no such file, it holds no such model, or one whose text may not be run.
     """
     text, weights = _read(path)
     if text is None:
         raise UserError(f"The model '{path}' holds weights without a card; name a student.safetensors of dfd-tune.")
     try:
         card = card_from_json(text)
+        if card.source is not None and text_of(card.backbone) is None:
+            if not run_code:
+                raise UserError(
+                    f"The model '{path}' has a backbone of its maker's own code ({card.backbone}), and using it runs "
+                    "that code; if you trust it, say --run-code, or run_code=True from Python."
+                )
+            may_run(card.backbone, card.source)
         network, frontend = _networks_of(card, weights)
     except ValueError as error:
         raise UserError(f"The model '{path}' can't be used: {cause_of(error)}; make it anew.") from None

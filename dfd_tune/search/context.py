@@ -15,6 +15,7 @@ from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.distill.checkpoints import Checkpoints, Snapshot, training_name
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.liveness import stop_asked
+from dfd_tune.own_backbones import run_those_of
 from dfd_tune.search.capacity import Resources
 from dfd_tune.search.joblog import note
 from dfd_tune.store import Copies, Store
@@ -60,6 +61,7 @@ class SearchContext:
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
         torch.set_num_threads(threads)
+        run_those_of(self.store)
         return _workbench(self)
 
     def checkpoints(self, kind: str, key: str) -> Checkpoints:

@@ -16,6 +16,7 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.forecast import Forecast, in_words
 from dfd_tune.machine import multiplies_bf16, usable_cores
+from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
@@ -41,6 +42,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
     """
     with tempfile.TemporaryDirectory() as folder, RayRuntime(Path(folder) / "ray.log", signals) as ray:
         known = find_search(store, options.name)
+        run_those_of(store)
         dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
         request = with_teachers_in_store(request, store, dataset, say)
         frozen = {} if known is None else known.resources

@@ -25,6 +25,7 @@ from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
 from dfd_tune.machine import multiplies_bf16
+from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, longest_of, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
 from dfd_tune.report.conclusion import conclusion
@@ -85,6 +86,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     # A search that goes on is recorded where it began, unless another place is named.
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
+    run_those_of(store, request.backbones())
     dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
     request = with_teachers_in_store(request, store, dataset, say)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 
-from dfd_tune.config import Backbone
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.probe import Kind
 from dfd_tune.forecast import FIRST_PROCESS_SECONDS, Pool, Speed, Task, Work, finished_after
@@ -105,7 +104,7 @@ def _multiply_adds(backbone: str, width: float, dataset: Dataset) -> int:
 @cache
 def _counted(backbone: str, width: float, channels: int, image_size: int, classes: int) -> int:
     network = build_network(
-        cast(Backbone, backbone),
+        backbone,
         width=width,
         dropout=0.0,
         channels=channels,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dfd_tune.axes import Range
-from dfd_tune.config import Backbone, NetworkConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import NetworkConfig, PretrainedConfig, TrialConfig
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import bank_identity
 from dfd_tune.distill.probe import Kind, kind_of_frontend, kind_of_network, kind_of_trial
@@ -238,7 +238,7 @@ def _bytes_of(plan: Plan, network: NetworkConfig) -> int:
 
 
 @cache
-def _numbers_of(backbone: Backbone, width: float, channels: int, image_size: int, classes: int) -> int:
+def _numbers_of(backbone: str, width: float, channels: int, image_size: int, classes: int) -> int:
     network = build_network(
         backbone, width=width, dropout=0.0, channels=channels, image_size=image_size, num_classes=classes, seed=0
     )
