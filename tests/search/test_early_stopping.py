@@ -7,7 +7,7 @@ import pytest
 
 from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.record import load_search, load_trials
-from dfd_tune.schedulers import SCHEDULERS, EarlyStop
+from dfd_tune.schedulers import SCHEDULERS, EarlyStop, Scheduler, parse_early_stop
 from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.store import open_store
 from tests.report.searches import make_request, trial_of
@@ -69,6 +69,23 @@ def test_the_median_rule_stops_whose_best_is_below_the_median_of_the_others_mean
     told.run("late", [0.1] * EPOCHS)
     # The grace period is over with the second epoch; the median of 0.5, 0.6, 0.61 and 0.7 is 0.605.
     assert told.ended == {"below": 2, "late": 2}
+
+
+def test_a_scheduler_is_a_row(monkeypatch):
+    """A made-up one: below three tenths a trial ends."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    class Strict(FIFOScheduler):
+        def on_trial_result(self, controller, trial, result):
+            return "STOP" if result["val_accuracy"] < 0.3 else "CONTINUE"
+
+    monkeypatch.setitem(SCHEDULERS, "strict", Scheduler(make=lambda course: Strict(), rule=lambda course: "below 0.3"))
+    rule, problems = parse_early_stop("strict")
+    assert problems == []
+    told = Told(rule)
+    told.run("good", [0.3] * EPOCHS)
+    told.run("bad", [0.5, 0.29, 0.5, 0.5])
+    assert told.ended == {"bad": 2}
 
 
 @pytest.mark.parametrize("kind", STOPPING)
