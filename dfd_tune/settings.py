@@ -2,7 +2,7 @@
 
 Precedence, lowest first: the project's defaults, the dataset's recipe, the space's `settings`, `--set`. An axis
 of the space stands above the recipe and below `--set`, which fixes the axis to one value or, with a list, gives
-it other values. A request can be frozen as JSON, and comes back as it was. Not for: what it costs (plan.py).
+it other values. Not for: a request as JSON (frozen_request.py), or what it costs (plan.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Literal
 import yaml
 
 from dfd_tune import criteria
-from dfd_tune.axes import Axis, Choice, Condition, Range, axes_from_json, meets, parse_axis, point_at
+from dfd_tune.axes import Axis, Choice, Condition, meets, parse_axis, point_at
 from dfd_tune.config import FOLLOWED_BY_TEACHER, DatasetConfig, TrialConfig, teacher_defaults
-from dfd_tune.confirm import DEFAULT, NOTHING_ANEW, Confirm, confirm_as_json, confirm_from_json, parse_controls
+from dfd_tune.confirm import NOTHING_ANEW, Confirm, parse_controls
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError, raise_all, unknown_name
-from dfd_tune.objectives import ACCURACY, ALONE, MOST_ACCURATE, Choose, choose_from, parse_choose
+from dfd_tune.objectives import ACCURACY, MOST_ACCURATE, Choose, parse_choose
 from dfd_tune.own_backbones import read_backbone
 from dfd_tune.rules import OWN, coerce, settings_of, share_of_side
 from dfd_tune.schedulers import NEVER, EarlyStop
@@ -145,19 +145,16 @@ def resolve(
         problems.append("teacher_file is given twice, by --teacher and otherwise; leave one of them out.")
     if trials is not None and (problem := trials_problem(trials, space.sampler)):
         problems.append(f"--{problem}")
-    chosen_by = protocol if protocol is not None else space.protocol
-    confirming = _confirm(space, confirm or {}, chosen_by, problems)
-    criterion = space.choose_by if choose_by is None else choose_by
-    if criterion not in criteria.CRITERIA:
-        problems.append(unknown_name("metric of `choose_by`", criterion, criteria.CRITERIA))
-    elif (problem := choice_problem(criterion, chosen_by)) is not None:
-        problems.append(problem)
-    stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
-    if (problem := scheduler_problem(stopping, explore, space.objectives)) is not None:
-        problems.append(problem)
-    chosen, problem = parse_choose(ACCURACY if choose is None else choose)
-    if problem is not None:
-        problems.append(problem)
+    aims = _aims(
+        space,
+        explore,
+        problems,
+        protocol=protocol,
+        confirm=confirm,
+        scheduler=scheduler,
+        choose=choose,
+        choose_by=choose_by,
+    )
     raise_all(problems)
     layers = {
         "default": _defaults(),
@@ -178,7 +175,7 @@ def resolve(
     return Request(
         space=space,
         dataset=DatasetConfig(
-            dataset=dataset, data=data, **{name: settings[name] for name in _dataset_settings() if name in settings}
+            dataset=dataset, data=data, **{name: settings[name] for name in dataset_settings() if name in settings}
         ),
         explore=explore,
         settings={
@@ -187,13 +184,42 @@ def resolve(
         origins=origins,
         trials=trials if trials is not None else space.trials,
         seed=seed,
-        protocol=chosen_by,
         only=space.only,
-        confirm=confirming,
-        scheduler=stopping,
-        choose=chosen,
-        choose_by=criterion,
+        **aims,
     )
+
+
+def _aims(
+    space: SearchSpace,
+    explore: Mapping[str, Axis],
+    problems: list[str],
+    *,
+    protocol: Protocol | None,
+    confirm: Mapping[str, Any] | None,
+    scheduler: str | None,
+    choose: str | None,
+    choose_by: str | None,
+) -> dict[str, Any]:
+    """How the search goes about it: the space's word with a launch's in its place, by the fields of `Request`; what is
+    wrong goes into `problems`."""
+    chosen_by = protocol if protocol is not None else space.protocol
+    criterion = space.choose_by if choose_by is None else choose_by
+    stopping = space.scheduler if scheduler in (None, space.scheduler.kind) else EarlyStop(kind=str(scheduler))
+    chosen, wrong = parse_choose(ACCURACY if choose is None else choose)
+    confirming = _confirm(space, confirm or {}, chosen_by, problems)
+    if criterion not in criteria.CRITERIA:
+        problems.append(unknown_name("metric of `choose_by`", criterion, criteria.CRITERIA))
+    elif (problem := choice_problem(criterion, chosen_by)) is not None:
+        problems.append(problem)
+    unfit = scheduler_problem(stopping, explore, space.objectives)
+    problems += [problem for problem in (unfit, wrong) if problem is not None]
+    return {
+        "protocol": chosen_by,
+        "confirm": confirming,
+        "scheduler": stopping,
+        "choose": chosen,
+        "choose_by": criterion,
+    }
 
 
 def read_backbones(request: Request) -> Request:
@@ -301,90 +327,6 @@ def settle(request: Request, *, image_size: int, vgg19_at_hand: bool, device: Li
     return dataclasses.replace(request, explore=explore, settings=settings, only=only)
 
 
-def request_as_json(request: Request) -> dict[str, Any]:
-    """The request as a JSON object, from which `request_from_json` makes an equal one."""
-    return {
-        "space": _space_as_json(request.space),
-        "dataset": dataclasses.asdict(request.dataset),
-        "explore": {name: axis.as_json() for name, axis in request.explore.items()},
-        "settings": dict(request.settings),
-        "origins": dict(request.origins),
-        "trials": request.trials,
-        "seed": request.seed,
-        "protocol": request.protocol,
-        "only": [{name: list(values) for name, values in wanted.items()} for wanted in request.only],
-        "confirm": confirm_as_json(request.confirm),
-        "scheduler": request.scheduler.as_json(),
-        "choose": request.choose.as_text(),
-        "choose_by": request.choose_by,
-    }
-
-
-def request_from_json(value: Mapping[str, Any], *, search: str) -> Request:
-    """The request that `request_as_json` gave `value` for: of equal values, of the same kinds, in the same order.
-
-    Args:
-        value: the JSON object.
-        search: whose request it is, for the message.
-
-    Raises:
-        UserError: it is none of this version's.
-    """
-    try:
-        parts = {
-            "space": _space_from_json(value["space"]),
-            "dataset": DatasetConfig(**value["dataset"]),
-            "explore": axes_from_json(value["explore"]),
-            "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
-            "confirm": confirm_from_json(value["confirm"]),
-            "scheduler": EarlyStop(**value["scheduler"]),
-            "choose": choose_from(value["choose"]),
-        }
-        return Request(**{**value, **parts})
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(
-            f"The record of the search '{search}' holds no request that this version of dfd-tune can read; go on with "
-            "the `dfd-tune launch` that began it."
-        ) from None
-
-
-def _space_as_json(space: SearchSpace) -> dict[str, Any]:
-    """The space as a JSON object, from which `_space_from_json` makes an equal one."""
-    return {
-        "name": space.name,
-        "description": space.description,
-        "sampler": space.sampler,
-        "explore": {name: axis.as_json() for name, axis in space.explore.items()},
-        "settings": dict(space.settings),
-        "trials": space.trials,
-        "only": [{name: list(values) for name, values in wanted.items()} for wanted in space.only],
-        "protocol": space.protocol,
-        "confirm": confirm_as_json(space.confirm),
-        "scheduler": space.scheduler.as_json(),
-        "objectives": list(space.objectives),
-        "datasets": list(space.datasets),
-        "choose_by": space.choose_by,
-    }
-
-
-def _space_from_json(value: Mapping[str, Any]) -> SearchSpace:
-    """The space that `_space_as_json` gave `value` for."""
-    parts = {
-        "explore": axes_from_json(value["explore"]),
-        "only": tuple(_condition_from_json(wanted) for wanted in value["only"]),
-        "confirm": confirm_from_json(value["confirm"]),
-        "scheduler": EarlyStop(**value["scheduler"]),
-        "objectives": tuple(value["objectives"]),
-        "datasets": tuple(value["datasets"]),
-    }
-    return SearchSpace(**{**value, **parts})
-
-
-def _condition_from_json(value: Mapping[str, Any]) -> Condition:
-    """A condition of `only` whose values stand in lists, as JSON has no tuples."""
-    return {name: tuple(values) for name, values in value.items()}
-
-
 def _confirm(space: SearchSpace, given: Mapping[str, Any], protocol: Protocol, problems: list[str]) -> Confirm:
     """The space's confirmation with what a launch says otherwise; nothing under the protocol `paper`."""
     asked = {name: value for name, value in given.items() if value is not None}
@@ -449,78 +391,14 @@ def resolve_dataset(name: str, data: str | None, assignments: Sequence[str]) -> 
     problems: list[str] = []
     given = {}
     for key, value in _assignments(assignments, problems):
-        if key in _dataset_settings():
+        if key in dataset_settings():
             problems += [f"--set: {problem}" for problem in setting_problems(key, value)]
         else:
-            problems.append("--set: " + unknown_name("setting of a dataset", key, _dataset_settings()))
+            problems.append("--set: " + unknown_name("setting of a dataset", key, dataset_settings()))
         given[key] = value
     raise_all(problems)
-    recipe = {key: value for key, value in SOURCES[name].recipe.items() if key in _dataset_settings()}
+    recipe = {key: value for key, value in SOURCES[name].recipe.items() if key in dataset_settings()}
     return DatasetConfig(dataset=name, data=data, **(recipe | given))
-
-
-def describe(request: Request, *, dataset_named: bool = True) -> list[tuple[str, str, str]]:
-    """Rows (setting, value, origin) of everything that a request resolves to, for `--show-config`.
-
-    Args:
-        request: as resolved.
-        dataset_named: whether `--dataset` was given.
-    """
-    data = request.dataset.data
-    rows = [
-        ("dataset", request.dataset.dataset, "--dataset" if dataset_named else _origin_of_dataset(request.space)),
-        ("data", data or "-", "--data" if data else "default"),
-    ]
-    chosen_by = "--protocol" if request.protocol != request.space.protocol else f"space {request.space.name}"
-    rows.append(("protocol", request.protocol, "default" if request.protocol == "validation" else chosen_by))
-    criterion, of_space = request.choose_by, request.space.choose_by
-    chosen_by = "--choose-by" if criterion != of_space else f"space {request.space.name}"
-    origin = "default" if criterion == of_space == criteria.DEFAULT else chosen_by
-    rows.append(("choose_by", criterion, origin))
-    stopping, theirs = request.scheduler, request.space.scheduler
-    of_space = "default" if theirs == NEVER else f"space {request.space.name}"
-    origin = of_space if stopping == theirs else "--scheduler"
-    rows.append(("scheduler", stopping.kind, origin))
-    of_space = "default" if request.objectives == ALONE else f"space {request.space.name}"
-    rows.append(("objectives", ", ".join(request.objectives), of_space))
-    chosen = request.choose.as_text()
-    rows.append(("choose", chosen, "default" if request.choose == MOST_ACCURATE else "--choose"))
-    for name, value in dataclasses.asdict(request.confirm).items():
-        text = ", ".join(value) or "none" if isinstance(value, tuple) else _text(value)
-        if value != getattr(request.space.confirm, name):
-            origin = "command line"
-        else:
-            origin = "default" if value == getattr(DEFAULT, name) else f"space {request.space.name}"
-        rows.append((f"confirm: {name}", text, origin))
-    for name in _dataset_settings():
-        value = getattr(request.dataset, name)
-        unset = "as they are" if name == "image_size" else "all"
-        rows.append((name, unset if value is None else _text(value), request.origins.get(name, "default")))
-    for name in settings_of(TrialConfig):
-        axis = request.explore.get(name)
-        value = _axis_text(axis) if axis is not None else _text(request.settings[name])
-        rows.append((name, value, request.origins.get(name, "default")))
-    return rows
-
-
-def _origin_of_dataset(space: SearchSpace) -> str:
-    return f"space {space.name}" if space.datasets else "default"
-
-
-def _axis_text(axis: Axis) -> str:
-    clauses = [f"{name} is {' or '.join(map(_text, values))}" for name, values in axis.when]
-    when = f" where {' and '.join(clauses)}" if clauses else ""
-    if isinstance(axis, Choice):
-        return "{" + ", ".join(_text(value) for value in axis.values) + "}" + when
-    assert isinstance(axis, Range)
-    kind = " log" if axis.log else f" step {axis.step:g}" if axis.step else ""
-    return f"[{axis.low:g} … {axis.high:g}]{kind}{when}"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _assignments(texts: Sequence[str], problems: list[str]) -> list[tuple[str, Any]]:
@@ -552,5 +430,6 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _dataset_settings() -> list[str]:
+def dataset_settings() -> list[str]:
+    """The names of the settings that say which of a source's images a search sees."""
     return [name for name in settings_of(DatasetConfig) if name not in ("dataset", "data")]

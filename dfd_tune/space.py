@@ -21,7 +21,7 @@ Not for: what a space means on a dataset (plan.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,6 +38,8 @@ from dfd_tune.schedulers import NEVER, EarlyStop, parse_early_stop
 from dfd_tune.yaml_file import YamlFile, read_yaml
 
 Protocol = Literal["validation", "paper"]
+Say = Callable[..., None]
+"""Takes a problem, and the keys under which it stands."""
 KEYS = (
     *("description", "sampler", "trials", "explore", "only", "protocol"),
     *("choose_by", "confirm", "controls", "dataset", "objectives", "scheduler", "settings"),
@@ -113,21 +115,8 @@ def _space_from(file: YamlFile) -> SearchSpace:
     if not isinstance(sampler, str) or sampler not in SAMPLERS:
         say(unknown_name("sampler", sampler, SAMPLERS), "sampler")
         sampler = None  # which other keys fit can't be said
-    explore: dict[str, Axis] = {}
-    for name, value in _mapping(content, "explore", say).items():
-        axis, found = parse_axis(name, value, sampler, explore)
-        for problem in found:
-            say(problem, "explore", name)
-        if axis is not None:
-            explore[name] = axis
-    settings = {}
-    for name, value in _mapping(content, "settings", say).items():
-        found_in = setting_class(name)
-        settings[name] = value if found_in is None else coerce(found_in, name, value)
-        for problem in setting_problems(name, settings[name]):
-            say(problem, "settings", name)
-        if name in explore and not explore[name].when:
-            say(f"{name} is both explored and set; leave one out.", "settings", name)
+    explore = _explored(content, sampler, say)
+    settings = _settings(content, explore, say)
     if not explore and not problems:
         say("`explore` names no setting; a space explores at least one.", "explore")
     trials = content.get("trials")
@@ -137,6 +126,55 @@ def _space_from(file: YamlFile) -> SearchSpace:
     only, found = _parse_only(content.get("only"), explore, sampler)
     for problem in found:
         say(problem, "only")
+    datasets = _datasets(content, say)
+    aims = _aims(content, explore, say)
+    raise_all(problems)
+    # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
+    name, description = (
+        text.encode("utf-8", "replace").decode("utf-8")
+        for text in (file.path.stem, str(content.get("description", "")))
+    )
+    return SearchSpace(name, description, str(sampler), explore, settings, trials, only=only, datasets=datasets, **aims)
+
+
+def _explored(content: Mapping[str, Any], sampler: str | None, say: Say) -> dict[str, Axis]:
+    """The axes of `explore`."""
+    explore: dict[str, Axis] = {}
+    for name, value in _mapping(content, "explore", say).items():
+        axis, found = parse_axis(name, value, sampler, explore)
+        for problem in found:
+            say(problem, "explore", name)
+        if axis is not None:
+            explore[name] = axis
+    return explore
+
+
+def _settings(content: Mapping[str, Any], explore: Mapping[str, Axis], say: Say) -> dict[str, Any]:
+    """What all trials share; where an axis has a condition, its value elsewhere."""
+    settings = {}
+    for name, value in _mapping(content, "settings", say).items():
+        found_in = setting_class(name)
+        settings[name] = value if found_in is None else coerce(found_in, name, value)
+        for problem in setting_problems(name, settings[name]):
+            say(problem, "settings", name)
+        if name in explore and not explore[name].when:
+            say(f"{name} is both explored and set; leave one out.", "settings", name)
+    return settings
+
+
+def _datasets(content: Mapping[str, Any], say: Say) -> tuple[str, ...]:
+    """The names under `dataset`, one or a list; whether there are such datasets is found out at the launch."""
+    given = content.get("dataset", [])
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        say(f"dataset is {given!r}, but must be a name or a list of names.", "dataset")
+        return ()
+    return tuple(names)
+
+
+def _aims(content: Mapping[str, Any], explore: Mapping[str, Axis], say: Say) -> dict[str, Any]:
+    """How the search goes about it, by the fields of `SearchSpace`: what it is after, what is chosen, confirmed and
+    stopped, and by which images."""
     protocol = content.get("protocol", "validation")
     if protocol not in get_args(Protocol):
         say(unknown_name("protocol", protocol, get_args(Protocol)), "protocol")
@@ -147,11 +185,6 @@ def _space_from(file: YamlFile) -> SearchSpace:
         if (content.get("confirm") is not None and confirm.seeds) or content.get("controls"):
             say("the protocol paper confirms nothing; leave `confirm` and `controls` out.", "protocol")
         confirm = NOTHING_ANEW
-    datasets = content.get("dataset", [])
-    datasets = [datasets] if isinstance(datasets, str) else datasets
-    if not isinstance(datasets, list) or not all(isinstance(name, str) for name in datasets):
-        say(f"dataset is {datasets!r}, but must be a name or a list of names.", "dataset")
-        datasets = []
     objectives, found = parse_objectives(content.get("objectives"))
     for problem in found:
         say(problem, "objectives")
@@ -164,27 +197,13 @@ def _space_from(file: YamlFile) -> SearchSpace:
     unfit = scheduler_problem(scheduler, explore, objectives)
     for problem in [*found, *([] if unfit is None else [unfit])]:
         say(problem, "scheduler")
-    raise_all(problems)
-    # Half a character, as YAML's "\\ud800" or a file's name may hold, goes into no file.
-    name, description = (
-        text.encode("utf-8", "replace").decode("utf-8")
-        for text in (file.path.stem, str(content.get("description", "")))
-    )
-    return SearchSpace(
-        name,
-        description,
-        sampler,
-        explore,
-        settings,
-        trials,
-        only,
-        protocol,
-        confirm,
-        scheduler,
-        objectives,
-        tuple(datasets),
-        choose_by,
-    )
+    return {
+        "protocol": protocol,
+        "confirm": confirm,
+        "scheduler": scheduler,
+        "objectives": objectives,
+        "choose_by": choose_by,
+    }
 
 
 def _parse_only(
@@ -270,7 +289,7 @@ def setting_problems(name: str, value: Any) -> list[str]:
     return [] if rule is None else [f"{name} is {text}, but must be {rule}."]
 
 
-def _mapping(content: Mapping[str, Any], key: str, say: Any) -> dict[str, Any]:
+def _mapping(content: Mapping[str, Any], key: str, say: Say) -> dict[str, Any]:
     value = content.get(key)
     if value is None:
         return {}

@@ -15,11 +15,13 @@ from dfd_tune.confirm import CONTROLS
 from dfd_tune.criteria import CRITERIA, DEFAULT
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
+from dfd_tune.frozen_request import request_as_json, request_from_json
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.plan import describe as describe_plan
 from dfd_tune.rules import kinds_of, settings_of
 from dfd_tune.samplers import SAMPLERS, drawing
-from dfd_tune.settings import describe, request_as_json, request_from_json, resolve
+from dfd_tune.settings import resolve
+from dfd_tune.show_config import describe
 from dfd_tune.space import read_space
 from dfd_tune.store import problem_with_name
 from tests.samples import tiny_dataset

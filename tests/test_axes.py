@@ -3,7 +3,8 @@
 import pytest
 
 from dfd_tune.axes import Choice, Range, axis_from_json, explored_at, grid_points, in_space, parse_axis, point_at
-from dfd_tune.settings import request_as_json, request_from_json, resolve
+from dfd_tune.frozen_request import request_as_json, request_from_json
+from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace
 from tests.report.searches import make_request
 

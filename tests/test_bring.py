@@ -10,8 +10,8 @@ from torch import nn
 
 from dfd_tune.bring import names_teacher_files, teacher_files, with_teachers_in_store
 from dfd_tune.errors import UserError
+from dfd_tune.frozen_request import request_as_json, request_from_json
 from dfd_tune.plan import describe, make_plan
-from dfd_tune.settings import request_as_json, request_from_json
 from dfd_tune.store import open_store
 from dfd_tune.teacher_file import TeacherFile, parse
 from tests.samples import request_for, tiny_dataset

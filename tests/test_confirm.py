@@ -25,7 +25,7 @@ from dfd_tune.confirm import (
     with_seed,
 )
 from dfd_tune.errors import UserError
-from dfd_tune.settings import request_as_json
+from dfd_tune.frozen_request import request_as_json
 from dfd_tune.space import read_space
 from tests.samples import digits_trial, request_for
 

@@ -29,7 +29,7 @@ FLOORS = (
     ("models",),
     ("distill",),
     ("confirm",),
-    ("space", "settings", "record"),
+    ("space", "settings", "frozen_request", "show_config", "record"),
     ("anew", "bring", "fit"),
     ("plan", "predict", "export", "forecast", "tracking", "liveness"),
     ("analysis",),

@@ -6,8 +6,9 @@ import pytest
 
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
+from dfd_tune.frozen_request import request_as_json, request_from_json
 from dfd_tune.plan import make_plan
-from dfd_tune.settings import request_as_json, request_from_json, settle
+from dfd_tune.settings import settle
 from dfd_tune.space import shipped_spaces
 from tests.samples import request_for, tiny_dataset
 

@@ -5,7 +5,8 @@ from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.recipes import DIGITS, PAPER
 from dfd_tune.errors import UserError
 from dfd_tune.rules import settings_of
-from dfd_tune.settings import describe, resolve_dataset, settle
+from dfd_tune.settings import resolve_dataset, settle
+from dfd_tune.show_config import describe
 from tests.samples import request_for
 
 SPACE = """

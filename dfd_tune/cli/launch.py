@@ -346,9 +346,10 @@ def resume(
         launch_there(target, None, options, store_path, yes=yes, follow=not no_follow, down_after=down_after)
         return
     refuse_without_cluster(yes=yes, no_follow=no_follow, down_after=down_after)
+    from dfd_tune.frozen_request import request_from_json
     from dfd_tune.record import load_search
     from dfd_tune.search.options import recorded_options
-    from dfd_tune.settings import choosing, request_from_json
+    from dfd_tune.settings import choosing
     from dfd_tune.store import existing_store, open_store
 
     search = load_search(existing_store(store_path), name)
@@ -427,7 +428,7 @@ def show_outcome(outcome: Outcome, store_path: str, folder: Path) -> None:
 
 def _show_config(request: Request, *, dataset_named: bool) -> None:
     from dfd_tune.report.formats import plain
-    from dfd_tune.settings import describe
+    from dfd_tune.show_config import describe
 
     rows = [list(row) for row in describe(request, dataset_named=dataset_named)]
     click.echo(plain(["setting", "value", "from"], rows), nl=False)

@@ -29,6 +29,7 @@ from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.frontends import VGG19_FILE, vgg19_at_hand
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
+from dfd_tune.frozen_request import request_as_json
 from dfd_tune.own_backbones import entry_of as entry_of_backbone
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, make_plan
@@ -36,7 +37,7 @@ from dfd_tune.search.estimate import Site, estimate
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.screen import Screen, show
 from dfd_tune.search.sizing import Device, resources_for
-from dfd_tune.settings import Request, request_as_json
+from dfd_tune.settings import Request
 from dfd_tune.store import Store
 from dfd_tune.teacher_file import KIND
 

@@ -78,10 +78,10 @@ def _probe(order: Order, screen: JsonLines) -> int:
 
 def _launch(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cluster.incoming import adopt
+    from dfd_tune.frozen_request import request_from_json
     from dfd_tune.record import load_search
     from dfd_tune.search.begin import launch
     from dfd_tune.search.options import OF_ONE_LAUNCH, LaunchOptions, recorded_options
-    from dfd_tune.settings import request_from_json
 
     store = open_store(order["store"])
     adopt(store, order["incoming"])

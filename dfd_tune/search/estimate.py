@@ -16,11 +16,11 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.distill.probe import FrontendKind, Kind, kind_of_trial, probe
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.forecast import Forecast, Pool, Speed, Work, forecast
+from dfd_tune.frozen_request import request_from_json
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials, search_names
 from dfd_tune.search.capacity import TRIAL_MEMORY_BYTES, Node, Resources
 from dfd_tune.search.works import bytes_of_cameras, works_of
-from dfd_tune.settings import request_from_json
 from dfd_tune.store import Store
 
 PROBE_SECONDS = 6.0

@@ -24,6 +24,7 @@ from dfd_tune.distill.frontends import vgg19_at_hand
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
+from dfd_tune.frozen_request import request_as_json
 from dfd_tune.machine import multiplies_bf16
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, longest_of, make_plan
@@ -51,7 +52,7 @@ from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.screen import Screen
 from dfd_tune.search.shares import Shares
 from dfd_tune.search.sizing import Device, in_words, resources_for
-from dfd_tune.settings import Request, request_as_json
+from dfd_tune.settings import Request
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address

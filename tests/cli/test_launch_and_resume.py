@@ -8,11 +8,11 @@ import pytest
 
 from dfd_tune.cli.entry import main
 from dfd_tune.confirm import Confirm
+from dfd_tune.frozen_request import request_as_json
 from dfd_tune.record import find_search, load_search, save_search
 from dfd_tune.search import begin
 from dfd_tune.search.launch import Outcome
 from dfd_tune.search.options import LaunchOptions
-from dfd_tune.settings import request_as_json
 from dfd_tune.store import open_store
 from tests.report.searches import make_request, make_search
 from tests.samples import request_for

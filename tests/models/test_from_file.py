@@ -14,6 +14,7 @@ from dfd_tune import own_backbones
 from dfd_tune.config import TrialConfig
 from dfd_tune.distill.student import save_result, student_file
 from dfd_tune.errors import UserError
+from dfd_tune.frozen_request import request_as_json, request_from_json
 from dfd_tune.models import build_network, layer_problem, network_problem
 from dfd_tune.models.card import card_from_json
 from dfd_tune.models.deployed import load_deployed
@@ -21,7 +22,7 @@ from dfd_tune.own_backbones import entry_of, may_run, read_backbone, run_those_o
 from dfd_tune.plan import make_plan
 from dfd_tune.predict import predict_files
 from dfd_tune.rules import broken_rule
-from dfd_tune.settings import read_backbones, request_as_json, request_from_json
+from dfd_tune.settings import read_backbones
 from tests.distill.tiny import fresh_store, prepared, run, trial
 from tests.samples import request_for, tiny_dataset
 
