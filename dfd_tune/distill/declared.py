@@ -152,8 +152,8 @@ def completed(file: Path, gives: Gives | None, facts: Facts) -> Declared:
         )
     if gives == "network" and facts["backbone"] not in BACKBONES:
         raise UserError(
-            f"The teacher '{file}' is a {facts['backbone']}, but weights must be of one of {', '.join(BACKBONES)}; write "
-            "any other network as a program, with torch.export.save."
+            f"The teacher '{file}' is a {facts['backbone']}, but weights must be of one of {', '.join(BACKBONES)}; "
+            "write any other network as a program, with torch.export.save."
         )
     assert gives is not None
     return Declared(

@@ -46,6 +46,7 @@ from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import build_frontend
+from dfd_tune.own_backbones import run_those_of
 from dfd_tune.store import Store
 
 ROUNDS = 2
@@ -165,7 +166,7 @@ def probe(
     """Time each of `kinds`, in processes of their own.
 
     Args:
-        store: where VGG-19's weights may be.
+        store: where VGG-19's weights may be, and the texts of backbones are.
         dataset: prepared; its high-resolution images are trained on, which cost what low-resolution ones do.
         kinds: each with the number of workers that run at once.
         device: cpu or cuda.
@@ -212,6 +213,7 @@ def _measure_all(
     try:
         compute(deterministic=False)
         store, dataset = Store(root), open_dataset(folder)
+        run_those_of(store)
         # In turns, so that what else the machine does meanwhile falls upon all kinds alike.
         for _ in range(ROUNDS):
             for place, (kind, at_once) in enumerate(kinds):

@@ -27,11 +27,11 @@ def problem_with(name: str, *, width: float, batch_norm: bool, channels: int, im
         channels: 1 or 3.
         image_size: side of the images in pixels.
     """
-    if width != 1:
-        return f"width is {width:g}, but {name} is as wide as its file makes it; set width=1."
     found = anatomy_of(name, channels=channels, image_size=image_size)
     if isinstance(found, str):
         return f"{name} can't be a backbone for images of {image_size}×{image_size} pixels: {found}; mend its file."
+    if width != 1:
+        return f"width is {width:g}, but {name} is as wide as its file makes it; set width=1."
     if not batch_norm and found.batch_norm:
         return f"batch_norm is false, but the file of {name} has it; set batch_norm=true."
     return None

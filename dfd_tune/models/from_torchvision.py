@@ -37,16 +37,16 @@ def problem_with(name: str, *, width: float, batch_norm: bool, channels: int, im
     known = models.list_models(module=models)
     if name not in known:
         return unknown_name("backbone of torchvision", name, known)
-    if width != 1 and name not in WITH_MULTIPLIER:
-        return (
-            f"width is {width:g}, but torchvision/{name} has no multiplier of its channels; set width=1, or take a "
-            f"backbone that has: dfd-tune's own, {', '.join(WITH_MULTIPLIER)}."
-        )
-    found = anatomy_of(name, width=width, channels=channels, image_size=image_size)
+    found = anatomy_of(name, width=width if name in WITH_MULTIPLIER else 1.0, channels=channels, image_size=image_size)
     if isinstance(found, str):
         return (
             f"torchvision/{name} can't be a backbone for images of {image_size}×{image_size} pixels: {found}; take "
             "another backbone or, where these are too small, larger images (image_size)."
+        )
+    if width != 1 and name not in WITH_MULTIPLIER:
+        return (
+            f"width is {width:g}, but torchvision/{name} has no multiplier of its channels; set width=1, or take a "
+            f"backbone that has: dfd-tune's own, {', '.join(WITH_MULTIPLIER)}."
         )
     if not batch_norm and found.batch_norm:
         return f"batch_norm is false, but torchvision/{name} is made with it; set batch_norm=true."

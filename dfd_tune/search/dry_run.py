@@ -1,7 +1,7 @@
 """A launch that is only planned: what would be run, what of it the store has, and what it would cost.
 
-Nothing is written but prepared images and copies of teacher files. Not for: launching (launch.py), or the estimate
-itself (estimate.py).
+Nothing is written but prepared images, and copies of teacher files and of the texts of backbones. Not for: launching
+(launch.py), or the estimate itself (estimate.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
     """
     with tempfile.TemporaryDirectory() as folder, RayRuntime(Path(folder) / "ray.log", signals) as ray:
         known = find_search(store, options.name)
-        run_those_of(store)
+        run_those_of(store, request.backbones())
         dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
         request = with_teachers_in_store(request, store, dataset, say)
         frozen = {} if known is None else known.resources

@@ -12,6 +12,7 @@ from torch import nn
 
 from dfd_tune import own_backbones
 from dfd_tune.config import TrialConfig
+from dfd_tune.distill.probe import kind_of_trial, probe
 from dfd_tune.distill.student import save_result, student_file
 from dfd_tune.errors import UserError
 from dfd_tune.frozen_request import request_as_json, request_from_json
@@ -193,6 +194,15 @@ def test_a_stored_student_runs_its_text_only_if_that_is_said(file, tmp_path, mon
     images = torch.zeros(2, 9, 9, 1, dtype=torch.uint8)
     assert torch.equal(again(images), deployed(images))
     assert isinstance(again.network.classifier[1], nn.Linear)
+
+
+def test_a_training_of_it_is_timed_in_other_processes(file, tmp_path):
+    store = fresh_store(tmp_path / "store")
+    config = trial(backbone=read_backbone(f"{file}:small"), batch_norm=True, width=1.0, lambda_=0.0)
+    run_those_of(store, [config.backbone])
+    dataset = prepared(store).dataset
+    [timing] = probe(store, dataset, [(kind_of_trial(config, {}, dataset.digest, threads=1), 1)], "cpu", 0.1)
+    assert timing.training > 0
 
 
 def test_a_card_holds_a_source_if_and_only_if_its_backbone_is_of_a_file(file):
