@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 from benchmarks.baselines.ratios import ratio_of
 from benchmarks.cohort import Member, _now, _without_speed, apart, bench_for, members, say
-from dfd_tune.config import Recipe, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.distillation import Distillation
@@ -60,6 +60,7 @@ from dfd_tune.distill.training import (
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.errors import UserError
 from dfd_tune.models import Network
+from dfd_tune.parts import Recipe
 from dfd_tune.store import open_store
 
 MODES = {"compiled": "default", "reduce_overhead": "reduce-overhead"}

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.claim_plan import Plan, Training
-from dfd_tune.config import DatasetConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.process import SingleProcess
@@ -33,6 +33,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.locks import HeldError, holding
 from dfd_tune.machine import usable_cores
 from dfd_tune.models import Network
+from dfd_tune.parts import PretrainedConfig
 from dfd_tune.record import test_record
 from dfd_tune.store import Store, read_json, write_json
 

@@ -23,7 +23,7 @@ import torch
 from benchmarks.baselines import plain_script, strong_script
 from benchmarks.baselines.product import work_of
 from benchmarks.baselines.work import Work
-from dfd_tune.config import DatasetConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import DatasetConfig, TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.features import LiveFeatures
@@ -32,6 +32,7 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import train_student
 from dfd_tune.distill.testing import network_right_on_test_images
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import PretrainedConfig
 from dfd_tune.store import Store, open_store
 
 CUDA = torch.device("cuda")

@@ -13,11 +13,11 @@ from typing import Any
 from dfd_tune.axes import Choice, Range, grid_points, point_at
 from dfd_tune.backbones import is_other
 from dfd_tune.bring import teacher_files
-from dfd_tune.config import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.methods import METHODS
 from dfd_tune.models import layer_problem, network_problem
+from dfd_tune.parts import FRONTEND_FACTOR, NetworkConfig
 from dfd_tune.rules import OWN
 from dfd_tune.settings import Request
 from dfd_tune.teacher_file import TeacherFile, parse

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dfd_tune import criteria
 from dfd_tune.anew import NOTHING, Anew, cells_anew, together
 from dfd_tune.axes import Choice, Range, grid_points
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import BankLayout
@@ -22,6 +22,7 @@ from dfd_tune.distill.networks import feature_dim_of
 from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import raise_all
 from dfd_tune.fit import misfits, missing_weights
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig, PretrainedConfig
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.settings import Request, settle
 

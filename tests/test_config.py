@@ -4,15 +4,9 @@ import math
 
 import pytest
 
-from dfd_tune.config import (
-    LARGEST_SEED,
-    Camera,
-    DatasetConfig,
-    LowRes,
-    TrialConfig,
-    teacher_defaults,
-)
+from dfd_tune.config import LARGEST_SEED, DatasetConfig, TrialConfig, teacher_defaults
 from dfd_tune.errors import UserError
+from dfd_tune.parts import Camera, LowRes
 from dfd_tune.rules import broken_rule, coerce, problems_in, settings_of
 from tests.samples import digits_trial
 

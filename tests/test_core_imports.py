@@ -23,6 +23,7 @@ FLOORS = (
     ("rules", "store"),
     ("criteria",),
     ("backbones", "own_backbones", "copies", "methods", "samplers", "schedulers", "objectives", "teacher_file"),
+    ("parts",),
     ("config",),
     ("axes",),
     ("data",),

@@ -4,11 +4,12 @@ import pytest
 
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import Choice, Range, axis_from_json, grid_points, meets, parse_axis
-from dfd_tune.config import Resampling, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.criteria import CRITERIA
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.errors import UserError
 from dfd_tune.methods import METHODS
+from dfd_tune.parts import Resampling
 from dfd_tune.settings import resolve, settle
 from dfd_tune.space import read_space, shipped_spaces
 

@@ -37,7 +37,7 @@ from benchmarks.baselines.work import (
     student_start,
     warm_up,
 )
-from dfd_tune.config import Guide, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.distill.features import fill_bank
@@ -47,6 +47,7 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import find_result, initial_student, train_student
 from dfd_tune.distill.training import batches
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import Guide, PretrainedConfig
 from dfd_tune.plan import Plan, make_plan
 from dfd_tune.settings import resolve
 from dfd_tune.space import read_space

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dfd_tune.config import Camera
 from dfd_tune.copies import near
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
+from dfd_tune.parts import Camera
 from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
 SPLITS = ("train", "validation", "test")

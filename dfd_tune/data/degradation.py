@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfd_tune.config import Camera
 from dfd_tune.errors import UserError, unknown_name
+from dfd_tune.parts import Camera
 
 VALUES_PER_CHUNK = 2**24
 """How many values are held as float32 at once: 64 MiB."""

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dfd_tune.config import LowRes, Precision
 from dfd_tune.data.pairs import Draw, TrainingImages
 from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
+from dfd_tune.parts import LowRes, Precision
 from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
 
 BankLayout = Literal["views", "epochs"]

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig
 from dfd_tune.data.degradation import resize
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill import kept
@@ -30,6 +29,7 @@ from dfd_tune.distill.training import DivergedError, batches
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import FrontEnd, build_frontend, discriminator, seeded
+from dfd_tune.parts import FrontendConfig, PretrainedConfig
 from dfd_tune.store import Store
 
 ADVERSARIAL_WEIGHT = 1e-3

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfd_tune.config import ImportedConfig
 from dfd_tune.copies import near
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
@@ -31,6 +30,7 @@ from dfd_tune.distill.teacher_network import check, declared_of, network_from
 from dfd_tune.distill.training import evaluate
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
+from dfd_tune.parts import ImportedConfig
 from dfd_tune.store import Store, read_whole_json, whole, write_json
 from dfd_tune.teacher_file import KIND, TeacherFile
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfd_tune.config import ClassWeights, Reduction
+from dfd_tune.config import Reduction
+from dfd_tune.parts import ClassWeights
 
 
 class Losses(NamedTuple):

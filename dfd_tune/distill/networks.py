@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dfd_tune.config import NetworkConfig, Precision
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.models import Network, build_network
+from dfd_tune.parts import NetworkConfig, Precision
 
 
 def network_for(dataset: Dataset, config: NetworkConfig, seed: int) -> Network:

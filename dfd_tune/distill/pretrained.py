@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 
-from dfd_tune.config import Guide, PretrainedConfig
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill import kept
@@ -20,6 +19,7 @@ from dfd_tune.distill.networks import load_weights, network_for
 from dfd_tune.distill.process import Process
 from dfd_tune.distill.training import train_network
 from dfd_tune.models import Network
+from dfd_tune.parts import Guide, PretrainedConfig
 from dfd_tune.store import Store
 
 FIRST_WEIGHT_SEED = 1_000_000

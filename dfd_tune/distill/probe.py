@@ -23,7 +23,7 @@ from typing import Literal
 
 import torch
 
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, Recipe, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.degradation import resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset, open_dataset
@@ -47,6 +47,7 @@ from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.super_resolution import build_frontend
 from dfd_tune.own_backbones import run_those_of
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, Recipe
 from dfd_tune.store import Store
 
 ROUNDS = 2

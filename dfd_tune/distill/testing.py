@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfd_tune.config import Guide, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.distill.scores import balanced_accuracy, class_counts, macro_f1
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.models.deployed import load_deployed
+from dfd_tune.parts import Guide
 
 
 @torch.no_grad()

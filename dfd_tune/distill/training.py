@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import Draw, EvaluationImages, Mix, TrainingImages
 from dfd_tune.data.splits import random_order
 from dfd_tune.distill.checkpoints import Checkpoints
@@ -30,6 +29,7 @@ from dfd_tune.distill.process import EpochMetrics, Process
 from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.distill.scores import balanced_accuracy, class_counts, macro_f1
 from dfd_tune.models import Network
+from dfd_tune.parts import Recipe
 
 MIXING = 3
 """Sets the stream of what is mixed apart from others of the same seed."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, LowRes, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.copies import near
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge_array, resize
@@ -40,6 +40,7 @@ from dfd_tune.distill.frontends import TrainedFrontend, ensure_frontend, find_fr
 from dfd_tune.distill.imported import ensure_imported, find_imported, imported
 from dfd_tune.distill.pretrained import Pretrained, ensure_pretrained, find_pretrained
 from dfd_tune.distill.process import Process
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig, LowRes, PretrainedConfig
 from dfd_tune.store import Store
 
 Images = TypeVar("Images", TrainingImages, EvaluationImages)

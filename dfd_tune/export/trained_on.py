@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dfd_tune.config import Camera, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.cameras import pictures_of
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import DamagedFileError, Dataset, open_dataset
 from dfd_tune.data.splits import stratified_subset
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models.card import ModelCard
+from dfd_tune.parts import Camera
 from dfd_tune.store import Store
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfd_tune.config import LowRes, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import DamagedFileError
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import LowRes
 from dfd_tune.record import BEST_FOLDER, PREDICTIONS_FILE, BestRecord, SearchRecord, TrialRecord
 from dfd_tune.report.captions import best_of, facts_of
 from dfd_tune.report.figures.confusion import confusion_matrix

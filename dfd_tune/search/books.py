@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfd_tune.axes import explored_at
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.liveness import stop_asked, who_asked
 from dfd_tune.objectives import values_of
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig
 from dfd_tune.record import FrontendRecord, TeacherRecord, TestRecord, describe_point
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster, Node

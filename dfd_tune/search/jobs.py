@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dfd_tune.config import FrontendConfig, Guide, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
+from dfd_tune.parts import FrontendConfig, Guide, PretrainedConfig
 from dfd_tune.plan import PlannedFrontend, PlannedNetwork
 from dfd_tune.record import Stage
 

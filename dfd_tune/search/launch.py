@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from dfd_tune.bring import with_teachers_in_store
-from dfd_tune.config import ImportedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import prepare_dataset
 from dfd_tune.distill.checkpoints import training_name
 from dfd_tune.distill.frontends import vgg19_at_hand
@@ -27,6 +27,7 @@ from dfd_tune.forecast import against_outcome
 from dfd_tune.frozen_request import request_as_json
 from dfd_tune.machine import multiplies_bf16
 from dfd_tune.own_backbones import run_those_of
+from dfd_tune.parts import ImportedConfig
 from dfd_tune.plan import Plan, describe, longest_of, make_plan
 from dfd_tune.record import SearchRecord, find_search, load_trials
 from dfd_tune.report.conclusion import conclusion

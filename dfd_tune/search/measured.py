@@ -12,9 +12,10 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from dfd_tune.config import FrontendConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.distill.probe import kind_of_frontend, kind_of_network, kind_of_trial
 from dfd_tune.forecast import Forecast, Speed, in_words
+from dfd_tune.parts import FrontendConfig, PretrainedConfig
 from dfd_tune.plan import Plan
 from dfd_tune.search.estimate import Site, earlier_speeds, forecast_on, with_those_alike
 from dfd_tune.search.jobs import Job, JobId

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig
 from dfd_tune.record import TrialRecord, name_of
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.screen import Row, Screen

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterable
 
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig, PretrainedConfig
 from dfd_tune.record import TrialRecord
 from dfd_tune.search.jobs import Job
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dfd_tune.config import FrontendConfig, Guide, ImportedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.distill.arithmetic import compute
 from dfd_tune.distill.frontends import TrainedFrontend
 from dfd_tune.distill.pretrained import Pretrained
@@ -34,6 +34,7 @@ from dfd_tune.distill.student import (
 )
 from dfd_tune.distill.testing import by_class, network_on_test_images, probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import FrontendConfig, Guide, ImportedConfig
 from dfd_tune.record import FrontendRecord, TeacherRecord, test_record
 from dfd_tune.search.context import SearchContext, StoppedError
 from dfd_tune.search.faults import Failure, failure_of, lost_process

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dfd_tune.axes import Range
-from dfd_tune.config import NetworkConfig, PretrainedConfig, TrialConfig
+from dfd_tune.config import TrialConfig
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.features import bank_identity
 from dfd_tune.distill.probe import Kind, kind_of_frontend, kind_of_network, kind_of_trial
@@ -24,6 +24,7 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.forecast import Stage, Work
 from dfd_tune.models import build_network
 from dfd_tune.models.super_resolution import build_frontend
+from dfd_tune.parts import NetworkConfig, PretrainedConfig
 from dfd_tune.plan import Plan, PlannedFrontend, PlannedNetwork, representatives
 from dfd_tune.record import TrialRecord, TrialStatus
 from dfd_tune.search.capacity import Resources

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_tune.config import Camera
 from dfd_tune.data import cameras
 from dfd_tune.data.cameras import SPLITS, camera_images
 from dfd_tune.data.degradation import resize, take_pictures
 from dfd_tune.data.prepared import Dataset, Split
+from dfd_tune.parts import Camera
 from dfd_tune.store import Store, read_json, write_manifest
 
 CAMERA = Camera(4, "area", blur=0.8, noise=9.0, jpeg_quality=70)

@@ -14,10 +14,10 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfd_tune.config import Camera, Resampling
 from dfd_tune.data import degradation
 from dfd_tune.data.degradation import RESAMPLERS, degrade, enlarge_array, normalise, resize, take_pictures
 from dfd_tune.errors import UserError
+from dfd_tune.parts import Camera, Resampling
 
 METHODS = tuple(RESAMPLERS)
 BLOCKS = torch.tensor(

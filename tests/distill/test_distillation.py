@@ -14,7 +14,6 @@ from tiny import bits, fresh_store, network, prepared, run, trial, without_times
 from torch import nn
 from two_processes import train_distilled, train_distributed
 
-from dfd_tune.config import Recipe
 from dfd_tune.data.degradation import normalise
 from dfd_tune.data.pairs import Draw, Mix, as_tensor
 from dfd_tune.distill import losses
@@ -50,6 +49,7 @@ from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.methods import METHODS, Comparison, Method
 from dfd_tune.models import BACKBONES, HINT_LAYERS
 from dfd_tune.models.deployed import load_deployed
+from dfd_tune.parts import Recipe
 
 ALL = np.arange(40)
 HALF_ULP = 2.0**-11

@@ -13,7 +13,6 @@ import pytest
 import torch
 from tiny import bits, network, prepared, run, trial, without_times, workbench, write_dataset
 
-from dfd_tune.config import Camera, LowRes
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill import features
@@ -21,6 +20,7 @@ from dfd_tune.distill.features import BankMismatchError, LiveFeatures, LiveMaps,
 from dfd_tune.distill.losses import distillation_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.workbench import BankPlan, Workbench
+from dfd_tune.parts import Camera, LowRes
 from dfd_tune.store import write_manifest
 
 LAYOUTS = ("views", "epochs")

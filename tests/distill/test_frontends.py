@@ -15,7 +15,6 @@ from tiny import bits, fresh_store, prepared, run, trial, workbench
 from torch.nn import functional as F
 from two_processes import prepare_frontend
 
-from dfd_tune.config import Camera, FrontendConfig, LowRes
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge, resize
 from dfd_tune.distill import frontends
@@ -36,6 +35,7 @@ from dfd_tune.distill.workbench import Workbench
 from dfd_tune.errors import UserError
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.super_resolution import build_frontend, discriminator
+from dfd_tune.parts import Camera, FrontendConfig, LowRes
 from dfd_tune.rules import settings_of
 from dfd_tune.store import MANIFEST_FILE, write_manifest
 

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 from tiny import bits, network, trial, without_times, workbench, write_dataset
 from two_processes import prepare_teacher
 
-from dfd_tune.config import Camera, LowRes
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.kept import FACTS_FILE, WEIGHTS_FILE
 from dfd_tune.distill.networks import arrays_of, load_weights
@@ -24,6 +23,7 @@ from dfd_tune.distill.pretrained import (
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.training import evaluate, train_network
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import Camera, LowRes
 from dfd_tune.store import MANIFEST_FILE, write_manifest
 
 CONFIG = trial().teacher()

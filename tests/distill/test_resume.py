@@ -21,13 +21,13 @@ import torch
 from tiny import DEVICE, bits, fresh_store, network, trial, without_times
 from two_processes import KilledAfter, KilledError, Rank, group, train_and_resume
 
-from dfd_tune.config import Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.distill.student import save_result, train_student
 from dfd_tune.distill.training import learning_rate_schedule
 from dfd_tune.distill.workbench import Workbench
+from dfd_tune.parts import Recipe
 from dfd_tune.store import Store
 
 RECIPE = Recipe(

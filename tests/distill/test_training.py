@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 from two_processes import mostly_of_one_class, train_distilled, train_distributed
 
-from dfd_tune.config import Recipe
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.distillation import Distillation, Term
@@ -32,6 +31,7 @@ from dfd_tune.distill.training import (
     mixing,
     train_network,
 )
+from dfd_tune.parts import Recipe
 
 RECIPE = Recipe(
     epochs=2,

@@ -16,13 +16,13 @@ import torch
 import torch.distributed
 from tiny import DEVICE, bits, network, trial, without_times, workbench
 
-from dfd_tune.config import FrontendConfig, Recipe
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.distillation import Distillation, adapters_for, outputs_of, reuse_classifier, terms_of
 from dfd_tune.distill.features import LiveFeatures, class_means
 from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
+from dfd_tune.parts import FrontendConfig, Recipe
 from dfd_tune.store import Store
 
 _together: Any = None

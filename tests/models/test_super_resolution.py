@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfd_tune.config import FRONTEND_FACTOR
 from dfd_tune.data.degradation import resize
 from dfd_tune.errors import UserError
 from dfd_tune.models.super_resolution import FACTOR, FRONT_ENDS, FrontEnd, build_frontend, discriminator, layers_of
+from dfd_tune.parts import FRONTEND_FACTOR
 
 KINDS = tuple(FRONT_ENDS)
 

@@ -9,8 +9,8 @@ from dfd_tune.analysis.cells import trials_to_test
 from dfd_tune.analysis.comparisons import compare, pooled
 from dfd_tune.analysis.points import Interval, half_width
 from dfd_tune.analysis.verdicts import judge
-from dfd_tune.config import Camera
 from dfd_tune.confirm import AWAY, CONTROLS
+from dfd_tune.parts import Camera
 from dfd_tune.record import FrontendRecord
 from dfd_tune.report.cell_tables import cells_table, controls_table, frontends_table
 from dfd_tune.report.formats import as_latex
