@@ -13,6 +13,7 @@ from dfd_tune.analysis.points import points_of
 from dfd_tune.analysis.verdicts import FEWEST_SEEDS
 from dfd_tune.axes import explored_at
 from dfd_tune.criteria import DEFAULT
+from dfd_tune.objectives import choose_from
 from dfd_tune.record import BestRecord, SearchRecord, TeacherRecord, TrialRecord, describe_point
 
 INTERVALS = "the mean's 95 % interval"
@@ -61,9 +62,11 @@ def chosen_by(search: SearchRecord) -> str:
     """By which images λ was chosen and, where it is not their accuracy, by what of them, as sentences."""
     if search.protocol == "paper":
         return "λ was chosen on TEST images, as the paper appears to do: no honest estimate, and no verdict."
-    by = by_what(search)
+    by, limit = by_what(search), choose_from(search.choose)
+    if limit.cost is not None:
+        by += f" among students with {limit.in_words()}"
     if search.confirm.seeds:
-        of_accuracy = " Verdicts are on accuracy." if by else ""
+        of_accuracy = " Verdicts are on accuracy." if by_what(search) else ""
         return (
             f"λ was chosen{by} on validation images; test accuracies are of students trained anew with fresh seeds."
             f"{of_accuracy}"

@@ -29,6 +29,7 @@ from dfd_tune.report.conclusion import verdict_of
 from dfd_tune.report.figures import confusion, front, importances, lambda_curve, learning_curves, pictures
 from dfd_tune.report.formats import as_csv, as_latex, as_markdown
 from dfd_tune.report.found import Found
+from dfd_tune.report.fronts import front_line
 from dfd_tune.report.images import (
     CannotBeShownError,
     best_students_confusion,
@@ -88,7 +89,7 @@ def summary(found: Found) -> list[str]:
     lines += imported_teachers(search)
     if search.best is not None:
         lines.append(f"The best student: {best_of(search, search.best)}.")
-        lines += [] if (of_student := cost_in_words(search.best)) is None else [of_student]
+        lines += [line for line in (cost_in_words(search.best), front_line(search, found.trials)) if line is not None]
     cost = against_outcome(search.forecast)
     return [*lines, chosen_by(search), f"{facts_of(search, found.trials)}.", *([] if cost is None else [f"{cost}."])]
 

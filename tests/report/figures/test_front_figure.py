@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dfd_tune.report.captions import chosen_by
 from dfd_tune.report.figures.front import front
 from dfd_tune.report.fronts import front_line, front_objects, limit_line
 from dfd_tune.report.tables import ranking
@@ -58,3 +59,9 @@ def test_latency_is_told_in_milliseconds():
 def test_a_limit_that_leaves_nothing_is_said():
     assert limit_line(search_of("front:parameters<=300"), TRIALS) is None
     assert "the smallest has 100 parameters" in limit_line(search_of("front:parameters<=99"), TRIALS)
+
+
+def test_whoever_reads_what_was_chosen_reads_within_which_limit():
+    limited = chosen_by(search_of("front:parameters<=300"))
+    assert "among students with at most 300 parameters" in limited
+    assert limited.replace(" among students with at most 300 parameters", "") == chosen_by(search_of())
