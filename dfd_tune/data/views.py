@@ -50,9 +50,11 @@ class ViewSpace:
             ids: which view of each.
         """
         size, places = images.shape[-1], torch.arange(len(indices), device=images.device)
+        # An id counts through flips, then columns, then rows: (top · offsets + left) · flips + flipped.
         flipped = ids % self._flips
         top, left = ids // self._flips // self._offsets, ids // self._flips % self._offsets
         padded = F.pad(images[indices], (self.crop_padding,) * 4)
+        # All windows of each padded image, as strided views without a copy, of which one an image is gathered.
         crops = padded.unfold(2, size, 1).unfold(3, size, 1)[places, :, top, left]
         if not self.flip:
             return crops

@@ -27,8 +27,8 @@ from dfd_tune.distill.process import Process
 from dfd_tune.distill.resume import Resumable, Trainee
 from dfd_tune.distill.training import DivergedError, batches
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.models import Network
-from dfd_tune.models.super_resolution import FrontEnd, build_frontend, discriminator, seeded
+from dfd_tune.models import Network, super_resolution
+from dfd_tune.models.super_resolution import FrontEnd, build_frontend, seeded
 from dfd_tune.parts import FrontendConfig, PretrainedConfig
 from dfd_tune.store import Store
 
@@ -173,44 +173,44 @@ def train_frontend(
     parts = {"generator": generator}
     adversary = None
     if content is not None:
-        adversary = _Adversary(config, inputs.shape[1], steps * (config.epochs - alone), device)
+        adversary = _Discriminator(config, inputs.shape[1], steps * (config.epochs - alone), device)
         parts["adversary"] = adversary.trainee
     run = Resumable(checkpoints, parts, process, epochs=config.epochs, clock=time.perf_counter, draws=False)
     history = run.resume()
     network.train()
     for epoch in range(len(history), config.epochs):
-        judge = adversary if epoch >= alone else None
-        mean = _train_epoch(generator, judge, content, inputs, targets, config, epoch)
+        taught_by = adversary if epoch >= alone else None
+        mean = _train_epoch(generator, taught_by, content, inputs, targets, config, epoch)
         if not math.isfinite(mean):
             raise DivergedError(
                 f"The loss of the front end {config.kind} is not finite in epoch {epoch + 1}: frontend_learning_rate "
                 f"{config.learning_rate:g} is too high for it; lower it.",
                 epoch + 1,
             )
-        history.append({"epoch": epoch + 1, "loss": mean, "adversarial": float(judge is not None)})
+        history.append({"epoch": epoch + 1, "loss": mean, "adversarial": float(taught_by is not None)})
         run.epoch_done(history)
     return history
 
 
 def _train_epoch(
     generator: Trainee,
-    judge: _Adversary | None,
+    discriminator: _Discriminator | None,
     content: Loss | None,
     inputs: Tensor,
     targets: Tensor,
     config: FrontendConfig,
     epoch: int,
 ) -> float:
-    """The epoch's loss, a mean per image; without a judge, the squared error."""
+    """The epoch's loss, a mean per image; without a discriminator, the squared error."""
     total = torch.zeros((), dtype=torch.float64, device=inputs.device)
     for batch in batches(len(inputs), config.batch_size, config.seed, epoch):
         where = torch.from_numpy(batch).to(inputs.device)
         restored, true = generator.module(inputs[where].float() / 255), targets[where].float() / 255
-        if judge is None or content is None:
+        if discriminator is None or content is None:
             loss = F.mse_loss(restored, true)
         else:
-            judge.learn(restored.detach(), true)
-            loss = content(restored, true) + ADVERSARIAL_WEIGHT * judge.displeasure(restored)
+            discriminator.learn(restored.detach(), true)
+            loss = content(restored, true) + ADVERSARIAL_WEIGHT * discriminator.generator_loss(restored)
         generator.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         generator.optimizer.step()
@@ -224,12 +224,12 @@ def _by_adam(module: nn.Module, config: FrontendConfig, steps: int) -> Trainee:
     return Trainee(module, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
 
 
-class _Adversary:
+class _Discriminator:
     """SRGAN's discriminator with its optimiser: Ledig et al. 2017, Eq. 2 and 5."""
 
     def __init__(self, config: FrontendConfig, channels: int, steps: int, device: torch.device):
         with seeded(config.seed + 1):
-            network = discriminator(channels=channels, size=config.size).to(device)
+            network = super_resolution.discriminator(channels=channels, size=config.size).to(device)
         self.trainee = _by_adam(network, config, steps)
 
     def learn(self, restored: Tensor, true: Tensor) -> None:
@@ -241,7 +241,7 @@ class _Adversary:
         self.trainee.optimizer.step()
         self.trainee.schedule.step()
 
-    def displeasure(self, restored: Tensor) -> Tensor:
+    def generator_loss(self, restored: Tensor) -> Tensor:
         """−log D(restored), averaged: what the generator lowers."""
         return F.softplus(-self.trainee.module(restored)).mean()
 

@@ -36,7 +36,7 @@ MIXING = 3
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number, so that going on would only warm the room. Survives pickling.
+    """The loss is no longer a finite number, so that further epochs can't help. Survives pickling.
 
     Attributes:
         epoch: in which that was, from 1.
@@ -131,6 +131,7 @@ def _train_epoch(
 ) -> EpochMetrics:
     optimizer = trainee.optimizer
     model.train()
+    # Of the epoch's losses and right answers, on the device: reading one a step would wait for the device every time.
     sums = torch.zeros(4, dtype=torch.float64, device=process.device)
     used_rate = recipe.learning_rate
     global_batches = batches(len(images), recipe.batch_size, recipe.seed, epoch)
@@ -141,7 +142,7 @@ def _train_epoch(
         # the ranks' shares of it differ by an image.
         (losses.total * (len(draw) * process.world_size / len(batch))).backward()
         optimizer.step()
-        used_rate = optimizer.param_groups[0]["lr"]
+        used_rate = optimizer.param_groups[0]["lr"]  # before the schedule sets that of the next step
         trainee.schedule.step()
         sums += torch.stack([*(loss.detach() * len(draw) for loss in losses), correct]).double()
     if process.world_size > 1:

@@ -137,7 +137,7 @@ def _run_what_is_left(
     prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest) if points.left() else []
     say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
     ray.start()
-    # The books are closed before Ray is stopped: that takes seconds, in which an impatient machine may end us.
+    # The books are closed before Ray is stopped: that takes seconds, and a machine that is shut down may not give them.
     with _closing_books(ledger, ray.signals):
         nodes = ray_nodes()
         resources = resources_for(plan, device, ledger.search.resources, options, nodes, ledger.store)
