@@ -4,6 +4,8 @@ import pytest
 
 from tests.search.conftest import runs_of, trial_runs
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 confirm: {{seeds: 0}}
 sampler: grid
