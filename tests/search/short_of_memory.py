@@ -97,7 +97,7 @@ def main():
     digest = workbench(store).dataset.digest
     configs = [trial(lambda_=0.0, epochs=4, seed=seed, width=width) for width, seed in TRIALS]
     resources = Resources("cpu", 1.0, PLANNED, 1.0)
-    search = make_search(make_request({"seed": [0, 1]}), {})
+    search = make_search(make_request({"width": [0.125, 0.25, 0.375], "seed": [0, 1]}), {})
     screen = io.StringIO()
     progress = Progress(Terminal(Console(file=screen, width=200)), len(configs), ["width", "seed"])
     ledger = Ledger(store, search, [], SilentTracker(), digest, progress)
