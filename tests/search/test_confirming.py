@@ -107,6 +107,7 @@ def start(home, ray_token, ray_variables):
         yield start
 
 
+@pytest.mark.slow
 def test_kills_of_a_trial_and_of_the_driver_while_it_confirms_cost_nothing(
     confirmed, start, run_cli, ray_variables, store_path, tmp_path
 ):

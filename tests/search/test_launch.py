@@ -158,6 +158,7 @@ def test_a_changed_search_under_an_old_name_is_refused(run_cli, search):
     assert "--name" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_chosen_otherwise_needs_a_name_of_its_own_and_trains_nothing(run_cli, launch, search, results_of):
     refused = run_cli(*search.arguments, "--choose-by", "macro_f1")
     assert refused.returncode == 2

@@ -45,6 +45,7 @@ def test_a_crash_is_failed_and_the_rest_goes_on(wild, results_of, store_path):
     }
 
 
+@pytest.mark.slow
 def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(wild, launch, results_of, store_path):
     _, arguments = wild
     listed = results_of("wild")
