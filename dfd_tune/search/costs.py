@@ -20,6 +20,12 @@ from dfd_tune.record import TrialRecord
 LATENCY = COSTS["latency"].metric
 
 
+def wanted_costs(objectives: Iterable[str], choose: Choose) -> list[str]:
+    """Metrics that every trial has: what is counted, and latency where an objective or the choice is after it."""
+    counted = [COSTS["parameters"].metric, COSTS["multiply_adds"].metric]
+    return [*counted, LATENCY] if "latency" in (*objectives, choose.cost) else counted
+
+
 class StudentCosts:
     """Costs by architecture, as metrics of a trial: parameters, multiply_adds and, where that is wanted, image_seconds.
 
@@ -32,7 +38,7 @@ class StudentCosts:
 
     def __init__(self, dataset: Dataset, objectives: Iterable[str], choose: Choose, known: Iterable[TrialRecord] = ()):
         self._dataset = dataset
-        self._with_latency = "latency" in (*objectives, choose.cost)
+        self._with_latency = LATENCY in wanted_costs(objectives, choose)
         self._found: dict[tuple[Any, ...], dict[str, float]] = {}
         self._seconds = {
             _architecture(TrialConfig(**trial.config)): trial.metrics[LATENCY]

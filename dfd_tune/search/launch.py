@@ -38,7 +38,7 @@ from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, prepare, register
 from dfd_tune.search.context import SearchContext, early_end, scratch_folder
-from dfd_tune.search.costs import StudentCosts
+from dfd_tune.search.costs import StudentCosts, wanted_costs
 from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
 from dfd_tune.search.jobs import prerequisite_jobs, trial_job
@@ -108,7 +108,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     ledger = _open_ledger(store, search, tracker, plan, progress, options.retry_failed)
     with _closing_books(ledger, ray.signals):
         ledger.update_search()
-        ledger.cost_out()
+        ledger.cost_out(wanted_costs(request.objectives, request.choose))
         reused = _take_known_results(ledger, plan, say)
         for line in describe(plan, reused):
             say(line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from dfd_tune.config import TrialConfig
@@ -186,11 +186,11 @@ class Ledger:
         record = self._known(config, key, stage)
         return self._put(dataclasses.replace(record, status="STOPPED", metrics=metrics, ended=self._now()))
 
-    def cost_out(self) -> None:
-        """Have the costs of every finished trial, also where an earlier launch was not after them."""
+    def cost_out(self, wanted: Collection[str]) -> None:
+        """Have these costs of every finished trial, also where an earlier launch was not after them."""
         for trial in self.with_status("FINISHED"):
-            costs = self._costs(TrialConfig(**trial.config))
-            if not costs.items() <= trial.metrics.items():
+            if any(name not in trial.metrics for name in wanted):
+                costs = self._costs(TrialConfig(**trial.config))
                 self._put(dataclasses.replace(trial, metrics=trial.metrics | dict(costs)))
 
     def failed(self, config: TrialConfig, key: str, failure: Failure, *, stage: Stage = "search") -> None:

@@ -5,7 +5,7 @@ import dataclasses
 from dfd_tune.distill.networks import network_for
 from dfd_tune.models.cost import parameters_of
 from dfd_tune.objectives import MOST_ACCURATE, Choose
-from dfd_tune.search.costs import StudentCosts
+from dfd_tune.search.costs import StudentCosts, wanted_costs
 from tests.report.searches import trial_of
 from tests.samples import digits_trial, tiny_dataset
 
@@ -37,6 +37,7 @@ def test_latency_is_measured_where_it_is_asked_for_and_once():
     for found in (costs(("accuracy", "latency")), costs(choose=Choose("latency", 1.0))):
         first = found.of(config)
         assert first["image_seconds"] > 0
+        assert set(first) == set(wanted_costs(("accuracy", "latency"), MOST_ACCURATE))
         assert found.of(config) == first
     known = trial_of(config, 0.9)
     known = dataclasses.replace(known, metrics=known.metrics | {"image_seconds": 0.125})

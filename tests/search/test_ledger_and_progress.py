@@ -1,5 +1,6 @@
 """The books of a search, and what a person sees of them while it runs."""
 
+import dataclasses
 import io
 import json
 
@@ -17,7 +18,7 @@ from dfd_tune.search.progress import Progress
 from dfd_tune.search.screen import JsonLines, Row, Terminal, show, told_in
 from dfd_tune.store import open_store, read_json
 from tests.report.conftest import SilentTracker
-from tests.report.searches import make_request, make_search
+from tests.report.searches import make_request, make_search, make_trial
 from tests.samples import digits_trial
 
 DIGEST = "feedfacefeedface"
@@ -340,3 +341,24 @@ def test_a_trial_began_with_its_first_attempt_and_ended_with_its_last(tmp_path):
     assert times() == (100.0, 230.0)
     ledger.finished(taken, result_of(taken))  # of another search
     assert ledger.trials[taken.key(DIGEST)].started is None
+
+
+def test_costs_that_an_earlier_launch_was_not_after_are_added_once(tmp_path):
+    asked = []
+
+    def costs(config):
+        asked.append(config)
+        return {"parameters": 7.0, "image_seconds": 0.5}
+
+    request = make_request({"lambda_": [0, 1]})
+    search, before = make_search(request, {}), make_trial(request, {"lambda_": 1.0}, 0.9)
+    before = dataclasses.replace(before, metrics=before.metrics | {"parameters": 7.0})
+    progress, _, _ = watched(tmp_path, Clock())
+    ledger = Ledger(open_store(tmp_path), search, [before], SilentTracker(), DIGEST, progress, costs=costs)
+    ledger.cost_out(["parameters"])
+    assert not asked
+    ledger.cost_out(["parameters", "image_seconds"])
+    ledger.cost_out(["parameters", "image_seconds"])
+    assert len(asked) == 1
+    (kept,) = load_trials(open_store(tmp_path), search)
+    assert kept.metrics == before.metrics | {"image_seconds": 0.5}
