@@ -25,6 +25,8 @@ from dfd_tune.signals import Signals
 
 ANSWER_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
+TOO_SLOW = "timed out during startup"
+"""In Ray's own words, of a node that did not get ready in time."""
 OBJECT_STORE_BYTES = 100_000_000
 """Results and configurations only: images and features are memory-mapped files."""
 
@@ -118,6 +120,13 @@ class RayRuntime:
             if not self._address:
                 raise
             raise UserError(why_not_connected(self._address, error)) from None
+        except Exception as error:  # Ray has no type of its own for this
+            if TOO_SLOW not in str(error):
+                raise
+            raise UserError(
+                "Ray did not start within the half minute that it gives itself: this machine is too busy, or short of "
+                "memory. Launch again once it is less so; nothing is lost."
+            ) from None
         stack.callback(ray.shutdown)
         _log_to_file(self._log_file)
 
