@@ -170,11 +170,15 @@ def class_means(live: LiveFeatures) -> ClassMeans:
     sums = torch.zeros(classes, live.teacher.feature_dim, dtype=torch.float64, device=images.labels.device)
     for indices in np.split(np.arange(len(images)), range(FILL_BATCH, len(images), FILL_BATCH)):
         (draw,) = images.draws_of_views(0, [indices], np.full(len(indices), images.space.identity, dtype=np.int64))
-        # A product, as sums by index are not deterministic on a GPU.
-        of_class = one_hot(images.labels_of(draw), classes).double()
-        sums += of_class.T @ live(draw).double()
+        sums += sums_by_class(live(draw), images.labels_of(draw), classes)
     counts = torch.bincount(images.labels, minlength=classes).clamp(min=1)
     return ClassMeans((sums / counts[:, None]).float(), images)
+
+
+def sums_by_class(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The sums over each class of features, float (N, D), of images with labels, int64 (N,): float64 (K, D)."""
+    # A product, as sums by index are not deterministic on a GPU.
+    return one_hot(labels, classes).double().T @ features.double()
 
 
 def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:

@@ -24,6 +24,7 @@ from dfd_tune.data.prepared import Dataset
 from dfd_tune.digest import digest_json, sha256_of
 from dfd_tune.distill import kept
 from dfd_tune.distill.declared import Declared
+from dfd_tune.distill.features import sums_by_class
 from dfd_tune.distill.networks import arrays_of
 from dfd_tune.distill.pretrained import Pretrained
 from dfd_tune.distill.teacher_network import check, declared_of, network_from
@@ -240,8 +241,8 @@ def _means(network: Network, images: TrainingImages, classes: int) -> Tensor:
     chosen = chosen.sort().values.to(images.images.device)
     looked_at = EvaluationImages(images.images[chosen], images.labels[chosen], images.mean, images.std)
     features = torch.cat([network.features(inputs).float() for inputs, _ in looked_at.batches()])
-    sums = torch.zeros(classes, features.shape[1], device=features.device).index_add_(0, looked_at.labels, features)
-    return sums / looked_at.labels.bincount(minlength=classes).clamp(min=1)[:, None]
+    counts = looked_at.labels.bincount(minlength=classes).clamp(min=1)
+    return (sums_by_class(features, looked_at.labels, classes) / counts[:, None]).float()
 
 
 def _refuse_chance(known: Imported, name: TeacherFile, accuracy: float, labels: Tensor) -> None:
