@@ -253,21 +253,18 @@ def searches_for(
     given = () if dataset is None else tuple(part.strip() for part in dataset.split(","))
     datasets = tuple(dict.fromkeys(given or _datasets_of(space_name))) or (EMBEDDED,)
     places, problems = _places(datasets, data)
-    requests = []
+    several = len(datasets) > 1
+    found: list[tuple[Request, str]] = []
     for one in datasets:
-        own = name if name is None or len(datasets) == 1 else f"{name}-{one}"
+        own = f"{name}-{one}" if name is not None and several else name
         try:
-            requests.append(request_for(space_name, dataset=one, data=places.get(one), name=own, **asked))
+            request = request_for(space_name, dataset=one, data=places.get(one), name=own, **asked)
+            found.append((request, own or default_name(request)))
         except UserError as error:
             problems += error.problems
     raise_all(list(dict.fromkeys(problems)))
-    experiment = ""
-    if len(datasets) > 1:
-        experiment = name or default_name(requests[0], "-".join(datasets))
-    names = [default_name(request) if name is None else name for request in requests]
-    if name is not None and len(datasets) > 1:
-        names = [f"{name}-{one}" for one in datasets]
-    return [Asked(request, own, experiment, dataset is not None) for request, own in zip(requests, names, strict=True)]
+    experiment = (name or default_name(found[0][0], "-".join(datasets))) if several else ""
+    return [Asked(request, own, experiment, dataset is not None) for request, own in found]
 
 
 def _datasets_of(space_name: str) -> tuple[str, ...]:
