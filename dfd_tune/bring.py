@@ -5,17 +5,13 @@ Done once the images are known, ahead of the plan. Not for: reading such a file 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from dfd_tune.axes import Axis, Choice
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.distill.imported import bring_in, imported
 from dfd_tune.errors import UserError
-from dfd_tune.settings import Request
+from dfd_tune.settings import Request, with_values
 from dfd_tune.store import Store
 from dfd_tune.teacher_file import TeacherFile, parse
 
@@ -37,7 +33,6 @@ def with_teachers_in_store(request: Request, store: Store, dataset: Dataset, say
         UserError: a file can't be used, is gone from the store, or is named twice.
     """
 
-    @cache
     def named(value: str) -> str:
         known = parse(value)
         if known is None:
@@ -45,21 +40,11 @@ def with_teachers_in_store(request: Request, store: Store, dataset: Dataset, say
         imported(store, known)
         return value
 
-    def of(name: str, value: Any) -> Any:
-        return named(value) if name == SETTING and isinstance(value, str) else value
-
-    explore: dict[str, Axis] = dict(request.explore)
-    axis = explore.get(SETTING)
-    if isinstance(axis, Choice):
-        values = tuple(of(SETTING, value) for value in axis.values)
-        if len(set(values)) < len(values):
-            raise UserError(f"{SETTING} names the same teacher twice, with the same declaration; leave one out.")
-        explore[SETTING] = dataclasses.replace(axis, values=values)
-    settings = {name: of(name, value) for name, value in request.settings.items()}
-    only = tuple(
-        {name: tuple(of(name, value) for value in values) for name, values in wanted.items()} for wanted in request.only
-    )
-    return dataclasses.replace(request, explore=explore, settings=settings, only=only)
+    names = {value: named(value) for value in _values(request)}
+    try:
+        return with_values(request, lambda name, value: names.get(value, value) if name == SETTING else value)
+    except ValueError:
+        raise UserError(f"{SETTING} names the same teacher twice, with the same declaration; leave one out.") from None
 
 
 def teacher_files(request: Request) -> list[TeacherFile]:

@@ -240,15 +240,19 @@ def read_backbones(request: Request) -> Request:
             return value
 
     try:
-        changed = _with_values(request, read)
+        changed = with_values(request, read)
     except ValueError:
         raise UserError("Two of the backbones that are explored have files that say the same; leave one out.") from None
     raise_all(list(dict.fromkeys(problems)))
     return changed
 
 
-def _with_values(request: Request, change: Callable[[str, Any], Any]) -> Request:
-    """The request with each value of each setting as `change`, asked for name and value, gives it."""
+def with_values(request: Request, change: Callable[[str, Any], Any]) -> Request:
+    """The request with each value of each setting as `change`, asked for name and value, gives it.
+
+    Raises:
+        ValueError: two values of a list have become one.
+    """
     explore: dict[str, Axis] = {}
     for name, axis in request.explore.items():
         when = tuple((other, tuple(change(other, value) for value in values)) for other, values in axis.when)
