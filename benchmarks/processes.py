@@ -308,7 +308,7 @@ class JobLog:
     processes: list[int] = field(default_factory=list)
     """Ids, in the order in which they began; of a worker group, Tune's process, then the workers."""
     trained: Counter[int] = field(default_factory=Counter)
-    """Epoch -> how often it was trained to its end and reported; 0 where a kill came before the report."""
+    """Epoch -> how often it was trained to its end and reported; 0 where a kill came between checkpoint and report."""
     allowed: int = 0
     """How many epochs may have been trained again: at each new beginning, those since the checkpoint before it."""
     problems: list[str] = field(default_factory=list)
@@ -338,6 +338,10 @@ class JobLog:
                         log.problems.append(f"{file.stem}: '{line}' after epoch {at}")
                     if found.re is _EPOCH:
                         log.trained[epoch] += 1
+                    elif epoch:
+                        # A kill can come between a checkpoint and the line that tells of it.
+                        kept = max(kept, epoch)
+                        log.trained.setdefault(epoch, 0)
                     at = epoch
                     furthest = max(furthest, at)
         return log
