@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from dfd_tune.errors import UserError
-from dfd_tune.locks import HeldError, NoLocksError, Say, holder_of, holding, is_held, when
+from dfd_tune.locks import HeldError, Holder, NoLocksError, Say, holder_of, is_held, when
 from dfd_tune.machine import Process, this_process
 from dfd_tune.record import TrialRecord
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store
 
 Clock = Callable[[], float]
 How = Literal["finished", "stopped", "failed"]
@@ -89,35 +88,34 @@ def running(
     Raises:
         UserError: another process runs it, or the store's folder has no locks.
     """
-    lock = _lock_of(store, name)
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(holding(lock, patience=PATIENCE_SECONDS))
+            stack.enter_context(store.claim(_lock_name(name), PATIENCE_SECONDS))
         except HeldError as error:
             raise UserError(
                 f"The search '{name}' is being run already, by {error.holder or 'another launch'}; wait for it, end it "
                 f"with `dfd-tune stop {name}`, or give this one another --name."
             ) from None
-        _stop_file(store, name).unlink(missing_ok=True)
-        before = _read(_run_file(store, name))
+        store.pull("searches", name)
+        store.remove(*_stop_parts(name))
+        before = _read(store, name)
         if before is not None and before.ended is None:
             say(f"The last launch of '{name}' was interrupted, last heard of {when(before.heartbeat)}; going on.")
         yield from _beating(store, name, clock, beat_seconds)
 
 
 def _beating(store: Store, name: str, clock: Clock, beat_seconds: float) -> Iterator[None]:
-    file, now = _run_file(store, name), clock()
-    before, untouched = _read(file), _print_of_search(store, name)
+    now = clock()
+    before, untouched = _read(store, name), _print_of_search(store, name)
     run = _Run(this_process(), started=now, heartbeat=now)
-    write_json(file, run.as_json())
+    store.write_json(run.as_json(), *_run_parts(name))
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(beat_seconds):
-            if file.parent.is_dir():
+            if store.path("searches", name).is_dir():
                 with contextlib.suppress(OSError):  # a missed heartbeat does no harm: the lock tells who lives
-                    write_json(file, dataclasses.replace(run, heartbeat=clock()).as_json())
+                    store.write_json(dataclasses.replace(run, heartbeat=clock()).as_json(), *_run_parts(name))
 
     thread = threading.Thread(target=beat, name=f"heartbeat of {name}", daemon=True)
     thread.start()
@@ -143,20 +141,21 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
     Args:
         store: where the search is.
         name: of the search.
-        clock: seconds since 1970; looked at only where the folder has no locks.
+        clock: seconds since 1970; of use only where there are no locks, as in a bucket.
     """
-    lock, file = _lock_of(store, name), _run_file(store, name)
+    lock = store.lock_file(_lock_name(name))
     while True:
-        run = _read(file)
+        run = _read(store, name)
+        lives = run is not None and run.ended is None and clock() - run.heartbeat < SILENT_SECONDS
         try:
-            held = is_held(lock)
+            held = lives if store.bucket is not None else is_held(lock)
         except (NoLocksError, PermissionError):
-            held = run is not None and run.ended is None and clock() - run.heartbeat < SILENT_SECONDS
+            held = lives
         if held:
-            return _running_state(lock, run)
+            return _running_state(None if store.bucket is not None else holder_of(lock), run)
         # What was read is of the moment before the lock was asked for. If a run began or ended since, both are of
         # different moments.
-        again = _read(file)
+        again = _read(store, name)
         if (run and run.identity) == (again and again.identity):
             break
     if run is None:
@@ -179,28 +178,27 @@ def as_they_are(trials: Sequence[TrialRecord], state: State) -> list[TrialRecord
 
 def note_running_elsewhere(store: Store, name: str, *, clock: Clock = time.time) -> None:
     """Of a search that was just brought here from another store, where it runs on."""
-    file = _run_file(store, name)
-    run = _read(file)
+    run = _read(store, name)
     if run is not None:
-        write_json(file, dataclasses.replace(run, fetched=clock()).as_json())
+        store.write_json(dataclasses.replace(run, fetched=clock()).as_json(), *_run_parts(name))
 
 
 def ask_to_stop(store: Store, name: str) -> None:
     """Have whoever runs the search end it gracefully; they look about once a second. May be repeated."""
-    write_json(_stop_file(store, name), dataclasses.asdict(this_process()) | {"asked": time.time()})
+    store.write_json(dataclasses.asdict(this_process()) | {"asked": time.time()}, *_stop_parts(name))
 
 
 def stop_asked(store: Store, name: str) -> bool:
     """Whether somebody asked for an end of the search; for whoever runs it."""
     # A client of NFS may remember for a minute that a file is not there, but not in a folder that it writes to itself,
     # as the heartbeat does.
-    return _stop_file(store, name).exists()
+    return store.changed(*_stop_parts(name)) is not None
 
 
 def who_asked(store: Store, name: str) -> str:
     """Who asked for the end of the search, in a few words."""
     try:
-        value = read_json(_stop_file(store, name)) or {}
+        value = store.read_json(*_stop_parts(name)) or {}
         return str(Process(value["host"], value["pid"], value["user"], None))
     except (OSError, ValueError, KeyError):
         return "another process"
@@ -236,9 +234,9 @@ class _Run:
         }
 
 
-def _read(file: Path) -> _Run | None:
+def _read(store: Store, name: str) -> _Run | None:
     try:
-        value = read_json(file)
+        value = store.read_json(*_run_parts(name))
         if value is None:
             return None
         process = Process(value["host"], value["pid"], value["user"], value["process_started"])
@@ -247,9 +245,8 @@ def _read(file: Path) -> _Run | None:
         return None
 
 
-def _running_state(lock: Path, run: _Run | None) -> State:
+def _running_state(holder: Holder | None, run: _Run | None) -> State:
     """The note beside the lock is written before run.json, which may still be of the run before."""
-    holder = holder_of(lock)
     if holder is not None:
         return State("running", None, holder.since, holder.process)
     if run is not None and run.ended is None:
@@ -259,8 +256,8 @@ def _running_state(lock: Path, run: _Run | None) -> State:
 
 def _leave(store: Store, name: str, run: _Run) -> None:
     with contextlib.suppress(OSError):
-        _stop_file(store, name).unlink(missing_ok=True)
-        write_json(_run_file(store, name), run.as_json())
+        store.remove(*_stop_parts(name))
+        store.write_json(run.as_json(), *_run_parts(name))
 
 
 def _leave_no_trace(store: Store, name: str, before: _Run | None) -> None:
@@ -270,8 +267,8 @@ def _leave_no_trace(store: Store, name: str, before: _Run | None) -> None:
         return
     folder = store.path("searches", name)
     with contextlib.suppress(OSError):
-        _stop_file(store, name).unlink(missing_ok=True)
-        _run_file(store, name).unlink(missing_ok=True)
+        store.remove(*_stop_parts(name))
+        store.remove(*_run_parts(name))
         folder.rmdir()  # unless there is something else in it; likewise the next
         folder.parent.rmdir()
 
@@ -285,13 +282,13 @@ def _print_of_search(store: Store, name: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _lock_of(store: Store, name: str) -> Path:
-    return store.path("leases", f"search-{name}.lock")
+def _lock_name(name: str) -> str:
+    return f"search-{name}"
 
 
-def _run_file(store: Store, name: str) -> Path:
-    return store.path("searches", name, "run.json")
+def _run_parts(name: str) -> tuple[str, str, str]:
+    return "searches", name, "run.json"
 
 
-def _stop_file(store: Store, name: str) -> Path:
-    return store.path("searches", name, "stop")
+def _stop_parts(name: str) -> tuple[str, str, str]:
+    return "searches", name, "stop"

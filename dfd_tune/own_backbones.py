@@ -16,7 +16,7 @@ from pathlib import Path
 from dfd_tune.backbones import is_pinned, is_unread
 from dfd_tune.digest import DIGITS
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.store import Store, write_text
+from dfd_tune.store import Store
 
 FOLDER = "backbones"
 """Of a store."""
@@ -59,11 +59,9 @@ def text_of(name: str) -> str | None:
     for store in _stores:
         if digest in _texts:
             break
-        file = _place(store, digest)
-        if file.is_file():
-            text = file.read_text(encoding="utf-8")
-            if _digest(text) == digest:
-                _texts[digest] = text
+        text = store.read_text(FOLDER, f"{digest}.py")
+        if text is not None and _digest(text) == digest:
+            _texts[digest] = text
     return _texts.get(digest)
 
 
@@ -94,20 +92,16 @@ def run_those_of(store: Store, names: Iterable[str] = ()) -> None:
         text = text_of(name)
         if text is None:
             raise UserError(
-                f"The source of the backbone {name} is not in the store ('{_place(store, _digest_in(name))}'); put the "
-                "file there, as it was, or launch with the file again."
+                f"The source of the backbone {name} is not in the store ('{entry_of(name)}' in '{store.location}'); "
+                "put the file there, as it was, or launch with the file again."
             )
-        if not _place(store, _digest_in(name)).is_file():
-            write_text(_place(store, _digest_in(name)), text)
+        if store.changed(FOLDER, f"{_digest_in(name)}.py") is None:
+            store.write_text(text, FOLDER, f"{_digest_in(name)}.py")
 
 
 def entry_of(name: str) -> str:
     """The place of a backbone's text in a store, with slashes."""
     return f"{FOLDER}/{_digest_in(name)}.py"
-
-
-def _place(store: Store, digest: str) -> Path:
-    return store.path(FOLDER, f"{digest}.py")
 
 
 def _digest_in(name: str) -> str:

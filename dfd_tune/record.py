@@ -22,7 +22,7 @@ from dfd_tune.axes import explored_at
 from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
 from dfd_tune.objectives import ACCURACY, ALONE
-from dfd_tune.store import Store, read_json, write_json, write_text
+from dfd_tune.store import Store, read_json
 
 Protocol = Literal["validation", "paper"]
 Record = TypeVar("Record")
@@ -288,14 +288,14 @@ def save_search(store: Store, record: SearchRecord) -> None:
     fields = dataclasses.asdict(dataclasses.replace(record, tests={}))
     del fields["tests"]
     fields["confirm"] = confirm_as_json(record.confirm)
-    write_json(store.path("searches", record.search, "search.json"), fields)
+    store.write_json(fields, "searches", record.search, "search.json")
 
 
 def save_trial(store: Store, search: str, record: TrialRecord) -> None:
     """Write one trial's record, a field a line: laid out further, it would take several times as long."""
     fields = (f"  {_as_json(name)}: {_as_json(value)}" for name, value in vars(record).items())
     text = "{\n" + ",\n".join(fields) + "\n}\n"
-    write_text(store.path("searches", search, "trials", f"{record.key}.json"), text)
+    store.write_text(text, "searches", search, "trials", f"{record.key}.json")
 
 
 def _as_json(value: Any) -> str:
@@ -304,7 +304,7 @@ def _as_json(value: Any) -> str:
 
 def save_test(store: Store, search: str, record: TestRecord) -> None:
     """Write what the test images say of one network."""
-    write_json(store.path("searches", search, "tests", f"{record.key}.json"), dataclasses.asdict(record))
+    store.write_json(dataclasses.asdict(record), "searches", search, "tests", f"{record.key}.json")
 
 
 def load_tests(store: Store, search: str) -> dict[str, TestRecord]:
@@ -318,12 +318,12 @@ def load_tests(store: Store, search: str) -> dict[str, TestRecord]:
 
 def search_names(store: Store) -> list[str]:
     """The searches in a store, the one written last at the end."""
-    files = store.path("searches").glob("*/search.json")
-    return [file.parent.name for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+    written = {name: store.changed("searches", name, "search.json") for name in store.names("searches")}
+    return sorted((name for name in written if written[name] is not None), key=lambda name: written[name] or 0)
 
 
 def find_search(store: Store, name: str) -> SearchRecord | None:
-    """The record of a search; None if there is none of that name."""
+    """The record of a search, as this node has it; None if there is none of that name."""
     found = _readable(store.path("searches", name, "search.json"), _search_from)
     if found is None:
         return None
@@ -338,10 +338,14 @@ def load_search(store: Store, name: str) -> SearchRecord:
 
     Raises:
         UserError: the store holds no search of that name.
+        OSError: the store can't be read just now.
     """
-    record = find_search(store, name) if Path(name).name == name else None
+    record = None
+    if Path(name).name == name:
+        store.pull("searches", name)
+        record = find_search(store, name)
     if record is None:
-        raise UserError(f"In the store '{store.root}': " + unknown_name("search", name, search_names(store)))
+        raise UserError(f"In the store '{store.location}': " + unknown_name("search", name, search_names(store)))
     return record
 
 

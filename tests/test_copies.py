@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfd_tune import copies
-from dfd_tune.copies import check_copies, near
 from dfd_tune.errors import UserError
-from dfd_tune.store import MANIFEST_FILE, Copies, Store, open_store, read_json, whole, write_json
+from dfd_tune.store import MANIFEST_FILE, Copies, Store, copies, open_store, read_json, whole, write_json
+from dfd_tune.store.copies import check_copies
 
 FILES = {"one.bin": b"1" * 600, "sub/two.bin": b"2" * 400}
 SIZE = 1000
@@ -21,7 +20,6 @@ SIZE = 1000
 NEAR = """
     import os, sys, time
     from pathlib import Path
-    from dfd_tune.copies import near
     from dfd_tune.store import Copies, Store
 
     store = Store(Path(sys.argv[1]), Copies(Path(sys.argv[2])))
@@ -37,7 +35,7 @@ NEAR = """
     print("ready", flush=True)
     while not Path(sys.argv[3]).exists():
         time.sleep(0.001)
-    with near(store, "things", "k") as folder:
+    with store.near("things", "k") as folder:
         assert (folder / "one.bin").read_bytes() == b"1" * 600
     print(len(opened))
 """
@@ -67,7 +65,7 @@ def publish(store: Store, key: str, files=FILES) -> None:
 
 def contents(store: Store, key: str = "k") -> dict[str, bytes] | None:
     """What a reader finds; None if that is not whole."""
-    with near(store, "things", key) as folder:
+    with store.near("things", key) as folder:
         return {name: (folder / name).read_bytes() for name in FILES} if whole(folder) else None
 
 
@@ -96,12 +94,12 @@ def overwrite(file: Path, content: bytes) -> None:
 
 
 def test_without_copies_the_entry_itself_is_read(store):
-    with near(Store(store.root), "things", "k") as folder:
+    with Store(store.root).near("things", "k") as folder:
         assert folder == store.path("things", "k")
 
 
 def test_a_copy_is_the_entry_and_lies_on_the_node(store, root):
-    with near(store, "things", "k") as folder:
+    with store.near("things", "k") as folder:
         assert folder.is_relative_to(root)
         assert folder.name == "k"
         assert whole(folder)
@@ -207,7 +205,7 @@ def test_a_name_that_leads_elsewhere_is_not_followed(store, root, tmp_path):
     known = read_json(manifest)
     known["files"]["../stray"] = {"bytes": 5, "sha256": known["files"]["one.bin"]["sha256"]}
     write_json(manifest, known)
-    with near(store, "things", "k") as folder:
+    with store.near("things", "k") as folder:
         assert not whole(folder)
     assert not list(root.rglob("stray"))
 
@@ -233,7 +231,7 @@ def test_what_was_used_longest_ago_goes(store, root):
 
 
 def test_what_is_mapped_into_memory_can_be_read_when_its_copy_is_gone(store, root):
-    with near(store, "things", "k") as folder:
+    with store.near("things", "k") as folder:
         mapped = np.memmap(folder / "one.bin", dtype=np.uint8, mode="r")
     publish(store, "other")
     contents(with_budget(store, SIZE), "other")
@@ -246,7 +244,7 @@ def test_what_somebody_is_about_to_open_stays(store, root):
     for key in ("other", "third"):
         publish(store, key)
     contents(store, "other")
-    with near(store, "things", "k"):
+    with store.near("things", "k"):
         last_used(root, k=1000.0, other=2000.0)
         contents(store, "third")
         assert entries(root) == {"k", "third"}

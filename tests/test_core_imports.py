@@ -22,7 +22,7 @@ FLOORS = (
     ("locks", "yaml_file"),
     ("rules", "store"),
     ("criteria",),
-    ("backbones", "own_backbones", "copies", "methods", "samplers", "schedulers", "objectives", "teacher_file"),
+    ("backbones", "own_backbones", "methods", "samplers", "schedulers", "objectives", "teacher_file"),
     ("parts",),
     ("config",),
     ("axes",),

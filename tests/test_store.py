@@ -151,7 +151,9 @@ def test_the_manifest_is_written_when_everything_else_is_there(store, monkeypatc
         (draft / "one.json").write_text("{}")
         (draft / "sub").mkdir()
     assert set(synced[:2]) == {"one.json", "sub"}
-    assert synced[2:] == [MANIFEST_FILE, name, "trials"]
+    manifest, *rest = synced[2:]
+    assert manifest.startswith(f".{MANIFEST_FILE}.")
+    assert rest == [name, "trials"]
 
 
 def cut_short(entry):
@@ -388,9 +390,22 @@ def refusal(function, location) -> str:
     return problem
 
 
-def test_a_bucket_is_refused():
-    problem = refusal(open_store, "s3://bucket/store")
-    assert "--store is 's3://bucket/store', but a store must be a folder" in problem
+@pytest.mark.parametrize(
+    ("address", "of"),
+    [
+        ("ftp://host/store", "ftp://"),
+        ("s3://user:verysecret@bucket/store", "credentials"),
+        ("s3://verysecret@bucket/store", "credentials"),
+        ("s3://bucket/store?secret_key=verysecret", "credentials"),
+        ("s3:///store", "names no bucket"),
+        ("s3://bucket/", "a whole bucket"),
+    ],
+)
+@pytest.mark.parametrize("opened", [open_store, existing_store])
+def test_an_address_that_cannot_be_a_store_is_refused_without_its_secrets(opened, address, of):
+    problem = refusal(opened, address)
+    assert of in problem
+    assert "verysecret" not in problem
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

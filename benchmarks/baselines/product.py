@@ -248,7 +248,8 @@ def _fill(bench: Workbench, guide: PretrainedConfig, wait: bool) -> None:
     begin(wait)
     started = time.perf_counter()
     if bench.banks:
-        fill_bank(bench.store, identity, live)
+        with bench.store.publish("banks", identity.key) as folder:
+            fill_bank(folder, identity, live)
     done([{}], seconds=time.perf_counter() - started)
 
 

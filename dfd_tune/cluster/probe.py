@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.copies import check_copies
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
 from dfd_tune.store import Copies, Store, open_store
+from dfd_tune.store.copies import check_copies
 
 NEEDED = {
     "click": "click",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dfd_tune.copies import near
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.parts import Camera
@@ -37,22 +36,14 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
         OSError: the disk can't be read just now, or not be written.
     """
     key = camera.key(dataset.digest)
-    found = _open(store, key, dataset, camera, split)
-    if found is not None:  # so that nodes do not wait for each other's copies
-        return found
-    with store.lease(f"low_res-{key}"):
-        found = _open(store, key, dataset, camera, split)
-        if found is not None:
-            return found
-        store.set_aside("low_res", key)
-        store.clear_drafts("low_res", key)
-        with store.publish("low_res", key) as folder:
-            for name in SPLITS:
-                np.save(folder / f"{name}.npy", pictures_of(dataset, camera, name))
-            write_json(folder / "camera.json", _identity(dataset, camera))
-        found = _open(store, key, dataset, camera, split)
-        assert found is not None, f"low_res/{key} was just written"
-        return found
+
+    def make(folder: Path) -> None:
+        for name in SPLITS:
+            np.save(folder / f"{name}.npy", pictures_of(dataset, camera, name))
+        write_json(folder / "camera.json", _identity(dataset, camera))
+
+    pictures, _ = store.ensure("low_res", key, lambda folder: _read(folder, dataset, camera, split), make)
+    return pictures
 
 
 def pictures_of(dataset: Dataset, camera: Camera, split: str) -> np.ndarray:
@@ -64,11 +55,6 @@ def pictures_of(dataset: Dataset, camera: Camera, split: str) -> np.ndarray:
     # A generator of its own for each split: the noise of an image depends on its place there alone.
     random = np.random.default_rng(SPLITS.index(split))
     return take_pictures(_split(dataset, split).images, camera, random)
-
-
-def _open(store: Store, key: str, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
-    with near(store, "low_res", key) as folder:
-        return _read(folder, dataset, camera, split)
 
 
 def _read(folder: Path, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:

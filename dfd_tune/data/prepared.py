@@ -10,7 +10,6 @@ Not for: decoding (sources/), or what is done to images in training (views.py, d
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,34 +87,38 @@ def prepare_dataset(
             is left behind.
     """
     if prepared is not None:
-        with contextlib.suppress(DamagedFileError):
-            return open_dataset(store.path("datasets", prepared))
+        found = store.opened("datasets", prepared, _open_if_whole)
+        if found is not None:
+            return found
     source, data = _check(config)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "data"}
     key = digest_json({"settings": settings, "source": source.fingerprint(data), "format": _FORMAT})
-    folder = store.path("datasets", key)
-    with store.lease(f"dataset-{key}"):
-        if folder.exists():
-            try:
-                return open_dataset(folder)
-            except DamagedFileError as error:
-                say(f"The prepared dataset '{folder}' is damaged ({error}); preparing it again.")
-                store.set_aside("datasets", key)
-            except OSError as error:
-                raise UserError(
-                    f"The prepared dataset '{folder}' can't be read ({cause_of(error)}); see to its disk."
-                ) from None
+
+    def make(draft: Path) -> None:
         raw = source.load(data, config.image_size, store.path("downloads"), say)
         raw = _subset(_checked(raw, source.name), config)
         try:
-            with store.publish("datasets", key) as draft:
-                _write(draft, raw, config)
+            _write(draft, raw, config)
         except OSError as error:
             raise UserError(
-                f"The dataset can't be written to the store '{store.root}' ({cause_of(error)}); make "
+                f"The dataset can't be written to the store '{store.location}' ({cause_of(error)}); make "
                 "room there, or name another with --store."
             ) from None
+
+    try:
+        return store.ensure("datasets", key, _open_if_whole, make, say)[0]
+    except OSError as error:
+        raise UserError(
+            f"The prepared dataset '{key}' in the store '{store.location}' can't be read or written "
+            f"({cause_of(error)}); see to its disk."
+        ) from None
+
+
+def _open_if_whole(folder: Path) -> Dataset | None:
+    try:
         return open_dataset(folder)
+    except DamagedFileError:
+        return None
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from dfd_tune.store import Store, read_whole, read_whole_json, whole, write_json
+from dfd_tune.store import Store, write_json
 
 FOLDER = "checkpoints"
 STATE_FILE, FACTS_FILE = "state.safetensors", "state.json"
@@ -101,7 +100,7 @@ class Checkpoints:
         """
         snapshot = self._read(epoch)
         if snapshot is None:
-            raise OSError(f"the checkpoint of epoch {epoch} of {self.key} is not seen in {self._store.root}")
+            raise OSError(f"the checkpoint of epoch {epoch} of {self.key} is not seen in {self._store.location}")
         return snapshot
 
     def stop_asked(self) -> bool:
@@ -132,19 +131,15 @@ class Checkpoints:
 
     def _epochs(self) -> list[int]:
         """Of what lies there, whole or not; lowest first."""
-        try:
-            names = [entry.name for entry in self._store.path(FOLDER, self.key).iterdir()]
-        except FileNotFoundError:
-            return []
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(int(name) for name in self._store.entries(FOLDER, self.key) if name.isdecimal())
 
     def _read(self, epoch: int) -> Snapshot | None:
-        folder = self._store.path(FOLDER, self.key, _name(epoch))
-        if not whole(folder):
+        entry = (FOLDER, self.key, _name(epoch))
+        if not self._store.whole(*entry):
             return None
         # Read in one piece anyway, so the digest is as good as free.
-        facts: dict[str, Any] | None = read_whole_json(folder, FACTS_FILE)
-        state = read_whole(folder, STATE_FILE)
+        facts = self._store.facts(*entry, FACTS_FILE)
+        state = self._store.content(*entry, STATE_FILE)
         if facts is None or state is None:
             return None
         try:

@@ -23,7 +23,7 @@ from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
 from dfd_tune.parts import LowRes, Precision
-from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
+from dfd_tune.store import is_passing, read_whole_json, whole, write_json
 
 BankLayout = Literal["views", "epochs"]
 FILL_BATCH = 512
@@ -181,23 +181,29 @@ def sums_by_class(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     return one_hot(labels, classes).double().T @ features.double()
 
 
-def fill_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
-    """Compute and publish a bank; returns its folder.
+def fill_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> None:
+    """Compute a bank, into a folder.
 
     Raises:
         OverflowError: a feature does not fit into float16.
     """
-    with store.publish("banks", identity.key) as folder:
-        array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape)
-        for slot in range(identity.slots):
-            for indices in np.split(np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)):
-                features = live(_draw_of_slot(identity, live.images, slot, indices))
-                array[slot, indices] = features.cpu().numpy().astype(np.float16)
-            if not np.isfinite(array[slot]).all():
-                raise OverflowError("the teacher's features do not fit into float16; train it with less learning_rate")
-        array.flush()
-        write_json(folder / "bank.json", asdict(identity))
-    return store.path("banks", identity.key)
+    array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape)
+    for slot in range(identity.slots):
+        for indices in np.split(np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)):
+            features = live(_draw_of_slot(identity, live.images, slot, indices))
+            array[slot, indices] = features.cpu().numpy().astype(np.float16)
+        if not np.isfinite(array[slot]).all():
+            raise OverflowError("the teacher's features do not fit into float16; train it with less learning_rate")
+    array.flush()
+    write_json(folder / "bank.json", asdict(identity))
+
+
+def bank_in(folder: Path, identity: BankIdentity, live: LiveFeatures) -> BankedFeatures | None:
+    """The bank in `folder`, as `open_bank`; None if it is not that bank, or not whole."""
+    try:
+        return open_bank(folder, identity, live)
+    except BankMismatchError:
+        return None
 
 
 def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> BankedFeatures:

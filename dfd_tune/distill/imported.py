@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfd_tune.copies import near
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.digest import digest_json, sha256_of
@@ -32,7 +31,7 @@ from dfd_tune.distill.training import evaluate
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
 from dfd_tune.parts import ImportedConfig
-from dfd_tune.store import Store, read_whole_json, whole, write_json
+from dfd_tune.store import Store, whole, write_json
 from dfd_tune.teacher_file import KIND, TeacherFile
 
 FACTS_FILE = "teacher.json"
@@ -75,13 +74,13 @@ def bring_in(store: Store, file: Path, dataset: Dataset, say: Callable[[str], No
         width=declared.width,
         batch_norm=declared.batch_norm is not False,
     )
-    with store.lease(f"{KIND}-{name.digest}"):
-        if not store.whole(KIND, name.digest):
-            store.set_aside(KIND, name.digest)
-            with store.publish(KIND, name.digest) as folder:
-                shutil.copyfile(file, folder / _file_name(declared))
-                facts = {"file": file.name, "sha256": sha256, "name": str(name), "declared": declared.to_json()}
-                write_json(folder / FACTS_FILE, facts)
+
+    def make(folder: Path) -> None:
+        shutil.copyfile(file, folder / _file_name(declared))
+        facts = {"file": file.name, "sha256": sha256, "name": str(name), "declared": declared.to_json()}
+        write_json(folder / FACTS_FILE, facts)
+
+    store.ensure(KIND, name.digest, lambda folder: folder if whole(folder) else None, make, say)
     say(f"Teacher '{file.name}': {name}; the store has a copy.")
     return name
 
@@ -101,7 +100,7 @@ def imported(store: Store, name: TeacherFile) -> Imported:
     Raises:
         UserError: the store does not have it, whole.
     """
-    facts = read_whole_json(store.path(KIND, name.digest), FACTS_FILE)
+    facts = store.facts(KIND, name.digest, FACTS_FILE)
     if facts is None:
         raise _lost(store, name)
     return Imported(facts["file"], Declared.from_json(facts["declared"]))
@@ -119,7 +118,7 @@ def network_of(
         UserError: the store does not have it, whole.
     """
     declared = imported(store, name).declared
-    with near(store, KIND, name.digest) as folder:
+    with store.near(KIND, name.digest) as folder:
         if not whole(folder):
             raise _lost(store, name)
         try:
@@ -260,8 +259,8 @@ def _refuse_chance(known: Imported, name: TeacherFile, accuracy: float, labels: 
 
 def _lost(store: Store, name: TeacherFile) -> UserError:
     return UserError(
-        f"The store '{store.root}' does not have the teacher file {name}, or it is damaged there; launch with the file "
-        "itself (--teacher FILE)."
+        f"The store '{store.location}' does not have the teacher file {name}, or it is damaged there; launch with the "
+        "file itself (--teacher FILE)."
     )
 
 

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 from torch import nn
 
-from dfd_tune.copies import near
 from dfd_tune.digest import digest_arrays
 from dfd_tune.distill.checkpoints import Checkpoints
 from dfd_tune.distill.networks import arrays_of
@@ -51,8 +50,7 @@ def find(store: Store, place: Place, thaw: Callable[[Weights, Facts], Found]) ->
     Raises:
         OSError: the disk can't be read just now, or the node has no room for its copy.
     """
-    with near(store, place.kind, place.key) as folder:
-        return _read(folder, place, thaw)
+    return store.opened(place.kind, place.key, lambda folder: _read(folder, place, thaw))
 
 
 def _read(folder: Path, place: Place, thaw: Callable[[Weights, Facts], Found]) -> Found | None:
@@ -88,13 +86,8 @@ def ensure(
         train: gives the trained network and what is known of it.
         checkpoints: of its training, if it keeps any; removed once the network is there.
     """
-    with store.lease(f"{place.kind}-{place.key}"):
-        found = find(store, place, thaw)
-        if found is not None:
-            _clear(checkpoints)  # of someone who was killed after publishing
-            return found, False
-        store.set_aside(place.kind, place.key)
-        store.clear_drafts(place.kind, place.key)
+
+    def make(folder: Path) -> None:
         network, told = train()
         weights = arrays_of(network)
         facts = {
@@ -103,16 +96,13 @@ def ensure(
             "weights_digest": digest_arrays(weights),
             **told,
         }
-        with store.publish(place.kind, place.key) as folder:
-            save_file(weights, folder / WEIGHTS_FILE)
-            write_json(folder / FACTS_FILE, facts)
-        _clear(checkpoints)
-        return thaw(weights, facts), True
+        save_file(weights, folder / WEIGHTS_FILE)
+        write_json(folder / FACTS_FILE, facts)
 
-
-def _clear(checkpoints: Checkpoints | None) -> None:
-    if checkpoints is not None:
+    found, trained = store.ensure(place.kind, place.key, lambda folder: _read(folder, place, thaw), make)
+    if checkpoints is not None:  # also those of someone who was killed after publishing
         checkpoints.clear()
+    return found, trained
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -27,7 +27,7 @@ from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.own_backbones import text_of
-from dfd_tune.store import Store, read_whole_json, whole, write_json
+from dfd_tune.store import Store, write_json
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
 
@@ -156,14 +156,13 @@ def find_result(store: Store, key: str, say: Callable[[str], None] | None = None
     Raises:
         OSError: the disk can't be read just now.
     """
-    folder = store.path("trials", key)
-    value = read_whole_json(folder, RESULT_FILE)
+    value = store.facts("trials", key, RESULT_FILE)
     try:
         if value is not None:
             return TrialResult.from_json(value)
     except ValueError:
         pass
-    if say is not None and folder.exists():
+    if say is not None and store.whole("trials", key):
         say(f"The result of trial {key} is damaged and counts as absent.")
     return None
 
@@ -185,12 +184,12 @@ def student_there(store: Store, key: str) -> bool:
     Raises:
         OSError: the disk can't be read just now.
     """
-    return whole(store.path("trials", key), STUDENT_FILE)
+    return store.has("trials", key, STUDENT_FILE)
 
 
 def student_file(store: Store, key: str) -> Path:
-    """Where a finished trial's student lies: a file that `predict` takes."""
-    return store.path("trials", key, STUDENT_FILE)
+    """Where a finished trial's student lies: a file that `predict` takes; of a bucket, this node's copy."""
+    return store.here("trials", key) / STUDENT_FILE
 
 
 def _distillation(config: TrialConfig, student: Network, bench: Workbench) -> Distillation | None:

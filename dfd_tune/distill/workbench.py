@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from dfd_tune.config import TrialConfig
-from dfd_tune.copies import near
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.data.degradation import enlarge_array, resize
 from dfd_tune.data.pairs import EvaluationImages, TrainingImages, as_tensor, evaluation_images, training_images
@@ -25,13 +24,12 @@ from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill.checkpoints import Checkpoints, training_name
 from dfd_tune.distill.distillation import TargetSource
 from dfd_tune.distill.features import (
-    BankedFeatures,
     BankIdentity,
     BankLayout,
-    BankMismatchError,
     ClassMeans,
     LiveFeatures,
     bank_identity,
+    bank_in,
     class_means,
     fill_bank,
     open_bank,
@@ -79,7 +77,7 @@ class Workbench:
     ):
         self.store = store
         self._checkpoints = checkpoints
-        with near(store, "datasets", dataset_key) as folder:
+        with store.near("datasets", dataset_key) as folder:
             self.dataset: Dataset = open_dataset(folder)
         self.banks = banks
         self.device = device
@@ -121,8 +119,12 @@ class Workbench:
         filled = False
         if found.key in self.banks:
             live, identity = self._live(config)
-            with self.store.lease(f"bank-{identity.key}"):
-                filled = self._ensure_bank(identity, live)
+            _, filled = self.store.ensure(
+                "banks",
+                identity.key,
+                lambda folder: bank_in(folder, identity, live),
+                lambda folder: fill_bank(folder, identity, live),
+            )
         return found, trained, filled
 
     def prepare_frontend(self, config: FrontendConfig, process: Process) -> tuple[TrainedFrontend, bool]:
@@ -171,21 +173,6 @@ class Workbench:
         mean, std = (torch.tensor(values, device=self.device) for values in (declared.mean, declared.std))
         return replace(images, mean=mean, std=std)
 
-    def _ensure_bank(self, identity: BankIdentity, live: LiveFeatures) -> bool:
-        try:
-            self._open_bank(identity, live)
-        except BankMismatchError:
-            self.store.set_aside("banks", identity.key)
-            self.store.clear_drafts("banks", identity.key)
-            fill_bank(self.store, identity, live)
-            open_bank(self.store.path("banks", identity.key), identity, live)
-            return True
-        return False
-
-    def _open_bank(self, identity: BankIdentity, live: LiveFeatures) -> BankedFeatures:
-        with near(self.store, "banks", identity.key) as folder:
-            return open_bank(folder, identity, live)
-
     def _training_images(self, low_res: LowRes | None, space: ViewSpace, augment_seed: int) -> TrainingImages:
         return training_images(self.dataset, self._side("train", low_res), space, augment_seed, self.device)
 
@@ -228,7 +215,8 @@ class Workbench:
         live, identity = self._live(config)
         if config.key(self.dataset.digest) not in self.banks:
             return live
-        return self._open_bank(identity, live)
+        with self.store.near("banks", identity.key) as folder:
+            return open_bank(folder, identity, live)
 
     def _class_means(self, config: Guide) -> ClassMeans:
         return class_means(self.live(config))

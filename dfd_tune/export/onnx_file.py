@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from dfd_tune.export.trained_on import TrainedOn, find_images
 from dfd_tune.models.card import ModelCard
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.models.portable import Portable
-from dfd_tune.store import Store
+from dfd_tune.store import Store, replacing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -189,14 +188,8 @@ def _check_gain(model_file: Path, gain: Gain, allowed_loss: float) -> None:
 
 def _write(file: Path, content: bytes) -> None:
     """All of it, or nothing."""
-    draft = None
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(draft, 0o644)
-        os.replace(draft, file)
+        with replacing(file) as draft:
+            draft.write_bytes(content)
     except OSError as error:
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)
         raise UserError(f"--onnx '{file}' can't be written: {cause_of(error)}; name another file.") from None

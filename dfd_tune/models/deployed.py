@@ -8,7 +8,6 @@ runs no code, unless the backbone is a user's own and it is said that its text m
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dfd_tune.models.card import ModelCard, card_from_json
 from dfd_tune.models.network import Network
 from dfd_tune.models.super_resolution import FrontEnd, build_frontend
 from dfd_tune.own_backbones import may_run, text_of
+from dfd_tune.store import replacing
 
 FRONTEND_PREFIX = "frontend."
 CARD_KEY = "dfd_tune_card"
@@ -104,7 +104,6 @@ def save_student(
     Raises:
         TypeError, ValueError: the card's extras hold what JSON can't.
     """
-    final = Path(path)
     assert (frontend is None) == (card.frontend is None)
     state = network.state_dict()
     if frontend is not None:
@@ -112,16 +111,8 @@ def save_student(
     # Contiguous, as safetensors refuses the channels-last weights of training on CUDA.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = safetensors.torch.save(weights, metadata={"format": "pt", CARD_KEY: card.to_json()})
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(draft, 0o644)
-        os.replace(draft, final)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as draft:
+        draft.write_bytes(content)
 
 
 def network_of(card: ModelCard, seed: int) -> Network:

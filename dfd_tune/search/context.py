@@ -5,9 +5,9 @@ Not for: what a job does (tasks.py).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import torch
 
@@ -18,17 +18,26 @@ from dfd_tune.liveness import stop_asked
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.search.capacity import Resources
 from dfd_tune.search.joblog import note
-from dfd_tune.store import Copies, Store
+from dfd_tune.store import Copies, Store, open_store
+
+LOOK_SECONDS = 2.0
+"""In a bucket, whether to stop is looked at no more often than this, as each look takes a round trip."""
 
 
-def scratch_folder(store: Store, search: str) -> Path:
-    """Where Ray Tune keeps what it needs while a search runs; whatever is there at a launch is a killed one's."""
-    return store.path("searches", search, ".tune")
+def scratch(search: str) -> tuple[str, ...]:
+    """Where in the store Ray Tune keeps what it needs while a search runs; whatever is there at a launch is a killed
+    one's."""
+    return "searches", search, ".tune"
 
 
-def early_end(store: Store, search: str, training: str) -> Path:
+def end_early(store: Store, search: str, training: str) -> None:
+    """Have a training, by the key of its checkpoints, end at the epoch that it has reported."""
+    store.write_text("", *_early_end(search, training))
+
+
+def _early_end(search: str, training: str) -> tuple[str, ...]:
     """A file that is there once a training is to end early; gone with the launch that asked for it."""
-    return scratch_folder(store, search) / "early" / training
+    return *scratch(search), "early", training
 
 
 class StoppedError(Exception):
@@ -39,7 +48,8 @@ class StoppedError(Exception):
 class SearchContext:
     """What all jobs of a search share; sent to every process."""
 
-    store_root: str
+    location: str
+    """By which each process opens the store."""
     search: str
     dataset_key: str
     banks: tuple[tuple[str, BankPlan], ...]
@@ -56,7 +66,7 @@ class SearchContext:
     @property
     def store(self) -> Store:
         """The store, as this process sees it."""
-        return Store(Path(self.store_root), self.copies)
+        return _store(self.location, self.copies)
 
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
@@ -70,11 +80,13 @@ class SearchContext:
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""
-        return stop_asked(self.store, self.search)
+        if self.store.bucket is None:
+            return stop_asked(self.store, self.search)
+        return _stop_asked_lately(self.store, self.search, int(time.monotonic() / LOOK_SECONDS))
 
     def ends_early(self, training: str) -> bool:
         """Whether a training, by the key of its checkpoints, is to end at the epoch that it has reported."""
-        return early_end(self.store, self.search, training).exists()
+        return self.store.changed(*_early_end(self.search, training)) is not None
 
 
 class StoppableCheckpoints(Checkpoints):
@@ -94,6 +106,17 @@ class StoppableCheckpoints(Checkpoints):
         super().save(snapshot)
         if self.stop_asked():
             raise StoppedError
+
+
+@lru_cache(maxsize=4)
+def _store(location: str, copies: Copies | None) -> Store:
+    return open_store(location, copies)
+
+
+@lru_cache(maxsize=1)
+def _stop_asked_lately(store: Store, search: str, when: int) -> bool:
+    """What was found at the first look of that stretch of time."""
+    return stop_asked(store, search)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from ray.tune.search import Searcher
 
 from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.capacity import Cluster
-from dfd_tune.search.context import SearchContext, scratch_folder
+from dfd_tune.search.context import SearchContext, scratch
 from dfd_tune.search.faults import Failure, lost_process
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.process import REPORT
@@ -75,14 +74,15 @@ def run(
         books: told what comes of them.
         trainable: does a job, in a process of Tune's, and reports as `run_job` does.
     """
-    scratch = scratch_folder(context.store, context.search)
+    parts = scratch(context.search)
     searcher = AgendaSearcher(agenda, cluster, books)
+    callback = AgendaCallback(agenda, cluster, books, searcher)
     try:
         with contextlib.suppress(_AllDoneError):
-            _tuner(searcher, AgendaCallback(agenda, cluster, books, searcher), trainable, context, scratch).fit()
+            _tuner(searcher, callback, trainable, context, context.store.path(*parts)).fit()
     finally:
         cluster.ask_for([])
-        shutil.rmtree(scratch, ignore_errors=True)
+        context.store.discard(*parts)
 
 
 def _tuner(
@@ -90,7 +90,7 @@ def _tuner(
     callback: AgendaCallback,
     trainable: Callable[[dict[str, Any], SearchContext], None],
     context: SearchContext,
-    scratch: Path,
+    folder: Path,
 ) -> tune.Tuner:
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, context=context), _placement),
@@ -104,7 +104,7 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name="jobs",
-            storage_path=str(scratch),
+            storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             stop=OutcomeStopper(),

@@ -7,7 +7,6 @@ themselves.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ from dfd_tune.search.agenda import Agenda
 from dfd_tune.search.books import SearchBooks, title
 from dfd_tune.search.capacity import Cluster, ask_autoscaler, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.conclude import conclude, follow_up, prepare, register
-from dfd_tune.search.context import SearchContext, early_end, scratch_folder
+from dfd_tune.search.context import SearchContext, end_early, scratch
 from dfd_tune.search.costs import StudentCosts, wanted_costs
 from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
@@ -127,7 +126,7 @@ def _run_what_is_left(
 ) -> bool:
     """Everything that needs Ray, which is not even started where nothing is left to run; returns whether a limit has
     left trials for the next launch."""
-    shutil.rmtree(scratch_folder(ledger.store, ledger.search.search), ignore_errors=True)
+    ledger.store.discard(*scratch(ledger.search.search))
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
     ledger.number_by(points.number_of)
     later = [] if points.left() else follow_up(ledger, plan)
@@ -170,7 +169,7 @@ def _run_what_is_left(
         order = _order(plan)
         books = SearchBooks(ledger, agenda, order, cluster, progress, measured, early, ahead, say, time.monotonic)
         context = SearchContext(
-            store_root=str(ledger.store.root),
+            location=ledger.store.location,
             search=ledger.search.search,
             dataset_key=plan.dataset.folder.name,
             banks=tuple(sorted(plan.banks.items())),
@@ -193,9 +192,7 @@ def _run_what_is_left(
 
 def _end_early(ledger: Ledger, key: str) -> None:
     """Tell a running trial to end at the epoch that it has reported."""
-    file = early_end(ledger.store, ledger.search.search, training_name("trials", key))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+    end_early(ledger.store, ledger.search.search, training_name("trials", key))
 
 
 def _order(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tiny import bits, fresh_store, network, prepared, run, trial, without_times, workbench
+from tiny import bits, filled_bank, fresh_store, network, prepared, run, trial, without_times, workbench
 from torch import nn
 from two_processes import train_distilled, train_distributed
 
@@ -31,7 +31,6 @@ from dfd_tune.distill.features import (
     LiveMaps,
     bank_identity,
     class_means,
-    fill_bank,
     open_bank,
 )
 from dfd_tune.distill.losses import (
@@ -315,7 +314,7 @@ def test_a_teacher_in_training_mode_is_refused_whatever_is_compared(taught):
 def test_logits_of_a_bank_are_the_live_ones_up_to_float16(layout, store, taught):
     live = taught.live(trial().teacher())
     identity = bank_identity(layout, live, weights="w" * 16, dataset="d" * 16, low_res=None, epochs=2)
-    bank = open_bank(fill_bank(store, identity, live), identity, live)
+    bank = open_bank(filled_bank(store, identity, live), identity, live)
     for epoch in range(2):
         draw = live.images.draw(epoch, ALL)
         kept, fresh = (logits_by(source, live.teacher)(draw)["logits"] for source in (bank, live))
@@ -541,7 +540,7 @@ def test_mixed_images_are_looked_at_live_even_where_there_is_a_bank(taught):
 def test_a_bank_is_not_asked_for_mixed_images(store, taught):
     live = taught.live(trial().teacher())
     identity = bank_identity("views", live, weights="w" * 16, dataset="d" * 16, low_res=None, epochs=2)
-    bank = open_bank(fill_bank(store, identity, live), identity, live)
+    bank = open_bank(filled_bank(store, identity, live), identity, live)
     draw = live.images.draw(0, ALL)
     with pytest.raises(AssertionError, match="mixed"):
         bank(dataclasses.replace(draw, mixed=Mix(0.5, draw)))

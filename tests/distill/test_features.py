@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import bits, network, prepared, run, trial, without_times, workbench, write_dataset
+from tiny import bits, filled_bank, network, prepared, run, trial, without_times, workbench, write_dataset
 
 from dfd_tune.data.pairs import TrainingImages
 from dfd_tune.data.views import ViewSpace
 from dfd_tune.distill import features
-from dfd_tune.distill.features import BankMismatchError, LiveFeatures, LiveMaps, bank_identity, fill_bank, open_bank
+from dfd_tune.distill.features import BankMismatchError, LiveFeatures, LiveMaps, bank_identity, open_bank
 from dfd_tune.distill.losses import distillation_loss
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.workbench import BankPlan, Workbench
@@ -60,7 +60,7 @@ def test_a_bank_holds_a_slot_for_every_view_or_epoch(identities):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_banked_features_are_the_live_ones_up_to_float16(layout, store, live, identities):
-    bank = open_bank(fill_bank(store, identities[layout], live), identities[layout], live)
+    bank = open_bank(filled_bank(store, identities[layout], live), identities[layout], live)
     for epoch in range(EPOCHS):
         for indices in (ALL, np.random.default_rng(epoch).permutation(ALL)[:7]):
             draw = live.images.draw(epoch, indices)
@@ -73,7 +73,7 @@ def test_banked_features_are_the_live_ones_up_to_float16(layout, store, live, id
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_loss_on_banked_features_is_the_live_one(layout, store, live, identities):
-    bank = open_bank(fill_bank(store, identities[layout], live), identities[layout], live)
+    bank = open_bank(filled_bank(store, identities[layout], live), identities[layout], live)
     student = network(seed=2).features(live.images.views(live.images.draw(1, ALL))).detach()
     kept, fresh = (
         distillation_loss(student, source(live.images.draw(1, ALL)), "sum").item() for source in (bank, live)
@@ -86,16 +86,16 @@ def test_the_loss_on_banked_features_is_the_live_one(layout, store, live, identi
 
 
 def test_filling_in_parts_changes_nothing(store, live, identities, monkeypatch):
-    whole = np.load(fill_bank(store, identities["views"], live) / "features.npy")
+    whole = np.load(filled_bank(store, identities["views"], live) / "features.npy")
     store.discard("banks", identities["views"].key)
     monkeypatch.setattr(features, "FILL_BATCH", 7)
-    in_parts = np.load(fill_bank(store, identities["views"], live) / "features.npy")
+    in_parts = np.load(filled_bank(store, identities["views"], live) / "features.npy")
     # Two values that straddle a rounding border may end up a unit in the last place apart.
     np.testing.assert_allclose(in_parts.astype(np.float32), whole.astype(np.float32), rtol=2 * HALF_ULP, atol=1e-5)
 
 
 def test_a_bank_by_views_serves_another_seed(store, live, identities):
-    folder = fill_bank(store, identities["views"], live)
+    folder = filled_bank(store, identities["views"], live)
     other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6), "float32")
     identity = bank_identity("views", other, epochs=99, **OF)
     assert identity == identities["views"]
@@ -109,7 +109,7 @@ def test_features_beyond_float16_are_refused_and_leave_no_bank(store, live, iden
     with torch.no_grad():
         live.teacher.features[14].weight.mul_(1e6)  # of the last convolution
     with pytest.raises(OverflowError, match="float16"), np.errstate(over="ignore"):
-        fill_bank(store, identities["epochs"], live)
+        filled_bank(store, identities["epochs"], live)
     assert list(store.path("banks").iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_every_part_of_the_identity_is_tried_below(identities):
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_bank_of_another_identity_is_refused(name, store, live, identities):
     identity = identities["epochs"]
-    folder = fill_bank(store, identity, live)
+    folder = filled_bank(store, identity, live)
     other = dataclasses.replace(identity, **{name: OTHERS[name]})
     assert other.key != identity.key
     with pytest.raises(BankMismatchError, match="another teacher, dataset or set of views"):
@@ -240,7 +240,7 @@ DAMAGES = (
 @pytest.mark.parametrize("seal", [lambda folder: None, write_manifest], ids=["damaged", "damaged before it was sealed"])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_bank_is_refused(damage, seal, layout, store, live, identities):
-    folder = fill_bank(store, identities[layout], live)
+    folder = filled_bank(store, identities[layout], live)
     open_bank(folder, identities[layout], live)
     damage(folder)
     seal(folder)
@@ -269,14 +269,14 @@ def test_a_disk_that_can_not_be_read_just_now_is_no_damage(number, store, config
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_of_another_teacher_under_the_right_name_are_refused(layout, store, live, identities):
     impostor = LiveFeatures(network(seed=9).eval(), live.images, "float32")
-    folder = fill_bank(store, identities[layout], impostor)
+    folder = filled_bank(store, identities[layout], impostor)
     with pytest.raises(BankMismatchError, match="does not hold this teacher's features"):
         open_bank(folder, identities[layout], live)
 
 
 def test_rows_of_another_seeds_views_are_refused(store, live, identities):
     other = LiveFeatures(live.teacher, dataclasses.replace(live.images, augment_seed=6), "float32")
-    folder = fill_bank(store, identities["epochs"], other)
+    folder = filled_bank(store, identities["epochs"], other)
     with pytest.raises(BankMismatchError, match="does not hold this teacher's features"):
         open_bank(folder, identities["epochs"], live)
 

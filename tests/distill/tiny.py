@@ -12,6 +12,7 @@ import torch
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.arrow import write_split
 from dfd_tune.digest import digest_arrays
+from dfd_tune.distill.features import BankIdentity, LiveFeatures, fill_bank
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.student import TrialResult, train_student
 from dfd_tune.distill.workbench import BankPlan, Workbench
@@ -61,6 +62,13 @@ def write_dataset(store: Store, key: str = "tiny", first_seed: int = 0) -> str:
     write_json(folder / "dataset.json", card)
     write_manifest(folder)
     return key
+
+
+def filled_bank(store: Store, identity: BankIdentity, live: LiveFeatures) -> Path:
+    """Compute a bank and publish it, whatever lies there; returns its folder."""
+    with store.publish("banks", identity.key) as folder:
+        fill_bank(folder, identity, live)
+    return store.path("banks", identity.key)
 
 
 def fresh_store(folder: Path) -> Store:

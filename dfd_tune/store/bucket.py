@@ -1,0 +1,308 @@
+"""A bucket: objects by name, each written whole or not at all, and no locks.
+
+Any file system that pyarrow reaches by an address (https://arrow.apache.org/docs/python/filesystems.html): `s3://`,
+`gs://`, `abfs://`. Credentials come from the environment, as its SDK finds them; they are never part of an address
+here. Not for: what the objects are (bucket_entries.py), nor when a file is brought here (entries.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from dfd_tune.errors import UserError, cause_of
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
+
+AT_ONCE = 16
+"""So many objects are read, written or removed at a time, as each one takes a round trip."""
+CHUNK_BYTES = 1 << 20
+SCHEMES = {"s3": "Amazon S3 and what speaks its protocol", "gs": "Google", "gcs": "Google", "abfs": "Azure"}
+SCHEMES |= {"abfss": "Azure"}
+
+_SECRET_OPTION = re.compile(r"key|secret|token|password|signature|sas|credential", re.IGNORECASE)
+_SECRETS = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_LEAST = 8
+"""A value of the environment so short is taken for no secret: to cut it out of a message would spoil that."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class BucketError(OSError):
+    """A bucket can't be read or written just now; never said of an object that is not there."""
+
+    def __init__(self, message: str):
+        super().__init__(errno.EIO, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strerror,)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a bucket says of an object without reading it."""
+
+    bytes: int
+    changed: int
+    """Nanoseconds since 1970 by the bucket's clock."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, or a part of one. Names of objects are given in parts, of which slashes are made."""
+
+    address: str
+    """As the user gave it, without a slash at its end; holds no credentials (`problem_with`)."""
+
+    def read(self, *parts: str) -> bytes | None:
+        """The content of an object; None if it is not there.
+
+        Raises:
+            BucketError: it can't be told.
+        """
+        with self.telling(f"read '{'/'.join(parts)}' in"):
+            try:
+                with self._system().open_input_stream(self._place(*parts)) as stream:
+                    content: bytes = stream.read()
+                    return content
+            except FileNotFoundError:
+                return None
+
+    def open(self, *parts: str) -> RawIOBase:
+        """An object to read from start to end.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            BucketError: it can't be read just now.
+        """
+        with self.telling(f"read '{'/'.join(parts)}' in"):
+            return _Stream(self, "/".join(parts), self._system().open_input_stream(self._place(*parts)))
+
+    def write(self, content: bytes, *parts: str) -> None:
+        """Have an object hold this, whatever it held before.
+
+        Raises:
+            BucketError: it can't be written.
+        """
+        with (
+            self.telling(f"write '{'/'.join(parts)}' in"),
+            self._system().open_output_stream(self._place(*parts)) as stream,
+        ):
+            stream.write(content)
+
+    def upload(self, file: Path, *parts: str) -> None:
+        """Have an object hold what a file does. A reader may see a part of a file that could not be read to its end, so
+        it must be told of the object only once this has returned.
+
+        Raises:
+            BucketError: it can't be written.
+        """
+        with (
+            file.open("rb", buffering=0) as source,
+            self.telling(f"write '{'/'.join(parts)}' in"),
+            self._system().open_output_stream(self._place(*parts)) as stream,
+        ):
+            while chunk := source.read(CHUNK_BYTES):
+                stream.write(chunk)
+
+    def files(self, *parts: str) -> dict[str, Known]:
+        """All objects whose names begin with these parts, by the rest of their names, with slashes.
+
+        Raises:
+            BucketError: it can't be told.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        place = self._place(*parts)
+        with self.telling(f"list '{'/'.join(parts)}' in"):
+            found = self._system().get_file_info(FileSelector(place, allow_not_found=True, recursive=True))
+        return {
+            info.path[len(place) + 1 :]: Known(info.size or 0, info.mtime_ns or 0)
+            for info in found
+            if info.type == FileType.File
+        }
+
+    def folders(self, *parts: str) -> list[str]:
+        """What follows directly on these parts in names of objects that go on after it; sorted.
+
+        Raises:
+            BucketError: it can't be told.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        with self.telling(f"list '{'/'.join(parts)}' in"):
+            found = self._system().get_file_info(FileSelector(self._place(*parts), allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == FileType.Directory)
+
+    def known(self, *parts: str) -> Known | None:
+        """What is known of one object; None if it is not there.
+
+        Raises:
+            BucketError: it can't be told.
+        """
+        from pyarrow.fs import FileType
+
+        with self.telling(f"look at '{'/'.join(parts)}' in"):
+            info = self._system().get_file_info(self._place(*parts))
+        return Known(info.size or 0, info.mtime_ns or 0) if info.type == FileType.File else None
+
+    def remove(self, *parts: str) -> None:
+        """Remove one object, if it is there.
+
+        Raises:
+            BucketError: it can't be removed.
+        """
+        with self.telling(f"remove '{'/'.join(parts)}' in"), contextlib.suppress(FileNotFoundError):
+            self._system().delete_file(self._place(*parts))
+
+    def fetch(self, to: Path, *parts: str) -> str | None:
+        """Copy an object into a file, whose folder is there; returns its SHA-256, None if there is no such object.
+
+        Raises:
+            BucketError: it can't be read.
+            OSError: the file can't be written.
+        """
+        digest = hashlib.sha256()
+        try:
+            source = self.open(*parts)
+        except FileNotFoundError:
+            return None
+        with source, to.open("wb") as file:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+        return digest.hexdigest()
+
+    def _system(self) -> FileSystem:
+        return _system_at(self.address)[0]
+
+    def _place(self, *parts: str) -> str:
+        return "/".join([_system_at(self.address)[1], *parts])
+
+    @contextlib.contextmanager
+    def telling(self, what: str) -> Iterator[None]:
+        """What its SDK raises becomes an error that says what could not be done, and is never taken for a loss."""
+        try:
+            yield
+        except (FileNotFoundError, BucketError):
+            raise
+        except OSError as error:
+            raise BucketError(f"can't {what} '{self.address}': {without_secrets(cause_of(error))}") from None
+
+
+class _Stream(RawIOBase):
+    """An object that is read, with errors of its SDK told as those of a bucket."""
+
+    def __init__(self, bucket: Bucket, name: str, stream: NativeFile):
+        self._bucket, self._name, self._stream = bucket, name, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, none at the end."""
+        with self._bucket.telling(f"read '{self._name}' in"):
+            content: bytes = self._stream.read(None if size < 0 else size)
+            return content
+
+    def close(self) -> None:
+        """Let go of the object."""
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def each(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """`work` done on all items, many at a time, as each one waits for a bucket; the first error is raised."""
+    there = list(items)
+    if len(there) < 2:
+        return [work(item) for item in there]
+    with ThreadPoolExecutor(min(AT_ONCE, len(there)), thread_name_prefix="bucket") as threads:
+        return list(threads.map(work, there))
+
+
+def is_address(location: str) -> bool:
+    """Whether a location names a bucket, or tries to, and not a folder."""
+    return "://" in location
+
+
+def problem_with(address: str) -> str | None:
+    """What is wrong with a bucket's address, as one sentence without credentials; None if it may be one."""
+    try:
+        parts = urlsplit(address)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        secret = parts.password is not None or (parts.username is not None and parts.scheme in ("s3", "gs", "gcs"))
+    except ValueError:
+        return "--store is an address that can't be read; it must look like s3://BUCKET/PREFIX."
+    if parts.scheme not in SCHEMES:
+        return (
+            f"--store begins with '{parts.scheme}://', but must be a folder or begin with "
+            f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}."
+        )
+    secret = secret or any(_SECRET_OPTION.search(name) for name, _ in options)
+    if secret:
+        return (
+            f"--store is a {parts.scheme}:// address that holds credentials; leave them out and put them into the "
+            "environment (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile), as addresses are written "
+            "down and shown."
+        )
+    if not parts.netloc:
+        return f"--store is '{address}', but names no bucket; it must look like {parts.scheme}://BUCKET/PREFIX."
+    if not parts.path.strip("/"):
+        return (
+            f"--store is '{address}', a whole bucket; name a prefix in it, as {parts.scheme}://{parts.netloc}/dfd-tune."
+        )
+    return None
+
+
+def bucket_at(address: str) -> Bucket:
+    """The bucket at an address, once it was seen that it can be read.
+
+    Raises:
+        UserError: it is no address of a bucket, or there is none that can be read.
+    """
+    problem = problem_with(address)
+    if problem is not None:
+        raise UserError(problem)
+    head, mark, options = address.partition("?")
+    bucket = Bucket(head.rstrip("/") + mark + options)
+    try:
+        bucket.read("store.json")
+    except (OSError, ValueError, NotImplementedError, ImportError) as error:
+        reason = without_secrets(cause_of(error))
+        raise UserError(
+            f"The store '{address}' can't be read ({reason}); see that the bucket is there, and that the environment "
+            "has credentials for it."
+        ) from None
+    return bucket
+
+
+def without_secrets(text: str) -> str:
+    """A message without what the environment holds of credentials, which an SDK might repeat."""
+    for name, value in os.environ.items():
+        if _SECRETS.search(name) and len(value) >= _LEAST:
+            text = text.replace(value, "***")
+    return text
+
+
+@lru_cache(maxsize=8)
+def _system_at(address: str) -> tuple[FileSystem, str]:
+    """The file system of an address, and the place in it, without a slash at its end."""
+    from pyarrow.fs import FileSystem
+
+    system, place = FileSystem.from_uri(address)
+    return system, place.rstrip("/")
