@@ -8,7 +8,7 @@ nor for what a dataset recommends (data/recipes.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dfd_tune.backbones import BACKBONES, OTHERS, is_other
@@ -31,7 +31,7 @@ from dfd_tune.parts import (
     Resampling,
     Schedule,
 )
-from dfd_tune.rules import OWN, kinds_of, problems_in, setting
+from dfd_tune.rules import OWN, kinds_of, like, problems_in, setting, settings_of
 from dfd_tune.teacher_file import parse
 
 LARGEST_SEED = 2**31 - 1
@@ -67,6 +67,11 @@ class DatasetConfig:
     validation_fraction: float = setting(
         "share of the training images held out to choose by", low=0.01, high=0.5, default=0.1
     )
+
+
+def _of_teacher(name: str, student: Any, **default: Any) -> Any:
+    """What teacher and base network are trained with, allowed the values of the student's setting of that name."""
+    return like(student, f"as `{name}`, for teacher and base network", **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +188,15 @@ class TrialConfig:
         default=1,
     )
     # How the networks that come before the search, teacher and base network, are trained.
-    teacher_epochs: int = setting("as `epochs`, for teacher and base network", low=1, high=10_000)
-    teacher_batch_size: int = setting("as `batch_size`, for teacher and base network", low=2, high=65_536)
-    teacher_learning_rate: float = setting("as `learning_rate`, for teacher and base network", above=0, high=100)
-    teacher_schedule: Schedule = setting("as `schedule`, for teacher and base network")
-    teacher_momentum: float = setting("as `momentum`, for teacher and base network", low=0, high=0.999)
-    teacher_weight_decay: float = setting("as `weight_decay`, for teacher and base network", low=0, high=1)
-    teacher_dropout: float = setting("as `dropout`, for teacher and base network", low=0, high=0.9)
-    teacher_class_weights: ClassWeights = setting("as `class_weights`, for teacher and base network", default="none")
-    teacher_seed: int = setting("as `seed`, for teacher and base network", low=0, high=LARGEST_SEED, default=0)
+    teacher_epochs: int = _of_teacher("epochs", epochs)
+    teacher_batch_size: int = _of_teacher("batch_size", batch_size)
+    teacher_learning_rate: float = _of_teacher("learning_rate", learning_rate)
+    teacher_schedule: Schedule = _of_teacher("schedule", schedule)
+    teacher_momentum: float = _of_teacher("momentum", momentum)
+    teacher_weight_decay: float = _of_teacher("weight_decay", weight_decay)
+    teacher_dropout: float = _of_teacher("dropout", dropout)
+    teacher_class_weights: ClassWeights = _of_teacher("class_weights", class_weights, default="none")
+    teacher_seed: int = _of_teacher("seed", seed, default=0)
     # How a front end is trained.
     frontend_size: float = setting(
         "multiplier on a front end's numbers of channels and layers; 1 is as published", above=0, high=2, default=1.0
@@ -295,18 +300,7 @@ class TrialConfig:
             flip=self.flip,
             augment_seed=self.augment_seed,
             network=NetworkConfig(backbone, self.width, self.teacher_dropout, self.batch_norm),
-            recipe=Recipe(
-                epochs=self.teacher_epochs,
-                batch_size=self.teacher_batch_size,
-                learning_rate=self.teacher_learning_rate,
-                schedule=self.teacher_schedule,
-                momentum=self.teacher_momentum,
-                weight_decay=self.teacher_weight_decay,
-                class_weights=self.teacher_class_weights,
-                seed=self.teacher_seed,
-                precision=self._precision,
-                evaluate_every=self.evaluate_every,
-            ),
+            recipe=self._recipe("teacher_"),
         )
 
     @property
@@ -346,19 +340,13 @@ class TrialConfig:
     def recipe(self) -> Recipe:
         """How the student is optimised; from trained weights, at a rate of its own, lest it climb away from them."""
         factor = 1.0 if self.student_start == "scratch" else self.start_rate_factor
-        return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=factor * self.learning_rate,
-            schedule=self.schedule,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            class_weights=self.class_weights,
-            seed=self.seed,
-            precision=self._precision,
-            evaluate_every=self.evaluate_every,
-            mixup=self.mixup,
-        )
+        recipe = self._recipe("")
+        return replace(recipe, learning_rate=factor * recipe.learning_rate, mixup=self.mixup)
+
+    def _recipe(self, whose: Literal["", "teacher_"]) -> Recipe:
+        """That of the settings whose names begin so."""
+        own = {name: getattr(self, whose + name) for name in _IN_BOTH_RECIPES}
+        return Recipe(precision=self._precision, evaluate_every=self.evaluate_every, **own)
 
     @property
     def _precision(self) -> Precision:
@@ -396,8 +384,7 @@ class TrialConfig:
         elif self.frontend != "srgan":
             yield "frontend_content"
         if not self._trains_before():
-            recipe = (name for name in kinds_of(TrialConfig) if name.startswith("teacher_"))
-            yield from (name for name in recipe if name not in ("teacher_sees", "teacher_file"))
+            yield from (f"teacher_{name}" for name in (*FOLLOWED_BY_TEACHER, "seed"))
 
     def _trains_before(self) -> bool:
         """Whether a network, be it for a front end, is trained before this trial by the recipe of `teacher_*`."""
@@ -408,16 +395,12 @@ class TrialConfig:
         return any(isinstance(network, PretrainedConfig) for network in self.pretrained())
 
 
-FOLLOWED_BY_TEACHER = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "schedule",
-    "momentum",
-    "weight_decay",
-    "dropout",
-    "class_weights",
+FOLLOWED_BY_TEACHER = tuple(
+    name for name in settings_of(TrialConfig) if f"teacher_{name}" in settings_of(TrialConfig) and name != "seed"
 )
+"""The student's settings that a teacher has, too, and takes over where its own are not given."""
+_IN_BOTH_RECIPES = ("seed", *(name for name in FOLLOWED_BY_TEACHER if name != "dropout"))
+"""Those of them that are of the recipe; dropout is of the network."""
 
 
 def teacher_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

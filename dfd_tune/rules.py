@@ -50,6 +50,17 @@ def setting(
     return field(metadata=limits | {"words": words, "others": others}, **default)
 
 
+def like(other: Any, help_: str, **default: Any) -> Any:
+    """A dataclass field with the allowed values of another one.
+
+    Args:
+        other: a field made with `setting`.
+        help_: what the setting means, for people.
+        default: `default=`, if it has one.
+    """
+    return field(metadata=other.metadata | {"help": help_}, **default)
+
+
 def settings_of(config: Config) -> dict[str, dataclasses.Field[Any]]:
     """The settings that a configuration class declares, by name."""
     return {declared.name: declared for declared in dataclasses.fields(config)}

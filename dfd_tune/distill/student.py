@@ -162,7 +162,7 @@ def find_result(store: Store, key: str, say: Callable[[str], None] | None = None
             return TrialResult.from_json(value)
     except ValueError:
         pass
-    if say is not None and store.whole("trials", key):
+    if say is not None and store.is_there("trials", key):
         say(f"The result of trial {key} is damaged and counts as absent.")
     return None
 

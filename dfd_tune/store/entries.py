@@ -27,7 +27,7 @@ from dfd_tune.store.bucket import Bucket
 from dfd_tune.store.copies import Copies, InFolder, adopt, near
 from dfd_tune.store.files import as_json, create_text, sync, write_text
 from dfd_tune.store.leases import leased
-from dfd_tune.store.manifests import json_in, read_whole, sound, whole, write_manifest
+from dfd_tune.store.manifests import MANIFEST_FILE, json_in, read_whole, sound, whole, write_manifest
 
 FORMAT = 1
 """Of what a store holds. Another one is refused."""
@@ -196,6 +196,12 @@ class Store:
             return in_bucket.entry_in(self.bucket, *parts) is not None
         return whole(self.path(*parts))
 
+    def is_there(self, *parts: str) -> bool:
+        """Whether something lies in an entry's place, whole or not."""
+        if self.bucket is not None:
+            return self.bucket.known(*parts, MANIFEST_FILE) is not None
+        return self.path(*parts).exists()
+
     def has(self, kind: str, key: str, name: str) -> bool:
         """Whether an entry has a file of that name, of the size that its manifest says.
 
@@ -247,8 +253,8 @@ class Store:
         """Rename an entry away, if it is there; it goes when another one is published in its place. In a bucket its
         manifest goes. Returns whether it was there."""
         if self.bucket is not None:
-            there = self.bucket.read(*parts, in_bucket.MANIFEST_FILE) is not None
-            self.bucket.remove(*parts, in_bucket.MANIFEST_FILE)
+            there = self.is_there(*parts)
+            self.bucket.remove(*parts, MANIFEST_FILE)
             return there
         final = self.path(*parts)
         try:
