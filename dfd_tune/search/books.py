@@ -23,7 +23,7 @@ from dfd_tune.search.jobs import Attempt
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.measured import Measured
 from dfd_tune.search.progress import Progress
-from dfd_tune.search.tasks import result_from
+from dfd_tune.search.tasks import Prepared, result_from
 
 GRACE_SECONDS = 60.0
 """How long a search that was asked to stop waits for the running jobs' checkpoints."""
@@ -129,7 +129,8 @@ class SearchBooks:
             self._ledger.tested_network(job.key, TestRecord(**what["test"]))
         else:
             assert not isinstance(job.config, TrialConfig)
-            self._prepared(job.config, what)
+            of = Prepared.of_frontend if isinstance(job.config, FrontendConfig) else Prepared.of_network
+            self._prepared(job.config, of(what))
         return None
 
     def stopped_early(self, attempt: Attempt) -> dict[int, float]:
@@ -206,10 +207,8 @@ class SearchBooks:
         if not self._agenda.running or self._clock() > self._stop_at:
             raise KeyboardInterrupt
 
-    def _prepared(self, config: Guide | FrontendConfig, what: Mapping[str, Any]) -> None:
-        kind = FrontendRecord if isinstance(config, FrontendConfig) else TeacherRecord
-        record = kind(**what["record"])
-        search = self._ledger.search
+    def _prepared(self, config: Guide | FrontendConfig, made: Prepared) -> None:
+        record, search = made.record, self._ledger.search
         name = "frontends" if isinstance(record, FrontendRecord) else "teachers"
         known = {found.key: found for found in getattr(search, name)}
         if isinstance(record, TeacherRecord) and record.key in known:
@@ -220,9 +219,9 @@ class SearchBooks:
             known.values(), key=lambda found: self._order.index(found.key) if found.key in self._order else -1
         )
         self._ledger.update_search(**{name: ordered})
-        if (what["trained"] or what["filled"]) and not isinstance(config, ImportedConfig):  # which are not forecast
-            self._measured.network_made(what["seconds"])
-        self._say(_line(config, record, what))
+        if (made.trained or made.filled) and not isinstance(config, ImportedConfig):  # which are not forecast
+            self._measured.network_made(made.seconds)
+        self._say(_line(config, made))
 
     def _name(self, attempt: Attempt) -> str:
         config = attempt.job.config
@@ -242,15 +241,16 @@ def title(config: Guide | FrontendConfig) -> str:
     return f"{'Teacher' if config.role == 'teacher' else 'Base network'} {config.network.backbone}"
 
 
-def _line(config: Guide | FrontendConfig, record: TeacherRecord | FrontendRecord, what: Mapping[str, Any]) -> str:
+def _line(config: Guide | FrontendConfig, made: Prepared) -> str:
+    record = made.record
     file = record.file if isinstance(record, TeacherRecord) else None
     verb = "trained" if file is None else f"file '{file}', measured"
-    how = f"{verb} in {what['seconds']:.0f} s" if what["trained"] else "from the store"
+    how = f"{verb} in {made.seconds:.0f} s" if made.trained else "from the store"
     if isinstance(record, FrontendRecord):
         content = f", content loss on features of {record.content}" if record.content else ""
         return (
             f"{title(config)}: {how}{content}, PSNR {record.psnr:.2f} dB (bicubic {record.bicubic_psnr:.2f}), "
             f"SSIM {record.ssim:.3f} (bicubic {record.bicubic_ssim:.3f})"
         )
-    bank = ", feature bank filled" if what["filled"] else ""
+    bank = ", feature bank filled" if made.filled else ""
     return f"{title(config)}: {how}{bank}, validation accuracy {record.val_accuracy:.1%}"

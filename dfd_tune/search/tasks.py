@@ -172,12 +172,38 @@ def _failure_of_rank(error: BaseException) -> Failure:
     return failure_of(cause)
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What came of a network that is made before the search."""
+
+    record: TeacherRecord | FrontendRecord
+    trained: bool
+    """Whether it was trained, or measured, now; else it lay in the store."""
+    filled: bool
+    """Whether its bank was filled now."""
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_network(cls, told: Mapping[str, Any]) -> Prepared:
+        """What `to_json` gave `told` for, of a teacher or base network."""
+        return cls(TeacherRecord(**told["record"]), told["trained"], told["filled"], told["seconds"])
+
+    @classmethod
+    def of_frontend(cls, told: Mapping[str, Any]) -> Prepared:
+        """Likewise, of a front end."""
+        return cls(FrontendRecord(**told["record"]), told["trained"], told["filled"], told["seconds"])
+
+
 def _prepare_network(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
     assert isinstance(job.config, Guide)
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained, filled = bench.prepare(job.config, process)
-    return _prepared(network_record(found), trained, filled, started)
+    return Prepared(network_record(found), trained, filled, time.perf_counter() - started).to_json()
 
 
 def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
@@ -185,7 +211,7 @@ def _prepare_frontend(job: Job, context: SearchContext, process: TuneProcess, _:
     started = time.perf_counter()
     bench = context.workbench(context.resources.threads(job.kind))
     found, trained = bench.prepare_frontend(job.config, process)
-    return _prepared(frontend_record(found), trained, False, started)
+    return Prepared(frontend_record(found), trained, False, time.perf_counter() - started).to_json()
 
 
 def network_record(found: Pretrained) -> TeacherRecord:
@@ -217,11 +243,6 @@ def frontend_record(found: TrainedFrontend) -> FrontendRecord:
         bicubic_psnr=found.bicubic_psnr,
         bicubic_ssim=found.bicubic_ssim,
     )
-
-
-def _prepared(record: TeacherRecord | FrontendRecord, trained: bool, filled: bool, started: float) -> dict[str, Any]:
-    seconds = time.perf_counter() - started
-    return {"record": dataclasses.asdict(record), "trained": trained, "filled": filled, "seconds": seconds}
 
 
 def _test(job: Job, context: SearchContext, process: TuneProcess, _: Attempt) -> dict[str, Any]:
