@@ -198,8 +198,9 @@ def _with_teachers(submission: Submission, store: Store, screen: Screen) -> Subm
             f"--data {data} is not a folder here, but teacher_file is looked at beside the images before the launch; "
             "launch from where both are."
         )
-    dataset = prepare_dataset(request.dataset, store, screen.line)
-    return replace(submission, request=with_teachers_in_store(request, store, dataset, screen.line))
+    dataset = prepare_dataset(request.dataset, store, screen.line, rescan=submission.options.rescan)
+    request = with_teachers_in_store(request, store, dataset, screen.line)
+    return replace(submission, request=request, options=replace(submission.options, rescan=False))
 
 
 def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan | None, str | None, list[str]]:
@@ -216,7 +217,7 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
     if data is not None and not Path(data).exists():
         screen.line(f"--data {data} is not a folder here; it is looked for on the nodes, and prepared there.")
         return None, None, entries
-    dataset = prepare_dataset(request.dataset, store, screen.line)
+    dataset = prepare_dataset(request.dataset, store, screen.line, rescan=options.rescan)
     device: Device = "cuda" if options.device == "cuda" else "cpu"
     weights = vgg19_at_hand(store)
     plan = make_plan(
@@ -336,7 +337,7 @@ def _submit(
         "verb": "launch",
         "incoming": incoming,
         "request": None if submission.request is None else request_as_json(submission.request),
-        "options": options | {"prepared": prepared},
+        "options": options | {"prepared": prepared, "rescan": submission.options.rescan and prepared is None},
     }
     secrets = submission.environment | ({MLFLOW_URI: uri} if uri is not None else {})
     return out.submit(order, modules, secrets)
