@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dfd_tune.bring import with_teachers_in_store
-from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.distill.frontends import has_vgg19
 from dfd_tune.forecast import Forecast, in_words
 from dfd_tune.machine import multiplies_bf16, usable_cores
 from dfd_tune.own_backbones import run_those_of
@@ -46,7 +46,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         request = with_teachers_in_store(request, store, dataset, say)
         frozen = {} if known is None else known.resources
         device = frozen["device"] if frozen else device_for(options.device, ray)
-        weights = vgg19_at_hand(store) is not None
+        weights = has_vgg19(store)
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
         if known is not None:
             refuse_changes(known, search_record(plan, options, None), extend=options.extend)

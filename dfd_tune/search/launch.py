@@ -19,7 +19,7 @@ from dfd_tune.bring import with_teachers_in_store
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.distill.checkpoints import training_name
-from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.distill.frontends import has_vgg19
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
@@ -91,7 +91,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     dataset = dataset_of(request, options, known, store, say)
     request = with_teachers_in_store(request, store, dataset, say)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
-    vgg19 = vgg19_at_hand(store) is not None
+    vgg19 = has_vgg19(store)
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
