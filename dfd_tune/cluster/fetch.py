@@ -108,7 +108,8 @@ def copy(there: Store, store: Store, name: str) -> State:
         for path, file in files.items():
             target = Path(folder) / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+            with contextlib.suppress(FileNotFoundError):  # of a search that runs, and has moved on
+                shutil.copy2(file, target)
         _take_in(store, Path(folder), name, runs=state.kind == "running")
     return state
 

@@ -100,10 +100,15 @@ def refuse_too_much(size: int, cluster_store: str) -> None:
         UserError: it is more.
     """
     if size > MOST_PIECES_BYTES:
+        remedy = (
+            "give this machine credentials for the bucket, into which it then puts them itself"
+            if is_address(cluster_store)
+            else f"put their folder where all nodes see it, beside '{cluster_store}' for example, and give its path "
+            "there as --data"
+        )
         raise UserError(
             f"The images are {size / 1e9:.1f} GB, but at most {MOST_PIECES_BYTES / 1e9:g} GB are sent through "
-            f"--address; put their folder where all nodes see it, beside '{cluster_store}' for example, and give its "
-            "path there as --data."
+            f"--address; {remedy}."
         )
 
 
