@@ -152,9 +152,7 @@ def launch_there(
         screen.line(line)
     if not confirm():
         raise UserError("Nothing was started.")
-    there = store_from_here(target, store)
-    if target.in_bucket and there is None:
-        screen.line(f"This machine does not reach {target.store} itself; what is sent goes through the head node.")
+    there = store_from_here(target, store, screen.line)
     files = [] if there is store else files_to_send(store, entries)
     if target.cluster is None and there is None:
         refuse_too_much(sum(file.bytes for file in files), target.store)

@@ -119,12 +119,13 @@ def target_of(cluster: str | None, address: str | None, cluster_store: str | Non
     return Target(file, address, (place.rstrip("/") or "/") + mark + options)
 
 
-def store_from_here(target: Target, own: Store) -> Store | None:
+def store_from_here(target: Target, own: Store, say: Callable[[str], None] | None = None) -> Store | None:
     """The store of a cluster, if it is in a bucket that this machine reaches with its own credentials; else None.
 
     Args:
         target: the cluster.
         own: this machine's store, which may be that one.
+        say: is told why a bucket is not reached.
     """
     if not target.in_bucket:
         return None
@@ -132,7 +133,9 @@ def store_from_here(target: Target, own: Store) -> Store | None:
         return own
     try:
         return open_store(target.store)
-    except UserError:
+    except UserError as error:
+        if say is not None:
+            say(f"{str(error).rstrip('.')}. So what is sent there from this machine goes through the head node.")
         return None
 
 

@@ -1,7 +1,6 @@
 """A cluster's store in a bucket: what nodes say of it, what is sent there, what is brought from there."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
@@ -169,14 +168,12 @@ def test_what_is_no_address_is_refused_by_the_name_of_its_option(wrong):
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_machine_without_credentials_knows_that_it_does_not_reach_the_bucket(there, here, monkeypatch):
+def test_a_machine_that_does_not_reach_the_bucket_says_why(there, here):
     target = target_of(None, "http://127.0.0.1:8265", there)
     assert store_from_here(target, here).location == there
-    for name in CREDENTIALS:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(here.root))
-    from dfd_tune.store.bucket import _system_at
-
-    _system_at.cache_clear()
-    assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"
-    assert store_from_here(target, here) is None
+    said = []
+    nowhere = target_of(None, "http://127.0.0.1:8265", address("x", "?endpoint_override=127.0.0.1:9&scheme=http"))
+    assert store_from_here(nowhere, here, said.append) is None
+    assert "through the head node" in said[0]
+    assert store_from_here(target_of(None, "http://127.0.0.1:8265", "/shared"), here, said.append) is None
+    assert len(said) == 1

@@ -185,7 +185,7 @@ def test_an_image_that_declares_too_many_pixels_is_named_and_not_decoded(kind, s
 def test_the_largest_image_itself_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("dfd_tune.data.sources.decode.MOST_PIXELS", 64)
     assert decode([saved(Image.new("L", (8, 8)))]).shape == (1, 1, 8, 8)
-    with pytest.raises(UserError, match=r"0\.png \(9×8\)"):
+    with pytest.raises(UserError, match=r"0\.png \(9×8 pixels\)"):
         decode([saved(Image.new("L", (9, 8)))], image_size=8)
     assert MOST_PIXELS >= 24_000_000, "photographs of cameras"
 

@@ -236,7 +236,7 @@ def _decode_into(target: np.ndarray, image: Encoded, resize: bool, findings: _Fi
             _fill(target, _resized(pixels, side))
         findings.colour |= pixels.mode == "RGB"
     except TooManyPixelsError as error:
-        findings.too_large.append(f"{image.where} ({error})")
+        findings.too_large.append(f"{image.where} ({error} pixels)")
     except UnidentifiedImageError:
         findings.unreadable.append(f"{image.where} (not an image)")
     except Exception as error:
