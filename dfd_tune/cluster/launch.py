@@ -31,7 +31,7 @@ from dfd_tune.cluster.send import (
 )
 from dfd_tune.cluster.up import down, is_up, up
 from dfd_tune.data.prepared import prepare_dataset
-from dfd_tune.distill.frontends import VGG19_FILE, vgg19_at_hand
+from dfd_tune.distill.frontends import VGG19_FILE, has_vgg19, vgg19_at_hand
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
 from dfd_tune.frozen_request import request_as_json
@@ -227,24 +227,22 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
         return None, None, entries
     dataset = prepare_dataset(request.dataset, store, screen.line, rescan=options.rescan)
     device: Device = "cuda" if options.device == "cuda" else "cpu"
-    weights = vgg19_at_hand(store)
-    plan = make_plan(
-        request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights is not None, device=device
-    )
+    weights = has_vgg19(store)
+    plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
     for line in describe(plan):
         screen.line(line)
     entries += [f"datasets/{dataset.folder.name}", *(f"{KIND}/{file.digest}" for file in teacher_files(request))]
-    if weights is not None and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
-        _put_into_store(weights, store)
-        entries.append(f"downloads/{VGG19_FILE}")
+    if weights and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
+        entries.append(_vgg19_in_store(store))
     return plan, dataset.folder.name, entries
 
 
-def _put_into_store(weights: Path, store: Store) -> None:
-    """Weights that lie in torch's own cache go from where everything is sent from."""
-    place = store.path("downloads", VGG19_FILE)
-    if weights != place or store.changed("downloads", VGG19_FILE) is None:
-        take_in_file(store, weights, f"downloads/{VGG19_FILE}")
+def _vgg19_in_store(store: Store) -> str:
+    """The entry of VGG-19's weights; those that lie in torch's own cache alone go from where everything is sent from."""
+    entry, weights = f"downloads/{VGG19_FILE}", vgg19_at_hand(store)
+    if store.changed("downloads", VGG19_FILE) is None and weights is not None:
+        take_in_file(store, weights, entry)
+    return entry
 
 
 def _cluster_in_words(submission: Submission) -> list[str]:
