@@ -238,9 +238,11 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
 
 
 def _vgg19_in_store(store: Store) -> str:
-    """The entry of VGG-19's weights; those that lie in torch's own cache alone go from where everything is sent from."""
-    entry, weights = f"downloads/{VGG19_FILE}", vgg19_at_hand(store)
-    if store.changed("downloads", VGG19_FILE) is None and weights is not None:
+    """The entry of VGG-19's weights; those in torch's own cache alone go where all is sent from."""
+    entry = f"downloads/{VGG19_FILE}"
+    if store.changed(*entry.split("/")) is None:
+        weights = vgg19_at_hand(store)
+        assert weights is not None
         take_in_file(store, weights, entry)
     return entry
 
