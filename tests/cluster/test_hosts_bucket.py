@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from benchmarks.processes import Search, wait_for
+from dfd_tune.errors import UserError
 from dfd_tune.record import load_search
 from dfd_tune.store import Store, existing_store
 from tests.cluster.hosts import Hosts, what_is_missing
@@ -25,13 +25,10 @@ CACHE = "/tmp/cache-of-this-host"
 def laptop(tmp_path_factory) -> Iterator[Laptop]:
     folder = tmp_path_factory.mktemp("bucket")
     with Hosts(folder / "hosts", 3) as hosts:
-        file = folder / "cluster.yaml"
-        config = hosts.cluster_config("bucket")
+        file = hosts.write_cluster_file(folder / "cluster.yaml", "bucket")
         own = " ".join(f"{name}={value}" for name, value in (VARIABLES | {"DFD_TUNE_CACHE": CACHE}).items())
-        for kind in ("head", "worker"):
-            commands = config[f"{kind}_start_ray_commands"]
-            commands[-1] = f"export {own}; {commands[-1]}"
-        file.write_text(yaml.safe_dump(config, sort_keys=False, width=1000))
+        for host in hosts.all:  # where `ray start` finds them, and no cluster file names them
+            hosts.run(host, "sh", "-c", f"echo export {own} >> /root/.bashrc")
         place = Laptop(hosts, hosts.laptop(token=TOKEN), file, folder)
         yield place
         place.end()
@@ -80,7 +77,10 @@ def same(search: Search, reference: Search) -> None:
 def at_work(store: Store, name: str) -> set[str]:
     """Hosts of trials that are in training, with a checkpoint behind them."""
     kept = {place.removeprefix("trials-") for place in store.names("checkpoints")}
-    records = as_brought(store, name).records()
+    try:
+        records = as_brought(store, name).records()
+    except UserError:  # it has no record yet
+        return set()
     return {record["host"] for key, record in records.items() if record["status"] == "RUNNING" and key in kept}
 
 
@@ -130,6 +130,6 @@ def test_a_host_is_killed_and_a_laptop_that_does_not_reach_the_bucket_is_brought
     assert Search(laptop.here, "storm").records() == as_brought(store, "storm").records()
     assert SECRET not in "\n".join(said)
     # From where the bucket is reached it is brought without the cluster.
-    laptop.run("cluster", "down", laptop.file, "--yes")
+    laptop.hosts.kill(laptop.hosts.head)
     fetched = laptop.run("fetch", "storm", "--cluster", laptop.file, "--cluster-store", there, **mine)
     assert "finished" in fetched
