@@ -22,7 +22,8 @@ from typing import Any
 
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
-from dfd_tune.store import Copies, Store, is_address, open_store
+from dfd_tune.store import Copies, Store, open_store
+from dfd_tune.store.bucket import is_address
 from dfd_tune.store.copies import check_copies
 
 NEEDED = {

@@ -15,7 +15,8 @@ from dfd_tune.cluster.files import ClusterFile, read_cluster
 from dfd_tune.cluster.jobs import Jobs, connect
 from dfd_tune.cluster.tunnel import job_port, rsync_up
 from dfd_tune.errors import UserError, raise_all
-from dfd_tune.store import Store, is_address, open_store, read_json, write_json
+from dfd_tune.store import Store, open_store, read_json, write_json
+from dfd_tune.store.bucket import is_address
 from dfd_tune.store.bucket import problem_with as problem_with_address
 
 EXTRA = ("aiohttp", "aiohttp_cors", "requests", "opencensus")

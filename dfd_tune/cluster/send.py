@@ -18,7 +18,8 @@ from typing import Any
 from dfd_tune.cluster.incoming import BESIDE, INCOMING, PIECE_FILE, entry_of, take_in_file
 from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
-from dfd_tune.store import MANIFEST_FILE, Store, is_address
+from dfd_tune.store import MANIFEST_FILE, Store
+from dfd_tune.store.bucket import is_address
 
 PIECE_BYTES = 64 * 2**20
 """Ray's job port takes requests of at most 100 MiB."""

@@ -236,6 +236,20 @@ class Store:
         entry = in_bucket.entry_in(self.bucket, kind, key)
         return None if entry is None else entry.found
 
+    def file(self, *parts: str) -> Path | None:
+        """A file that is no entry's and never changes, as those in downloads, on a disk of this node's, to which a
+        bucket's is brought; None if there is none.
+
+        Raises:
+            OSError: the bucket can't be read just now, or the disk not be written.
+        """
+        place = self.path(*parts)
+        if self.bucket is not None and not place.is_file() and self.bucket.known(*parts) is not None:
+            with replacing(place) as draft:
+                self.bucket.fetch(draft, *parts)
+            replica.note_written(place)
+        return place if place.is_file() else None
+
     def content(self, *parts: str) -> bytes | None:
         """One file of an entry, the last part being its name; None if it is not there, or not what the manifest says.
 
@@ -395,20 +409,6 @@ class Store:
         """
         if self.bucket is not None:
             replica.pull(self.bucket, self.root, *parts)
-
-    def file(self, *parts: str) -> Path | None:
-        """A file that is no entry's and never changes, as those in downloads, on a disk of this node's, to which a
-        bucket's is brought; None if there is none.
-
-        Raises:
-            OSError: the bucket can't be read just now, or the disk not be written.
-        """
-        place = self.path(*parts)
-        if self.bucket is not None and not place.is_file() and self.bucket.known(*parts) is not None:
-            with replacing(place) as draft:
-                self.bucket.fetch(draft, *parts)
-            replica.note_written(place)
-        return place if place.is_file() else None
 
     @contextlib.contextmanager
     def lease(self, name: str, say: Callable[[str], None] | None = None, *, node: bool = False) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """A search on SSH hosts that share no folder: its store is in a bucket, which each host reaches by itself."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +77,7 @@ def same(search: Search, reference: Search) -> None:
 
 def at_work(store: Store, name: str) -> set[str]:
     """Hosts of trials that are in training, with a checkpoint behind them."""
+    time.sleep(0.5)  # each look takes the bucket dozens of requests
     kept = {place.removeprefix("trials-") for place in store.names("checkpoints")}
     try:
         records = as_brought(store, name).records()
