@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import zipfile
@@ -82,7 +83,8 @@ def test_an_archive_that_holds_a_pickle_runs_it_unless_mlflow_is_told_not_to(
             mlflow.pyfunc.load_model(str(archive))
     assert not place.exists()
     monkeypatch.delenv(VARIABLE)
-    mlflow.pyfunc.load_model(str(foreign))
+    with contextlib.suppress(Exception):  # what came of unpickling is no input
+        mlflow.pyfunc.load_model(str(foreign))
     assert place.exists()
 
 
