@@ -108,6 +108,8 @@ def test_a_store_that_is_a_bucket_is_that_of_the_cluster_too(laptop, options, mi
         assert "train.arrow" in laptop.hosts.run(host, "find", CACHE, "-name", "train.arrow").stdout
         found = laptop.hosts.run(host, "grep", "-rl", "--binary-files=text", SECRET, CACHE, "/tmp/ray", timeout=120)
         assert found.stdout == ""
+    bucket = existing_store(there).bucket
+    assert not [name for name in bucket.files() if SECRET.encode() in (bucket.read(*name.split("/")) or b"")]
     assert SECRET not in said
 
 
