@@ -38,8 +38,8 @@ _OPTIONS = (
         default=None,
         envvar="DFD_TUNE_CLUSTER_STORE",
         show_envvar=True,
-        metavar="FOLDER",
-        help="The store on the cluster: a folder that all its nodes mount.",
+        metavar="PLACE",
+        help="The store of the cluster: a bucket, or a folder that all nodes mount.  [default: --store, if a bucket]",
     ),
 )
 
@@ -93,11 +93,12 @@ def target_for(name: str, store_path: str, cluster: str | None, address: str | N
     from dfd_tune.store import open_store
 
     require_extra()
-    known = remembered(open_store(store_path), name)
+    store = open_store(store_path)
+    known = remembered(store, name)
     if cluster is None and address is None:
         cluster, address = known.get("cluster"), known.get("address")
     if there is None:
-        there = known.get("store")
+        there = known.get("store") or (None if store.bucket is None else store.location)
     return target_of(cluster, address, there)
 
 
@@ -144,7 +145,8 @@ def status(
 
     if cluster_file is None and address is None:
         store = existing_store(store_path)
-        if not remembered(store, name):
+        straight = store.bucket is not None and store.changed("searches", name, "search.json") is not None
+        if straight or not remembered(store, name):
             load_search(store, name)
             click.echo(how_it_stands(state_of(store, name), name, store_path))
             return
@@ -177,8 +179,10 @@ def fetch(name: str, cluster_file: str | None, address: str | None, cluster_stor
 
     target = target_for(name, store_path, cluster_file, address, cluster_store)
     with Signals():
-        state = fetch_from(target, open_store(store_path), name, log_of(str(target)))
-    click.echo(f"Search '{name}' on the {target}: {state}. It is in {store_path} now.")
+        store = open_store(store_path)
+        state = fetch_from(target, store, name, log_of(str(target)))
+    brought = "It is in" if target.store == store.location else "It is now in"
+    click.echo(f"Search '{name}' on the {target}: {state}. {brought} {store_path}.")
     click.echo(f"Next: {in_store(f'dfd-tune results {name}', store_path)}")
 
 

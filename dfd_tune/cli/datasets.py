@@ -18,8 +18,9 @@ from dfd_tune.cli.group import STORE_OPTION
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="image_size, train_images, …; repeatable."
 )
+@click.option("--rescan", is_flag=True, help="Read the files again, though they look as they did.")
 @STORE_OPTION
-def datasets(name: str | None, data: str | None, assignments: tuple[str, ...], store_path: str) -> None:
+def datasets(name: str | None, data: str | None, assignments: tuple[str, ...], rescan: bool, store_path: str) -> None:
     """List the datasets, or prepare one ahead.
 
     Without NAME, the datasets are listed. With it, that dataset is put into the store as a launch would do it.
@@ -39,7 +40,7 @@ def datasets(name: str | None, data: str | None, assignments: tuple[str, ...], s
     from dfd_tune.data.prepared import prepare_dataset
     from dfd_tune.store import open_store
 
-    prepared = prepare_dataset(config, open_store(store_path), click.echo)
+    prepared = prepare_dataset(config, open_store(store_path), click.echo, rescan=rescan)
     counts = " / ".join(f"{len(split.labels):,}" for split in (prepared.train, prepared.validation, prepared.test))
     click.echo(
         f"{name} is ready in {prepared.folder}: {counts} training / validation / test images, "

@@ -196,6 +196,11 @@ def limit_options(command: Any) -> Any:
 @RETRY_OPTION
 @click.option("--extend", is_flag=True, help="Go on with the search of this name in a space that holds all of its own.")
 @limit_options
+@click.option(
+    "--rescan",
+    is_flag=True,
+    help="Read the files of --data again, as some may have been changed in place with size and time as they were.",
+)
 @click.option("--show-config", is_flag=True, help="Show every setting and where it comes from; run nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and what it would cost; run nothing.")
 @cluster_options

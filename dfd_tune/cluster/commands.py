@@ -15,10 +15,11 @@ from typing import Any
 from dfd_tune.cluster import fetch
 from dfd_tune.cluster.jobs import ENDED, SEARCH, STORE, VERB, Jobs
 from dfd_tune.cluster.package import make_package
-from dfd_tune.cluster.reach import Target
+from dfd_tune.cluster.reach import Target, store_from_here
 from dfd_tune.cluster.up import Node, nodes_at
-from dfd_tune.liveness import State
+from dfd_tune.liveness import State, state_of
 from dfd_tune.locks import when
+from dfd_tune.record import load_search
 from dfd_tune.search.screen import Screen, show, told_in
 from dfd_tune.store import Store
 
@@ -115,11 +116,35 @@ def stop(target: Target, search: str, arguments: list[str], echo: Callable[[str]
 def fetch_from(target: Target, store: Store, search: str, log: Path) -> State:
     """Bring a search from there into this machine's store; returns how it stands there.
 
+    From a bucket that this machine reaches it is brought without the cluster, which may be gone.
+
     Raises:
         UserError: the cluster does not answer, or has no such search.
     """
+    there = store_from_here(target, store)
+    if there is not None:
+        return _from_bucket(there, store, search)
     with errand(target, search, log) as out:
         return fetch.fetch(out.jobs, out.submit, store, search)
+
+
+def bring(out: Errand, store: Store) -> State:
+    """Bring the search of an errand into this machine's store, unless it is there; returns how it stands.
+
+    Raises:
+        UserError: there is no such search.
+    """
+    there = store_from_here(out.target, store)
+    if there is not None:
+        return _from_bucket(there, store, out.search)
+    return fetch.fetch(out.jobs, out.submit, store, out.search)
+
+
+def _from_bucket(there: Store, store: Store, search: str) -> State:
+    if there is not store:
+        return fetch.copy(there, store, search)
+    load_search(store, search)
+    return state_of(store, search)
 
 
 def standing(target: Target, search: str, log: Path) -> list[str]:

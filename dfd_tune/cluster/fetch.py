@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dfd_tune.cluster.jobs import Jobs
+from dfd_tune.cluster.send import files_of_entry
 from dfd_tune.errors import UserError
-from dfd_tune.liveness import State, note_running_elsewhere
+from dfd_tune.liveness import State, note_running_elsewhere, state_of
 from dfd_tune.record import load_search
 from dfd_tune.store import MANIFEST_FILE, Store
 
@@ -29,8 +30,8 @@ _NOT_BROUGHT = (".tune", "stop")
 SubmitPack = Callable[[dict[str, Any]], str]
 
 
-def files_of(store: Store, name: str, has: frozenset[str]) -> list[Path]:
-    """The files of a search that are brought away.
+def files_of(store: Store, name: str, has: frozenset[str]) -> dict[str, Path]:
+    """The files of a search that are brought away, by their paths in a store.
 
     Args:
         store: holds the search.
@@ -43,17 +44,22 @@ def files_of(store: Store, name: str, has: frozenset[str]) -> list[Path]:
     search = load_search(store, name)
     folder = store.path("searches", name)
     unwanted = {folder / part for part in _NOT_BROUGHT}
-    found = [
-        file
+    found = {
+        file.relative_to(store.root).as_posix(): file
         for file in sorted(folder.rglob("*"))
         if file.is_file() and not unwanted & {file, *file.parents} and not file.name.startswith(".")
-    ]
+    }
     entries = [f"datasets/{search.dataset['prepared']}", *(f"frontends/{record.key}" for record in search.frontends)]
     for entry in entries:
-        files = [file for file in sorted(store.path(*entry.split("/")).rglob("*")) if file.is_file()]
-        if entry not in has and sum(file.stat().st_size for file in files) <= MOST_IMAGES_BYTES:
-            found += files
+        if entry in has or _size(store, entry) > MOST_IMAGES_BYTES:
+            continue
+        found |= files_of_entry(store, entry)
     return found
+
+
+def _size(store: Store, entry: str) -> int:
+    """Bytes of an entry, of which nothing is brought here; 0 if it is not there."""
+    return sum(facts["bytes"] for facts in (store.files(*entry.split("/")) or {}).values())
 
 
 def fetch(jobs: Jobs, submit: SubmitPack, store: Store, name: str) -> State:
@@ -89,14 +95,28 @@ def fetch(jobs: Jobs, submit: SubmitPack, store: Store, name: str) -> State:
     return state
 
 
+def copy(there: Store, store: Store, name: str) -> State:
+    """Bring a search from a store in a bucket that this machine reaches, as `fetch` does from a cluster.
+
+    Raises:
+        UserError: there is no such search there.
+        OSError: the bucket can't be read just now.
+    """
+    state = state_of(there, name)
+    files = files_of(there, name, frozenset(_at_hand(store)))
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=store.root) as folder:
+        for path, file in files.items():
+            target = Path(folder) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # of a search that runs, and has moved on
+                shutil.copy2(file, target)
+        _take_in(store, Path(folder), name, runs=state.kind == "running")
+    return state
+
+
 def _at_hand(store: Store) -> list[str]:
     kinds = ("datasets", "frontends")
-    return [
-        f"{kind}/{place.name}"
-        for kind in kinds
-        for place in store.path(kind).glob("[!.]*")
-        if store.whole(kind, place.name)
-    ]
+    return [f"{kind}/{key}" for kind in kinds for key in store.entries(kind) if store.whole(kind, key)]
 
 
 def _take_in(store: Store, brought: Path, name: str, *, runs: bool) -> None:
@@ -107,11 +127,14 @@ def _take_in(store: Store, brought: Path, name: str, *, runs: bool) -> None:
                     for file in place.iterdir():
                         if file.name != MANIFEST_FILE:
                             file.rename(draft / file.name)
+    if store.bucket is not None:
+        store.discard("searches", name)
     target, aside = store.path("searches", name), brought / "before"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(aside)
     (brought / "searches" / name).rename(target)
+    store.push("searches", name)
     if runs:
         note_running_elsewhere(store, name)
     shutil.rmtree(aside, ignore_errors=True)

@@ -5,19 +5,21 @@ Not for: sending it (send.py).
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store
+from dfd_tune.store import Store, replacing
 
 INCOMING = ".incoming"
-"""In the store: what is sent over SSH is laid down here first."""
+"""In a store that is a folder: what is sent over SSH is laid down here first."""
+BESIDE = "/tmp/dfd-tune-incoming"
+"""On the head node, where the store is in a bucket: how the name begins of the folder for that."""
 PIECE_FILE = "piece"
 """In each of the folders that hold pieces of what is sent through the job port."""
 
@@ -27,7 +29,7 @@ def adopt(store: Store, incoming: Mapping[str, Any] | None) -> None:
 
     Args:
         store: the store on the cluster.
-        incoming: None if nothing was; else `token`, under which it lies in the store, or `pieces`, names of folders on
+        incoming: None if nothing was; else `place`, the folder in which it lies, or `pieces`, names of folders on
             Python's path whose contents are one stream; and `files`, each with its path in a store, size and SHA-256,
             in the order of that stream.
 
@@ -36,7 +38,7 @@ def adopt(store: Store, incoming: Mapping[str, Any] | None) -> None:
     """
     if incoming is None:
         return
-    place = store.path(INCOMING, incoming["token"])
+    place = Path(incoming["place"] or store.path(INCOMING, uuid.uuid4().hex))
     try:
         if incoming["pieces"]:
             _put_together(place, incoming["pieces"], incoming["files"])
@@ -53,14 +55,20 @@ def entry_of(path: str) -> str:
 
 
 def _take_in(store: Store, source: Path, entry: str) -> None:
-    target = store.path(*entry.split("/"))
     if source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
+        take_in_file(store, source, entry)
         return
     with store.publish(*entry.split("/")) as draft:
         for file in source.iterdir():
-            file.rename(draft / file.name)
+            shutil.move(file, draft / file.name)
+
+
+def take_in_file(store: Store, source: Path, entry: str) -> None:
+    """Have a store hold a file that is an entry of its own, as weights in downloads."""
+    parts = entry.split("/")
+    with replacing(store.path(*parts)) as draft:
+        shutil.copyfile(source, draft)
+    store.push(*parts)
 
 
 def _put_together(place: Path, pieces: Sequence[str], files: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,6 @@ started here. Not for: options (cli/), or what the search does there (search/).
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,17 +15,23 @@ from typing import Any, Literal
 
 from dfd_tune.backbones import is_pinned
 from dfd_tune.bring import names_teacher_files, teacher_files, with_teachers_in_store
-from dfd_tune.cluster.commands import Errand, errand
-from dfd_tune.cluster.fetch import fetch
-from dfd_tune.cluster.incoming import entry_of
+from dfd_tune.cluster.commands import Errand, bring, errand
+from dfd_tune.cluster.incoming import entry_of, take_in_file
 from dfd_tune.cluster.jobs import Jobs, Told
 from dfd_tune.cluster.package import MLFLOW_URI, credentials_here
 from dfd_tune.cluster.probe import NodeFacts, problems_of
-from dfd_tune.cluster.reach import Target, remember
-from dfd_tune.cluster.send import SentFile, cut_into_pieces, files_to_send, refuse_too_much, send_over_ssh
+from dfd_tune.cluster.reach import Target, remember, store_from_here
+from dfd_tune.cluster.send import (
+    SentFile,
+    cut_into_pieces,
+    files_to_send,
+    publish_into,
+    refuse_too_much,
+    send_over_ssh,
+)
 from dfd_tune.cluster.up import down, is_up, up
 from dfd_tune.data.prepared import prepare_dataset
-from dfd_tune.distill.frontends import VGG19_FILE, vgg19_at_hand
+from dfd_tune.distill.frontends import VGG19_FILE, has_vgg19, vgg19_at_hand
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import in_words
 from dfd_tune.frozen_request import request_as_json
@@ -70,7 +75,8 @@ class Ending:
 
 
 NODE_COPIES = "/tmp/dfd-tune-copies"
-"""Where nodes keep their copies unless another folder is named."""
+"""Where nodes keep their copies of a folder unless another one is named; of a bucket, where each node's own
+DFD_TUNE_CACHE says."""
 
 
 def submission_of(
@@ -111,7 +117,8 @@ def submission_of(
     if down_after and target.cluster is None:
         problems.append("--down-after ends the cluster of a file; with --address, leave it out.")
     raise_all(problems)
-    options = replace(options, device=device, node_copies=options.node_copies or NODE_COPIES)
+    copies = options.node_copies or (None if target.in_bucket else NODE_COPIES)
+    options = replace(options, device=device, node_copies=copies)
     return Submission(
         target=target,
         request=request,
@@ -145,8 +152,9 @@ def launch_there(
         screen.line(line)
     if not confirm():
         raise UserError("Nothing was started.")
-    files = files_to_send(store, entries)
-    if target.cluster is None:
+    there = store_from_here(target, store, screen.line)
+    files = [] if there is store else files_to_send(store, entries)
+    if target.cluster is None and there is None:
         refuse_too_much(sum(file.bytes for file in files), target.store)
     with contextlib.ExitStack() as until_submitted:
         _ensure_up(target, log, screen.line, until_submitted)
@@ -154,7 +162,7 @@ def launch_there(
             _refuse_running(out.jobs, target, name)
             has = _probe(out, submission, plan, sorted({entry_of(file.path) for file in files}), screen)
             missing = [file for file in files if entry_of(file.path) not in has]
-            incoming, modules = _sent(out, missing, store, log, screen)
+            incoming, modules = _sent(out, missing, store, there, log, screen)
             job = _submit(out, submission, prepared, incoming, modules)
             remember(store, name, target, job)
             until_submitted.pop_all()
@@ -198,8 +206,9 @@ def _with_teachers(submission: Submission, store: Store, screen: Screen) -> Subm
             f"--data {data} is not a folder here, but teacher_file is looked at beside the images before the launch; "
             "launch from where both are."
         )
-    dataset = prepare_dataset(request.dataset, store, screen.line)
-    return replace(submission, request=with_teachers_in_store(request, store, dataset, screen.line))
+    dataset = prepare_dataset(request.dataset, store, screen.line, rescan=submission.options.rescan)
+    request = with_teachers_in_store(request, store, dataset, screen.line)
+    return replace(submission, request=request, options=replace(submission.options, rescan=False))
 
 
 def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan | None, str | None, list[str]]:
@@ -216,26 +225,26 @@ def _planned(submission: Submission, store: Store, screen: Screen) -> tuple[Plan
     if data is not None and not Path(data).exists():
         screen.line(f"--data {data} is not a folder here; it is looked for on the nodes, and prepared there.")
         return None, None, entries
-    dataset = prepare_dataset(request.dataset, store, screen.line)
+    dataset = prepare_dataset(request.dataset, store, screen.line, rescan=options.rescan)
     device: Device = "cuda" if options.device == "cuda" else "cpu"
-    weights = vgg19_at_hand(store)
-    plan = make_plan(
-        request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights is not None, device=device
-    )
+    weights = has_vgg19(store)
+    plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
     for line in describe(plan):
         screen.line(line)
     entries += [f"datasets/{dataset.folder.name}", *(f"{KIND}/{file.digest}" for file in teacher_files(request))]
-    if weights is not None and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
-        _put_into_store(weights, store.path("downloads", VGG19_FILE))
-        entries.append(f"downloads/{VGG19_FILE}")
+    if weights and any(frontend.config.content == "vgg19" for frontend in plan.frontends):
+        entries.append(_vgg19_in_store(store))
     return plan, dataset.folder.name, entries
 
 
-def _put_into_store(weights: Path, place: Path) -> None:
-    """Weights that lie in torch's own cache go from where everything is sent from."""
-    if weights != place:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, place)
+def _vgg19_in_store(store: Store) -> str:
+    """The entry of VGG-19's weights; those in torch's own cache alone go where all is sent from."""
+    entry = f"downloads/{VGG19_FILE}"
+    if store.changed(*entry.split("/")) is None:
+        weights = vgg19_at_hand(store)
+        assert weights is not None
+        take_in_file(store, weights, entry)
+    return entry
 
 
 def _cluster_in_words(submission: Submission) -> list[str]:
@@ -309,7 +318,7 @@ def _probe(out: Errand, submission: Submission, plan: Plan | None, entries: list
 
 
 def _sent(
-    out: Errand, files: list[SentFile], store: Store, log: Path, screen: Screen
+    out: Errand, files: list[SentFile], store: Store, there: Store | None, log: Path, screen: Screen
 ) -> tuple[dict[str, Any] | None, tuple[Path, ...]]:
     """Send what the store there lacks, or lay it ready to go along with the job; returns what the job is told, and the
     folders that go along."""
@@ -317,6 +326,9 @@ def _sent(
     if not files:
         return None, ()
     screen.line(f"Sending {sum(file.bytes for file in files) / 1e6:.1f} MB of prepared images and weights.")
+    if there is not None:
+        publish_into(there, store, files)
+        return None, ()
     if target.cluster is not None:
         return send_over_ssh(target.copy_up(log), store, files, target.store), ()
     incoming, folders = cut_into_pieces(store, files, out.folder / "pieces")
@@ -336,7 +348,7 @@ def _submit(
         "verb": "launch",
         "incoming": incoming,
         "request": None if submission.request is None else request_as_json(submission.request),
-        "options": options | {"prepared": prepared},
+        "options": options | {"prepared": prepared, "rescan": submission.options.rescan and prepared is None},
     }
     secrets = submission.environment | ({MLFLOW_URI: uri} if uri is not None else {})
     return out.submit(order, modules, secrets)
@@ -364,10 +376,11 @@ def _followed(
         except RuntimeError:
             # What it has come to is worth having, if it has come to anything.
             with contextlib.suppress(UserError, RuntimeError):
-                fetch(out.jobs, out.submit, store, out.search)
+                bring(out, store)
             raise
-        screen.line(f"Bringing '{out.search}' into the store here.")
-        fetch(out.jobs, out.submit, store, out.search)
+        if out.target.store != store.location:
+            screen.line(f"Bringing '{out.search}' into the store here.")
+        bring(out, store)
         return ending
 
 

@@ -1,18 +1,21 @@
 """What a cluster's nodes say before a search is submitted to them: versions, GPUs, and whether they share the store.
 
-Everything is looked at from a worker's process on each node, as that is where trials run. Not for: what the cluster
-file says of them (files.py).
+A store in a folder must be mounted by all of them, with locks that reach from one to another; one in a bucket must be
+reached by each, with credentials of its own environment, and each needs a folder for copies. Everything is looked at
+from a worker's process on each node, as that is where trials run. Not for: what the cluster file says of them
+(files.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
 from dfd_tune.store import Copies, Store, open_store
+from dfd_tune.store.bucket import is_address
 from dfd_tune.store.copies import check_copies
 
 NEEDED = {
@@ -46,6 +50,8 @@ EQUAL = ("python", "ray", "torch")
 """Versions that all nodes must have in common."""
 ANSWER_SECONDS = 120.0
 """How long a node may take to start a worker's process and look around."""
+PROBES = ".probe"
+"""How names begin in a store by which nodes know each other's."""
 GPU_SECONDS = 900.0
 """How long a node with a GPU may take to come."""
 
@@ -80,7 +86,7 @@ class NodeFacts:
 def look_from_all(
     store: Store,
     data: str | None,
-    copies: str,
+    copies: str | None,
     say: Callable[[str], None],
     *,
     wait_for_gpu: bool,
@@ -91,7 +97,7 @@ def look_from_all(
     Args:
         store: where it is on the nodes.
         data: a folder of images that is to be on the nodes; None if none is.
-        copies: a folder for copies, on each node.
+        copies: a folder for copies, on each node; None where each node's own environment says.
         say: told what is waited for.
         wait_for_gpu: whether a node with a GPU is waited for if none is there.
         gpu_seconds: for how long.
@@ -105,25 +111,18 @@ def look_from_all(
     if wait_for_gpu and not any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]):
         say("Waiting for a node with a GPU to come.")
         _wait_for_gpu(gpu_seconds)
-    token = f".probe-{uuid.uuid4().hex}"
-    mark, lock = store.path(token), store.path(f"{token}.lock")
     look = ray.remote(num_cpus=0, max_retries=0)(look_around)
-    try:
-        mark.write_text(token)
-        with holding(lock):
-            asked = {
-                look.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                ).remote(str(store.root), token, data, copies, node["Resources"].get("GPU", 0.0)): node[
-                    "NodeManagerHostname"
-                ]
-                for node in ray.nodes()
-                if node["Alive"]
-            }
-            answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    finally:
-        for file in store.root.glob(f"{token}*"):
-            file.unlink(missing_ok=True)
+    with _marked(store) as token:
+        asked = {
+            look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote(store.location, token, data, copies, node["Resources"].get("GPU", 0.0)): node[
+                "NodeManagerHostname"
+            ]
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     if silent:
         hosts = ", ".join(sorted(asked[one] for one in silent))
         raise UserError(
@@ -133,8 +132,45 @@ def look_from_all(
     return sorted((NodeFacts.from_json(ray.get(one)) for one in answered), key=lambda node: node.host)
 
 
-def look_around(root: str, token: str, data: str | None, copies: str, gpus: float) -> dict[str, Any]:
-    """What this process's node has to say, JSON-able. While it looks, another node holds the lock TOKEN.lock."""
+@contextlib.contextmanager
+def _marked(store: Store) -> Iterator[str]:
+    """A token by which other nodes know this store: a name in it and, in a folder, a lock of that name with `.lock`."""
+    token = f"{PROBES}-{uuid.uuid4().hex}"
+    if store.bucket is not None:
+        try:
+            store.bucket.write(b"", PROBES, token)
+            yield token
+        finally:
+            with contextlib.suppress(OSError):
+                for name in store.bucket.files(PROBES):
+                    if name.startswith(token):
+                        store.bucket.remove(PROBES, name)
+        return
+    try:
+        store.path(token).write_text(token)
+        with holding(store.path(f"{token}.lock")):
+            yield token
+    finally:
+        for file in store.root.glob(f"{token}*"):
+            file.unlink(missing_ok=True)
+
+
+def copies_on_node(location: str, folder: str | None, budget: int | None = None) -> Copies | None:
+    """Where a process on a node keeps what it brings from a bucket, as a launch says; None where the node's environment
+    says, and of a store in a folder, from which it brings what trainings read alone."""
+    return None if folder is None or not is_address(location) else Copies(Path(folder), budget)
+
+
+def look_around(location: str, token: str, data: str | None, copies: str | None, gpus: float) -> dict[str, Any]:
+    """What this process's node has to say, JSON-able.
+
+    Args:
+        location: of the store.
+        token: of `_marked`; while this looks, another node holds its lock, where there are locks.
+        data: a folder of images that is to be here; None if none is.
+        copies: a folder for copies; None where the environment says.
+        gpus: so many Ray counts here.
+    """
     missing = tuple(name for name, module in NEEDED.items() if importlib.util.find_spec(module) is None)
     return dataclasses.asdict(
         NodeFacts(
@@ -145,8 +181,12 @@ def look_around(root: str, token: str, data: str | None, copies: str, gpus: floa
             missing=missing,
             gpus=gpus,
             cuda="torch" not in missing and gpus > 0 and _cuda(),
-            store=_problem_with_store(Path(root), token),
-            copies=_problem_with_copies(copies),
+            store=(
+                _problem_with_bucket(location, token, copies)
+                if is_address(location)
+                else _problem_with_store(Path(location), token)
+            ),
+            copies=None if copies is None else _problem_with_copies(copies),
             data=data is None or Path(data).is_dir(),
         )
     )
@@ -173,10 +213,13 @@ def problems_of(nodes: Sequence[NodeFacts], *, store: str, device: str, data: st
             "image (its own code goes along with each search, what it needs does not)."
         )
     for problem, hosts in _by(nodes, lambda node: node.store or "").items():
-        problems.append(
-            f"{hosts}: the store '{store}' {problem}; --cluster-store must be a folder that all nodes mount and can "
-            "write."
+        remedy = (
+            "each node must reach it, with credentials of its own (an instance profile, a service account, or "
+            "variables where `ray start` runs)"
+            if is_address(store)
+            else "--cluster-store must be a folder that all nodes mount and can write"
         )
+        problems.append(f"{hosts}: the store '{store}' {problem}; {remedy}.")
     for problem, hosts in _by(nodes, lambda node: node.copies or "").items():
         problems.append(f"{hosts}: {problem} (It is set by --node-copies.)")
     if device == "cuda":
@@ -229,6 +272,23 @@ def _problem_with_store(root: Path, token: str) -> str | None:
             return "has locks that do not reach from node to node"
     except UserError as error:
         return f"can't be used ({error})"
+    except OSError as error:
+        return f"can't be written ({cause_of(error)})"
+    return None
+
+
+def _problem_with_bucket(address: str, token: str, copies: str | None) -> str | None:
+    """How a bucket differs from one that can be read and written from here, to end a sentence."""
+    try:
+        store = open_store(address, copies_on_node(address, copies))
+        assert store.bucket is not None
+        assert store.copies is not None
+        if store.bucket.known(PROBES, token) is None:
+            return "is another bucket than on the head node"
+        store.bucket.write(b"", PROBES, f"{token}-{uuid.uuid4().hex}")
+        check_copies(store.copies)
+    except UserError as error:
+        return f"can't be used ({str(error).rstrip('.')})"
     except OSError as error:
         return f"can't be written ({cause_of(error)})"
     return None

@@ -15,7 +15,9 @@ from dfd_tune.cluster.files import ClusterFile, read_cluster
 from dfd_tune.cluster.jobs import Jobs, connect
 from dfd_tune.cluster.tunnel import job_port, rsync_up
 from dfd_tune.errors import UserError, raise_all
-from dfd_tune.store import Store, read_json, write_json
+from dfd_tune.store import Store, open_store, read_json, write_json
+from dfd_tune.store.bucket import is_address
+from dfd_tune.store.bucket import problem_with as problem_with_address
 
 EXTRA = ("aiohttp", "aiohttp_cors", "requests", "opencensus")
 """Modules of ray[default] by which its presence is told."""
@@ -29,7 +31,7 @@ class Target:
     """None for one that is known by its address."""
     address: str | None
     store: str
-    """A folder that all nodes see."""
+    """A folder that all nodes see, or a bucket's address."""
 
     @property
     def option(self) -> str:
@@ -38,6 +40,11 @@ class Target:
 
     def __str__(self) -> str:
         return f"cluster '{self.cluster.name}'" if self.cluster is not None else f"cluster at {self.address}"
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the store is in a bucket, which each node reaches by itself."""
+        return is_address(self.store)
 
     @contextlib.contextmanager
     def reached(self, log: Path) -> Iterator[Jobs]:
@@ -81,7 +88,7 @@ def target_of(cluster: str | None, address: str | None, cluster_store: str | Non
     Args:
         cluster: path of a cluster file.
         address: of a job port.
-        cluster_store: the store's folder on the nodes.
+        cluster_store: the store's folder on the nodes, or its bucket's address.
 
     Raises:
         UserError: both or none is named, the store is not, or the file is none that Ray takes.
@@ -91,11 +98,16 @@ def target_of(cluster: str | None, address: str | None, cluster_store: str | Non
         problems.append("Give one of --cluster FILE and --address http://HOST:8265.")
     if cluster_store is None:
         problems.append(
-            "--cluster-store names the store's folder on the cluster, which all nodes mount, as /shared/dfd_runs; give "
-            "it, or set DFD_TUNE_CLUSTER_STORE."
+            "--cluster-store names the store of the cluster: a bucket, as s3://BUCKET/PREFIX, or a folder that all "
+            "nodes mount, as /shared/dfd_runs; give it, set DFD_TUNE_CLUSTER_STORE, or have --store itself be a bucket."
         )
+    elif is_address(cluster_store):
+        wrong = problem_with_address(cluster_store)
+        problems += [] if wrong is None else [wrong.replace("--store", "--cluster-store", 1)]
     elif not cluster_store.startswith("/"):
-        problems.append(f"--cluster-store is '{cluster_store}', but must be an absolute path on the nodes.")
+        problems.append(
+            f"--cluster-store is '{cluster_store}', but must be an absolute path on the nodes, or a bucket."
+        )
     file = None
     if cluster is not None:
         try:
@@ -104,7 +116,28 @@ def target_of(cluster: str | None, address: str | None, cluster_store: str | Non
             problems += error.problems
     raise_all(problems)
     assert cluster_store is not None
-    return Target(file, address, cluster_store.rstrip("/") or "/")
+    place, mark, options = cluster_store.partition("?")  # of a bucket's address
+    return Target(file, address, (place.rstrip("/") or "/") + mark + options)
+
+
+def store_from_here(target: Target, own: Store, say: Callable[[str], None] | None = None) -> Store | None:
+    """The store of a cluster, if it is in a bucket that this machine reaches with its own credentials; else None.
+
+    Args:
+        target: the cluster.
+        own: this machine's store, which may be that one.
+        say: is told why a bucket is not reached.
+    """
+    if not target.in_bucket:
+        return None
+    if target.store == own.location:
+        return own
+    try:
+        return open_store(target.store)
+    except UserError as error:
+        if say is not None:
+            say(f"{str(error).rstrip('.')}. So what is sent there from this machine goes through the head node.")
+        return None
 
 
 def remember(store: Store, name: str, target: Target, job: str) -> None:

@@ -29,7 +29,8 @@ from dfd_tune.cluster.package import CREDENTIALS_FILE, MLFLOW_URI, ORDER_FILE
 from dfd_tune.errors import UserError
 from dfd_tune.search.screen import JsonLines
 from dfd_tune.signals import STOPPED, Signals
-from dfd_tune.store import open_store
+from dfd_tune.store import Store, open_store
+from dfd_tune.store.bucket import BucketError
 
 PACK_SECONDS = 3600.0
 """How long a packed search waits to be brought away."""
@@ -50,14 +51,18 @@ def main() -> None:
     except UserError as error:
         screen.tell("refused", list(error.problems))
         sys.exit(2)
+    except BucketError as error:
+        told = f"{error.strerror}; what is finished is kept: launch again once the bucket answers."
+        screen.tell("refused", [told[0].upper() + told[1:]])
+        sys.exit(2)
 
 
 def _probe(order: Order, screen: JsonLines) -> int:
-    from dfd_tune.cluster.probe import look_from_all
+    from dfd_tune.cluster.probe import copies_on_node, look_from_all
     from dfd_tune.liveness import state_of
     from dfd_tune.search.runtime import may_grow
 
-    store = open_store(order["store"])
+    store = open_store(order["store"], copies_on_node(order["store"], order["copies"]))
     _join_ray()
     # Hosts are what they are; of a cluster that is known by its address, it is asked whether machines may come.
     grows = order["grows"] if order["grows"] is not None else may_grow()
@@ -69,21 +74,30 @@ def _probe(order: Order, screen: JsonLines) -> int:
         "probe",
         {
             "nodes": [asdict(node) for node in nodes],
-            "has": [entry for entry in order["entries"] if store.path(*entry.split("/")).exists()],
+            "has": [entry for entry in order["entries"] if _has(store, *entry.split("/"))],
             "running": str(state) if state.kind == "running" else None,
         },
     )
     return 0
 
 
+def _has(store: Store, kind: str, key: str) -> bool:
+    """Whether a store has an entry, or a file that is one of its own."""
+    loose = store.path(kind, key).is_file() if store.bucket is None else store.changed(kind, key) is not None
+    return loose or store.whole(kind, key)
+
+
 def _launch(order: Order, screen: JsonLines) -> int:
     from dfd_tune.cluster.incoming import adopt
+    from dfd_tune.cluster.probe import copies_on_node
     from dfd_tune.frozen_request import request_from_json
     from dfd_tune.record import load_search
     from dfd_tune.search.begin import launch
     from dfd_tune.search.options import OF_ONE_LAUNCH, LaunchOptions, recorded_options
 
-    store = open_store(order["store"])
+    given = order["options"]
+    copies = copies_on_node(order["store"], given["node_copies"], given["node_copies_budget"])
+    store = open_store(order["store"], copies)
     adopt(store, order["incoming"])
     uri = os.environ.pop(MLFLOW_URI, None)
     if order["request"] is None:
@@ -127,9 +141,9 @@ def _pack(order: Order, screen: JsonLines) -> int:
     archive = logs / f"dfd-tune-{uuid.uuid4().hex}.tar"
     with _removed_at_the_end(archive):
         with tarfile.open(archive, "w") as tar:
-            for file in files:
+            for path, file in files.items():
                 with contextlib.suppress(FileNotFoundError):  # of a search that runs, and has moved on
-                    tar.add(file, file.relative_to(store.root).as_posix())
+                    tar.add(file, path)
         screen.tell(
             "packed",
             {

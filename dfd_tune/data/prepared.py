@@ -3,8 +3,13 @@
     datasets/<key>/  train.arrow  validation.arrow  test.arrow  dataset.json
 
 The entry's key names a selection of settings and the state of the source's files: it answers "is this
-prepared already?" without opening an image. The dataset's digest names its content, wherever that came from,
-and goes into trial keys.
+prepared already?" without opening an image. Files that were changed in place, with size and time as they were, are
+noticed by a rescan alone, which reads all of them again; what it finds goes under a key of its content, and a note
+says so for later launches:
+
+    rescans/<key>.json  keys of the entries that were made of this state of the files, the one that counts last
+
+The dataset's digest names its content, wherever that came from, and goes into trial keys.
 Not for: decoding (sources/), or what is done to images in training (views.py, degradation.py).
 """
 
@@ -69,7 +74,13 @@ class Dataset:
 
 
 def prepare_dataset(
-    config: DatasetConfig, store: Store, say: Callable[[str], None], *, prepared: str | None = None
+    config: DatasetConfig,
+    store: Store,
+    say: Callable[[str], None],
+    *,
+    prepared: str | None = None,
+    of_search: str | None = None,
+    rescan: bool = False,
 ) -> Dataset:
     """The dataset that `config` selects: from the store, or prepared now.
 
@@ -81,22 +92,42 @@ def prepare_dataset(
         say: takes lines of progress.
         prepared: the entry that is known to hold it, as its source may be on another machine or gone; taken if it is
             there and whole.
+        of_search: the entry that a search goes on with, whatever rescans have found since, if the files look as they
+            did when that was prepared.
+        rescan: whether to read all files again, though they look as they did.
 
     Raises:
         UserError: the source, its files, or the numbers of images asked for are unsuitable. Nothing half-made
             is left behind.
     """
-    if prepared is not None:
+    if prepared is not None and not rescan:
         found = store.opened("datasets", prepared, _open_if_whole)
         if found is not None:
             return found
     source, data = _check(config)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "data"}
-    key = digest_json({"settings": settings, "source": source.fingerprint(data), "format": _FORMAT})
+    state = digest_json({"settings": settings, "source": source.fingerprint(data), "format": _FORMAT})
+
+    def read() -> RawDataset:
+        raw = source.load(data, config.image_size, store.path("downloads"), say)
+        return _subset(_checked(raw, source.name), config)
+
+    if rescan and data is not None:
+        with store.lease(f"rescans-{state}", say):
+            return _rescanned(config, store, say, state, read)
+    if rescan:
+        say(f"--rescan reads the files of --data again; '{source.name}' has none.")
+    keys = [state] if data is None else _keys_of(store, state)
+    return _ensured(config, store, say, of_search if of_search in keys else keys[-1], read)
+
+
+def _ensured(
+    config: DatasetConfig, store: Store, say: Callable[[str], None], key: str, read: Callable[[], RawDataset]
+) -> Dataset:
+    """The dataset under a key: from the store, or made of what `read` gives."""
 
     def make(draft: Path) -> None:
-        raw = source.load(data, config.image_size, store.path("downloads"), say)
-        raw = _subset(_checked(raw, source.name), config)
+        raw = read()
         try:
             _write(draft, raw, config)
         except OSError as error:
@@ -112,6 +143,42 @@ def prepare_dataset(
             f"The prepared dataset '{key}' in the store '{store.location}' can't be read or written "
             f"({cause_of(error)}); see to its disk."
         ) from None
+
+
+def _rescanned(
+    config: DatasetConfig, store: Store, say: Callable[[str], None], state: str, read: Callable[[], RawDataset]
+) -> Dataset:
+    """The dataset as its files are now; what was prepared of the same state of them before stays as it is."""
+    keys = _keys_of(store, state)
+    known = {key: (store.facts("datasets", key, _CARD) or {}).get("digest") for key in keys}
+    if not any(known.values()):
+        return _ensured(config, store, say, state, read)
+    raw = read()
+    digest = _digest(config, _content_digest(raw))
+    if known[keys[-1]] == digest:
+        say(f"The files of --data '{config.data}' hold the images that were prepared.")
+        return _ensured(config, store, say, keys[-1], lambda: raw)
+    say(
+        f"The files of --data '{config.data}' hold other images than when they were prepared, with names, sizes and "
+        "times as they were; the new ones are taken from now on, but for searches that have begun with the others."
+    )
+    key = next((key for key in keys if known[key] == digest), digest_json({"state": state, "content": digest}))
+    found = _ensured(config, store, say, key, lambda: raw)
+    store.write_json({"keys": [*(other for other in keys if other != key), key]}, *_note_parts(state))
+    return found
+
+
+def _keys_of(store: Store, state: str) -> list[str]:
+    """Keys of the entries that were made of a state of files, the one that counts last."""
+    try:
+        note = store.read_json(*_note_parts(state)) or {}
+        return [str(key) for key in note["keys"]]
+    except (KeyError, TypeError, ValueError, AssertionError):
+        return [state]
+
+
+def _note_parts(state: str) -> tuple[str, str]:
+    return "rescans", f"{state}.json"
 
 
 def _open_if_whole(folder: Path) -> Dataset | None:
@@ -255,7 +322,7 @@ def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:
     mean, std = _statistics(splits["train"][0])
     card: dict[str, Any] = {
         "name": config.dataset,
-        "digest": digest_json({"content": content, "validation_fraction": float(config.validation_fraction)}),
+        "digest": _digest(config, content),
         "classes": list(raw.classes),
         "channels": raw.train_images.shape[1],
         "image_size": raw.train_images.shape[2],
@@ -264,6 +331,11 @@ def _write(folder: Path, raw: RawDataset, config: DatasetConfig) -> None:
         "images": {name: len(labels) for name, (_, labels) in splits.items()},
     }
     write_json(folder / _CARD, card)
+
+
+def _digest(config: DatasetConfig, content: str) -> str:
+    """Of a dataset, by the digest of its content before the validation split."""
+    return digest_json({"content": content, "validation_fraction": float(config.validation_fraction)})
 
 
 def _content_digest(raw: RawDataset) -> str:

@@ -124,7 +124,17 @@ def ensure_frontend(
 
 
 def vgg19_at_hand(store: Store) -> Path | None:
-    """The file of VGG-19's weights: in the store's downloads or torch's own cache; None if it is in neither."""
+    """The file of VGG-19's weights: in torch's own cache or the store's downloads, from a bucket's of which it is
+    brought here; None if it is in neither."""
+    return _vgg19_here(store) or store.file("downloads", VGG19_FILE)
+
+
+def has_vgg19(store: Store) -> bool:
+    """Whether there are VGG-19's weights, which need not be brought here to know."""
+    return _vgg19_here(store) is not None or store.changed("downloads", VGG19_FILE) is not None
+
+
+def _vgg19_here(store: Store) -> Path | None:
     places = (store.path("downloads"), Path(torch.hub.get_dir()) / "checkpoints")
     return next((place / VGG19_FILE for place in places if (place / VGG19_FILE).is_file()), None)
 

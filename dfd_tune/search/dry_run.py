@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from dfd_tune.bring import with_teachers_in_store
-from dfd_tune.data.prepared import prepare_dataset
-from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.distill.frontends import has_vgg19
 from dfd_tune.forecast import Forecast, in_words
 from dfd_tune.machine import multiplies_bf16, usable_cores
 from dfd_tune.own_backbones import run_those_of
@@ -21,7 +20,7 @@ from dfd_tune.plan import Plan, describe, make_plan
 from dfd_tune.record import find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
-from dfd_tune.search.launch import Say, device_for, search_record
+from dfd_tune.search.launch import Say, dataset_of, device_for, search_record
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.same_search import refuse_changes
@@ -43,11 +42,11 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
     with tempfile.TemporaryDirectory() as folder, RayRuntime(Path(folder) / "ray.log", signals) as ray:
         known = find_search(store, options.name)
         run_those_of(store, request.backbones())
-        dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+        dataset = dataset_of(request, options, known, store, say)
         request = with_teachers_in_store(request, store, dataset, say)
         frozen = {} if known is None else known.resources
         device = frozen["device"] if frozen else device_for(options.device, ray)
-        weights = vgg19_at_hand(store) is not None
+        weights = has_vgg19(store)
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
         if known is not None:
             refuse_changes(known, search_record(plan, options, None), extend=options.extend)

@@ -17,9 +17,9 @@ import torch
 
 from dfd_tune.bring import with_teachers_in_store
 from dfd_tune.config import TrialConfig
-from dfd_tune.data.prepared import prepare_dataset
+from dfd_tune.data.prepared import Dataset, prepare_dataset
 from dfd_tune.distill.checkpoints import training_name
-from dfd_tune.distill.frontends import vgg19_at_hand
+from dfd_tune.distill.frontends import has_vgg19
 from dfd_tune.distill.student import find_result
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.forecast import against_outcome
@@ -88,10 +88,10 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
     run_those_of(store, request.backbones())
-    dataset = prepare_dataset(request.dataset, store, say, prepared=options.prepared)
+    dataset = dataset_of(request, options, known, store, say)
     request = with_teachers_in_store(request, store, dataset, say)
     device = known.resources["device"] if known is not None and known.resources else device_for(options.device, ray)
-    vgg19 = vgg19_at_hand(store) is not None
+    vgg19 = has_vgg19(store)
     plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=vgg19, device=device)
     tracker = open_tracker(store, address, meanwhile=True)
     search = search_record(plan, options, tracker)
@@ -113,6 +113,13 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
             say(line)
         cut_short = _run_what_is_left(plan, device, ledger, options, progress, ray, say)
         return _end(plan, ledger, tracker, say, cut_short=cut_short)
+
+
+def dataset_of(request: Request, options: LaunchOptions, known: SearchRecord | None, store: Store, say: Say) -> Dataset:
+    """The dataset of a search; one that goes on keeps its own, whatever rescans for others have found since."""
+    of_search = None if known is None else known.dataset.get("prepared")
+    prepared, rescan = options.prepared, options.rescan
+    return prepare_dataset(request.dataset, store, say, prepared=prepared, of_search=of_search, rescan=rescan)
 
 
 def _run_what_is_left(

@@ -50,6 +50,8 @@ class LaunchOptions:
     """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
     price_per_hour: float | None = None
     """Of one node, in whatever currency; None to say nothing of money."""
+    rescan: bool = False
+    """Whether the dataset's files are read again, though they look as they did when they were prepared."""
     prepared: str | None = None
     """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
 
@@ -59,7 +61,7 @@ class LaunchOptions:
         return None if self.node_copies is None else Copies(Path(self.node_copies), self.node_copies_budget)
 
 
-OF_ONE_LAUNCH = ("retry_failed", "extend", "max_seconds", "max_trials")
+OF_ONE_LAUNCH = ("retry_failed", "extend", "rescan", "max_seconds", "max_trials")
 
 
 def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, **of_this_launch: Any) -> LaunchOptions:
@@ -89,6 +91,6 @@ def recorded_options(search: SearchRecord, *, mlflow_uri: str | None, **of_this_
             "prepared": search.dataset["prepared"],
         }
         | dict.fromkeys(OF_ONE_LAUNCH)
-        | {"retry_failed": False, "extend": False}
+        | {"retry_failed": False, "extend": False, "rescan": False}
         | of_this_launch,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -114,6 +115,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
     resources = context.resources
     gpus = resources.gpus if job.gpus is None else job.gpus
     per_worker = {"CPU": resources.cpus - TUNE_DRIVER_CPUS} | ({"GPU": gpus} if gpus else {})
+    folder = Path(tune.get_context().get_trial_dir()) / "train"
     trainer = TorchTrainer(
         loop,
         scaling_config=ScalingConfig(
@@ -124,7 +126,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
         ),
         run_config=RunConfig(
             name=tune.get_context().get_trial_id(),
-            storage_path=str(Path(tune.get_context().get_trial_dir()) / "train"),
+            storage_path=str(folder),
             failure_config=FailureConfig(max_failures=0),
             callbacks=[TuneReportCallback()],
         ),
@@ -135,6 +137,9 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
         if any(type(_cause(rank)).__name__ == StoppedError.__name__ for rank in _ranks_of(error)):
             raise StoppedError from None  # the others lost the one that wrote the checkpoint
         raise
+    finally:
+        if context.store.bucket is not None:  # on this node's own disk, which the driver may not see
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class RankFailedError(Exception):

@@ -3,6 +3,7 @@
 Layout, of a folder; a bucket has the same names (in_bucket.py says how its entries differ):
 
     datasets/<key>/      train.arrow, validation.arrow, test.arrow, dataset.json
+    rescans/<key>.json   which datasets were made of files that look alike and are not
     downloads/           archives that torchvision fetched
     low_res/<key>/       train.npy, validation.npy, test.npy, camera.json
     pretrained/<key>/    network.safetensors, network.json          teachers and base networks

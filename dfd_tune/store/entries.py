@@ -25,9 +25,18 @@ from dfd_tune.locks import holding
 from dfd_tune.store import in_bucket, replica
 from dfd_tune.store.bucket import Bucket
 from dfd_tune.store.copies import Copies, InFolder, adopt, near
-from dfd_tune.store.files import as_json, create_text, sync, write_text
+from dfd_tune.store.files import as_json, create_text, replacing, sync, write_text
 from dfd_tune.store.leases import leased
-from dfd_tune.store.manifests import MANIFEST_FILE, json_in, read_whole, sound, whole, write_manifest
+from dfd_tune.store.manifests import (
+    MANIFEST_FILE,
+    Files,
+    json_in,
+    manifest_of,
+    read_whole,
+    sound,
+    whole,
+    write_manifest,
+)
 
 FORMAT = 1
 """Of what a store holds. Another one is refused."""
@@ -215,6 +224,31 @@ class Store:
             return False
         known = self.bucket.known(kind, key, entry.publisher, name)
         return known is not None and known.bytes == entry.found[name]["bytes"]
+
+    def files(self, kind: str, key: str) -> Files | None:
+        """What an entry's manifest says of its files; None if it has none.
+
+        Raises:
+            OSError: the store can't be read just now.
+        """
+        if self.bucket is None:
+            return manifest_of(self.path(kind, key))
+        entry = in_bucket.entry_in(self.bucket, kind, key)
+        return None if entry is None else entry.found
+
+    def file(self, *parts: str) -> Path | None:
+        """A file that is no entry's and never changes, as those in downloads, on a disk of this node's, to which a
+        bucket's is brought; None if there is none.
+
+        Raises:
+            OSError: the bucket can't be read just now, or the disk not be written.
+        """
+        place = self.path(*parts)
+        if self.bucket is not None and not place.is_file() and self.bucket.known(*parts) is not None:
+            with replacing(place) as draft:
+                self.bucket.fetch(draft, *parts)
+            replica.note_written(place)
+        return place if place.is_file() else None
 
     def content(self, *parts: str) -> bytes | None:
         """One file of an entry, the last part being its name; None if it is not there, or not what the manifest says.

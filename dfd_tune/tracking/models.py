@@ -143,7 +143,8 @@ def _log(
 
 
 def _save(path: Path, run_id: str, model_id: str, location: str, model: torch.nn.Module, example: np.ndarray) -> None:
-    """Export to a folder in the `pt2` format, which loads without running code."""
+    """Export to a folder in the `pt2` format, of plain tensors alone: it can be loaded where MLflow is told to unpickle
+    nothing (MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false), without which it would unpickle what another's archive says."""
     import mlflow.pytorch
     import torch
     from mlflow.models import Model, ModelSignature

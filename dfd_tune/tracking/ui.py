@@ -139,6 +139,8 @@ def _server(store: Store, address: Address, url: str) -> Iterator[tuple[subproce
         # Without this the server starts eight job runners of 230 MB each, for features not used here.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # It has no need to load a model; should it, nothing in one is unpickled.
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "server.log")

@@ -32,7 +32,7 @@ class User:
 
     address: str
     home: Path
-    there: Path
+    there: Path | str
 
     def start(self, *arguments: object, token: str | None = TOKEN, **variables: str) -> subprocess.Popen[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "DFD_", "MLFLOW_"))}

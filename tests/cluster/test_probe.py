@@ -58,7 +58,7 @@ def test_a_store_is_looked_at_as_it_is(tmp_path):
     shared.path("token").write_text("token")
 
     def seen(store):
-        return NodeFacts.from_json(look_around(str(store.root), "token", None, str(tmp_path / "copies"), 0.0)).store
+        return NodeFacts.from_json(look_around(store.location, "token", None, str(tmp_path / "copies"), 0.0)).store
 
     with holding(shared.path("token.lock")):
         assert seen(shared) is None

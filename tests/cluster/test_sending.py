@@ -1,6 +1,8 @@
 """What is sent to a cluster arrives whole, whichever way it goes, or is refused."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,9 +40,6 @@ def contents(store):
 
 def copy(source, target):
     """As rsync over SSH does it, without SSH."""
-    import shutil
-    from pathlib import Path
-
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
@@ -70,7 +69,7 @@ def test_in_pieces_of_any_size_it_arrives_as_well(stores, tmp_path_factory, monk
 def test_what_is_damaged_on_its_way_is_refused_and_not_taken_in(stores, damage):
     here, there = stores
     incoming = send_over_ssh(copy, here, files_to_send(here, ENTRIES), str(there.root))
-    damage(there.path(INCOMING, incoming["token"], "datasets", "key", "train.arrow"))
+    damage(Path(incoming["place"], "datasets", "key", "train.arrow"))
     with pytest.raises(UserError, match=r"train\.arrow"):
         adopt(there, incoming)
     assert contents(there) == {}

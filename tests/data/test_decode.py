@@ -1,11 +1,14 @@
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 from image_files import as_pillow, png, random_images
 from PIL import Image
 
-from dfd_tune.data.sources.decode import Encoded, decode_images, resize_images
+from dfd_tune.data.sources.decode import MOST_PIXELS, Encoded, decode_images, read_image, resize_images
 from dfd_tune.errors import UserError
 
 
@@ -142,3 +145,64 @@ def test_odd_and_unreadable_images_are_reported_together():
     with pytest.raises(UserError) as caught:
         decode([b"broken", saved(Image.new("L", (8, 8))), saved(Image.new("L", (9, 9)))])
     assert len(caught.value.problems) == 2
+
+
+def declaring(kind, width, height):
+    """A file of a few hundred bytes whose header says that size."""
+    content = bytearray(saved(Image.new("L", (8, 8), 200), kind))
+    if kind == "PNG":
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    elif kind == "GIF":
+        content[6:10] = struct.pack("<HH", width, height)
+    else:
+        start = content.index(b"\xff\xc0") + 5
+        content[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+@pytest.mark.parametrize("size", [(13_000, 13_800), (10_000, 10_000), (7_100, 7_100)])
+def test_an_image_that_declares_too_many_pixels_is_named_and_not_decoded(kind, size, tmp_path):
+    """Pillow would raise of the first, warn of the second, and decode the third."""
+    bomb, good = declaring(kind, *size), saved(Image.new("L", (8, 8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError) as caught:
+            decode([good, bomb, good, bomb], image_size=8)
+        (problem,) = caught.value.problems
+        assert problem.startswith("2 of 4 images of 'here' have more than 50 million pixels and are not decoded")
+        assert "1.png (" in problem
+        file = tmp_path / "bomb.png"
+        file.write_bytes(bomb)
+        with pytest.raises(UserError, match=r"bomb\.png' has .* pixels, but at most 50 million") as caught:
+            read_image(file, 3)
+    told = f"{size[0]}×{size[1]}" if kind != "GIF" and size[0] * size[1] < 89e6 else None
+    assert told is None or told in str(caught.value)
+    assert len(bomb) < 2000
+
+
+def test_the_largest_image_itself_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("dfd_tune.data.sources.decode.MOST_PIXELS", 64)
+    assert decode([saved(Image.new("L", (8, 8)))]).shape == (1, 1, 8, 8)
+    with pytest.raises(UserError, match=r"0\.png \(9×8 pixels\)"):
+        decode([saved(Image.new("L", (9, 8)))], image_size=8)
+    assert MOST_PIXELS >= 24_000_000, "photographs of cameras"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_an_animation_the_first_frame_is_decoded_alone(kind):
+    """The others may be anything: the file is cut off after the first one."""
+    frames = [as_pillow(image) for image in random_images(6, channels=1, side=64)]
+    whole = saved(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} * (kind == "WEBP")))
+    expected = decode([whole])
+    assert np.array_equal(expected[0, 0], np.asarray(frames[0]))
+    if kind == "GIF":  # the others say where their frames are in what follows, or all at once
+        assert np.array_equal(decode([whole[: len(whole) // 2]]), expected)
+
+
+def test_postscript_is_not_run(tmp_path):
+    file = tmp_path / "image.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(UserError, match="PostScript"):
+        read_image(file, 3)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow
 import pytest
 from image_files import (
+    as_pillow,
     cycled_labels,
     random_images,
     write_batches,
@@ -331,3 +332,66 @@ def test_digits_are_prepared_without_any_files(store, said):
     dataset = prepare_dataset(DatasetConfig(dataset="digits", train_images=200, test_images=100), store, said.append)
     assert (dataset.channels, dataset.image_size) == (1, 8)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (180, 20, 100)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of images of one size in bytes, in a format without compression."""
+    for index, (image, label) in enumerate(zip(IMAGES[:60], LABELS[:60] % 3, strict=True)):
+        file = tmp_path / "pictures" / str(label) / f"{index:03}.bmp"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        as_pillow(image).save(file)
+    return tmp_path / "pictures"
+
+
+def repaint(pictures, image):
+    """Change a picture in place, with size and time as they were."""
+    file = pictures / "0" / "000.bmp"
+    before = file.stat()
+    as_pillow(image).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+def test_a_change_in_place_is_noticed_by_a_rescan_alone(pictures, store, said):
+    def prepared(**how):
+        return prepare_dataset(config(pictures, "folder"), store, said.append, **how)
+
+    first = prepared()
+    said.clear()
+    assert prepared(rescan=True).folder == first.folder  # nothing has changed
+    assert "hold the images that were prepared" in said[-1]
+    repaint(pictures, IMAGES[100])
+    said.clear()
+    assert prepared().folder == first.folder
+    assert said == []
+    second = prepared(rescan=True)
+    assert second.digest != first.digest
+    assert "hold other images" in said[-1]
+    said.clear()
+    # Later launches take the new ones, and read nothing again; who has begun with the others keeps those.
+    assert prepared().folder == second.folder
+    assert prepared(of_search=second.folder.name).folder == second.folder
+    assert prepared(of_search=first.folder.name).digest == first.digest
+    assert prepared(prepared=first.folder.name).digest == first.digest
+    assert said == []
+    assert open_dataset(first.folder).digest == first.digest
+    # As they were at first, they are the first ones again.
+    repaint(pictures, IMAGES[0])
+    assert prepared(rescan=True).folder == first.folder
+    assert prepared().folder == first.folder
+    assert len(entries(store)) == 2
+
+
+def test_a_rescan_of_what_was_never_prepared_prepares_it(pictures, store, said):
+    dataset = prepare_dataset(config(pictures, "folder"), store, said.append, rescan=True)
+    assert prepare_dataset(config(pictures, "folder"), store, said.append).folder == dataset.folder
+    assert not any("hold" in line for line in said)
+
+
+def test_a_dataset_without_files_says_that_there_is_nothing_to_rescan(store, said):
+    selection = DatasetConfig(dataset="digits", train_images=200, test_images=100)
+    first = prepare_dataset(selection, store, said.append)
+    said.clear()
+    assert prepare_dataset(selection, store, said.append, rescan=True).digest == first.digest
+    assert said == ["--rescan reads the files of --data again; 'digits' has none."]

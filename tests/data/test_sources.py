@@ -1,6 +1,8 @@
 import pickle
+import struct
 import urllib.error
 import urllib.request
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -193,6 +195,15 @@ def test_a_corrupt_image_is_named_by_file_and_row(tmp_path):
         UserError, match=r"train\.parquet row 17 \(not an image\), train\.parquet row 19 \(it is empty\)"
     ):
         load("parquet", tmp_path)
+
+
+def test_an_image_that_declares_too_many_pixels_is_named_by_file_and_row(tmp_path):
+    bomb = bytearray(png(IMAGES[0]))
+    bomb[16:24] = struct.pack(">II", 13_000, 13_800)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    write_parquet(tmp_path / "train.parquet", [*IMAGES[:39], bytes(bomb)], LABELS)
+    with pytest.raises(UserError, match=r"more than 50 million pixels.*train\.parquet row 39 \("):
+        load("parquet", tmp_path, image_size=8)
 
 
 def test_columns_with_other_names_are_found_when_they_are_the_only_ones(tmp_path):

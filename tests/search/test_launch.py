@@ -113,6 +113,7 @@ def test_the_registered_model_predicts_as_predict_does(run_cli, search, tmp_path
     done = run_cli("predict", *files, "--model", "tiny", "--format", "json", "--store", search.store)
     assert (done.returncode, done.stderr) == (0, "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", search.mlflow_uri)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = mlflow.pyfunc.load_model("models:/tiny@best")
     theirs = []
     for file in files:

@@ -46,6 +46,7 @@ def test_a_raw_image_over_http_gets_the_class_that_predict_says(tracker: Tracker
         env=os.environ
         | {
             "MLFLOW_TRACKING_URI": tracker.address,
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "OMP_NUM_THREADS": "1",
             # The server starts its workers by name.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -2,15 +2,19 @@
 
 Gray images (1-bit, 8-bit, 16-bit, with or without alpha) stay gray if all of them are; else all become RGB.
 Alpha is composited on black, palettes are resolved, EXIF orientation is applied, of an animation the first
-frame is taken. Resizing is anti-aliased bicubic and does not keep the aspect ratio.
+frame is taken. Resizing is anti-aliased bicubic and does not keep the aspect ratio. What a file's header says of its
+size is read first: a few kilobytes may stand for gigabytes of pixels.
 Not for: crops and low-resolution images, which are made from these in training (views.py, degradation.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 SMALLEST, LARGEST = 8, 64
 """Sides in pixels that the networks take."""
+
+MOST_PIXELS = 50_000_000
+"""Of an image that is decoded, width times height: eight threads decode at once, each into 3 or 4 bytes a pixel."""
 
 _CHUNK = 256
 _GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16L", "I;16B"})
@@ -52,12 +59,17 @@ class Encoded:
         return self.name if self.row is None else f"{self.name} row {self.row}"
 
 
+class TooManyPixelsError(Exception):
+    """An image declares more pixels than are decoded; the message is how many, as a phrase."""
+
+
 @dataclass
 class _Findings:
     """What decoding some images has shown."""
 
     colour: bool = False
     unreadable: list[str] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
     odd_sizes: list[str] = field(default_factory=list)
 
 
@@ -76,9 +88,14 @@ def decode_images(
         uint8, (N, C, S, S), C-contiguous; C is 1 if all images are gray, else 3.
 
     Raises:
-        UserError: images are unreadable, or of unsuitable sizes; the first few are named.
+        UserError: images are unreadable, too large, or of unsuitable sizes; the first few are named.
     """
     say(f"Decoding {len(images):,} images of {where}.")
+    with _bombs_are_errors():
+        return _decoded(images, image_size, where)
+
+
+def _decoded(images: Sequence[Encoded], image_size: int | None, where: str) -> np.ndarray:
     side = image_size or _side_of_first(images)
     # Space for colour; what is gray throughout is cut down in the end. No image is decoded twice to find out.
     out = np.empty((len(images), 3, side or 0, side or 0), dtype=np.uint8)
@@ -108,13 +125,18 @@ def read_image(file: Path, channels: int) -> np.ndarray:
         uint8, (H, W, channels).
 
     Raises:
-        UserError: there is no such file, or it is no image.
+        UserError: there is no such file, or it is no image, or one of more than MOST_PIXELS.
     """
     from PIL import UnidentifiedImageError
 
     try:
-        with _open(Encoded(file, str(file))) as opened:
+        with _bombs_are_errors(), _own_words(), _open(Encoded(file, str(file))) as opened:
             pixels = np.asarray(_gray_or_rgb(opened).convert("L" if channels == 1 else "RGB"))
+    except TooManyPixelsError as error:
+        raise UserError(
+            f"The image '{file}' has {error} pixels, but at most {MOST_PIXELS / 1e6:g} million are decoded; make it "
+            "smaller first, or give another file."
+        ) from None
     except UnidentifiedImageError:
         raise UserError(f"'{file}' is not an image; give a PNG, JPEG or other image file.") from None
     except Exception as error:
@@ -157,12 +179,47 @@ def _side_of_first(images: Sequence[Encoded]) -> int | None:
 
 
 def _open(image: Encoded) -> Image.Image:
+    """The image with its header read, and none of its pixels.
+
+    Raises:
+        TooManyPixelsError: it declares more than MOST_PIXELS.
+        Exception: it can't be read, or Pillow's own bound is lower.
+    """
     from PIL import Image
 
     if image.content is None:
         raise ValueError("it is empty")
     source = image.content if isinstance(image.content, Path) else io.BytesIO(image.content)
-    return Image.open(source)
+    opened = Image.open(source)
+    if opened.width * opened.height > MOST_PIXELS:
+        opened.close()
+        raise TooManyPixelsError(f"{opened.width}×{opened.height}")
+    if opened.format == "EPS":
+        opened.close()
+        raise ValueError("it is PostScript, a program that would have to be run")
+    return opened
+
+
+@contextlib.contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """What Pillow would only warn of is an error, in this thread and in those that it starts."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[None]:
+    """Pillow's own bounds, which it also holds against parts of a file as it decodes them, are told as ours are."""
+    from PIL import Image
+
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        told = re.search(r"\d+", str(error))
+        raise TooManyPixelsError("too many" if told is None else f"{int(told[0]):,}") from None
 
 
 def _decode_into(target: np.ndarray, image: Encoded, resize: bool, findings: _Findings) -> None:
@@ -171,13 +228,15 @@ def _decode_into(target: np.ndarray, image: Encoded, resize: bool, findings: _Fi
 
     side = target.shape[-1]
     try:
-        with _open(image) as opened:
+        with _own_words(), _open(image) as opened:
             if not resize and (side == 0 or opened.size != (side, side)):
                 findings.odd_sizes.append(f"{image.where} ({opened.width}×{opened.height})")
                 return
             pixels = _gray_or_rgb(opened)
             _fill(target, _resized(pixels, side))
         findings.colour |= pixels.mode == "RGB"
+    except TooManyPixelsError as error:
+        findings.too_large.append(f"{image.where} ({error} pixels)")
     except UnidentifiedImageError:
         findings.unreadable.append(f"{image.where} (not an image)")
     except Exception as error:
@@ -219,12 +278,18 @@ def _fill(target: np.ndarray, image: Image.Image) -> None:
 
 def _raise_findings(chunks: Sequence[_Findings], total: int, side: int | None, where: str) -> None:
     unreadable = [text for chunk in chunks for text in chunk.unreadable]
+    too_large = [text for chunk in chunks for text in chunk.too_large]
     odd_sizes = [text for chunk in chunks for text in chunk.odd_sizes]
     problems = []
     if unreadable:
         problems.append(
             f"{len(unreadable):,} of {total:,} images of {where} can't be decoded: {first_few(unreadable)}; "
             "replace or remove them."
+        )
+    if too_large:
+        problems.append(
+            f"{len(too_large):,} of {total:,} images of {where} have more than {MOST_PIXELS / 1e6:g} million pixels "
+            f"and are not decoded: {first_few(too_large)}; make them smaller first, or remove them."
         )
     if odd_sizes and side is not None:
         problems.append(
