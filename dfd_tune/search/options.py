@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.errors import UserError
+from dfd_tune.defaults import KEEP_STUDENTS
+from dfd_tune.errors import UserError, unknown_name
 from dfd_tune.record import SearchRecord
 from dfd_tune.store import Copies
 
@@ -50,8 +51,14 @@ class LaunchOptions:
     """Bytes that they may take on a node; None lets them fill its disk, but for a little."""
     price_per_hour: float | None = None
     """Of one node, in whatever currency; None to say nothing of money."""
+    keep_students: str = KEEP_STUDENTS[0]
+    """Which students' weights stay once the search has ended: chosen, those that it needs, or all."""
     prepared: str | None = None
     """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
+
+    def __post_init__(self) -> None:
+        if self.keep_students not in KEEP_STUDENTS:
+            raise UserError(unknown_name("value of keep_students", self.keep_students, KEEP_STUDENTS))
 
     @property
     def copies(self) -> Copies | None:

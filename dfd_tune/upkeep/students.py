@@ -17,9 +17,8 @@ from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import STUDENT_FILE, Store, listing
 from dfd_tune.upkeep.references import Standing, keys_of, standing
 
-ALL, CHOSEN = "all", "chosen"
-KEEP = (ALL, CHOSEN)
-"""What `--keep-students` may be."""
+ALL = "all"
+"""A value of `--keep-students`."""
 _ENDED = ("FINISHED", "STOPPED", "FAILED")
 
 
@@ -68,8 +67,8 @@ def let_go_of_students(store: Store, name: str, say: Callable[[str], None]) -> N
         return
     if spare:
         say(
-            f"Let go of {len(spare)} of {len(finished)} students, {freed / 1e6:,.1f} MB, as nothing needs them any more "
-            "(--keep-students all keeps them); their results stay."
+            f"Let go of {len(spare)} of {len(finished)} students, {freed / 1e6:,.1f} MB, that nothing needs any more; "
+            "their results stay (--keep-students all keeps students, too)."
         )
 
 

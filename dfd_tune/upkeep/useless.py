@@ -1,4 +1,4 @@
-"""What nobody needs: entries that no search refers to, checkpoints of trainings that are over, what killed writers left.
+"""What nobody needs: entries that no search refers to, checkpoints of trainings that are over, killed writers' drafts.
 
 It is looked for and shown; then, once a person has agreed, looked for again with no launch beginning meanwhile, and
 removed. Not for: what searches refer to (references.py), nor for removing a search (removal.py).
