@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """So many of a kind are listed one by one."""
-UNITS = ("B", "kB", "MB", "GB", "TB")
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 YES_OPTION = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
