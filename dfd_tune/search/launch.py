@@ -253,7 +253,7 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say, *, cut_short: b
         complaints += error.problems
     complaints += [line for line in tracker.close() if line not in complaints]
     if not cut_short:
-        let_go_of_students(ledger.store, ledger.search.search, say)
+        let_go_of_students(ledger.store, ledger.search, trials, say)
     say("")
     say(plain(*ranking(ledger.search, trials)))
     for line in conclusion(ledger.search, trials):

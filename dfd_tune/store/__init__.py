@@ -20,6 +20,7 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
+from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies
 from dfd_tune.store.entries import Store as Store
 from dfd_tune.store.files import is_passing as is_passing

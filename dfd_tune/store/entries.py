@@ -463,11 +463,9 @@ class Store:
         Raises:
             UserError: the store's folder has no locks.
         """
-        held = self.lock_file(name).exists() or (
-            self.bucket is not None and self.bucket.known("leases", f"{name}.json") is not None
-        )
-        if held:
-            with self.lease(name, say):
+        afar = self.bucket is not None and self.bucket.known("leases", f"{name}.json") is not None
+        if afar or self.lock_file(name).exists():
+            with self.lease(name, say, node=not afar):
                 pass
 
     def lock_file(self, name: str) -> Path:

@@ -7,14 +7,15 @@ to (useless.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dfd_tune.analysis.cells import cells_of, trials_to_test
 from dfd_tune.analysis.front import front_of
 from dfd_tune.errors import cause_of
 from dfd_tune.liveness import UPKEEP
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.store import STUDENT_FILE, Store, listing
+from dfd_tune.store import STUDENT_FILE, Store, each, listing
 from dfd_tune.upkeep.references import Standing, keys_of, standing
 
 ALL = "all"
@@ -48,20 +49,30 @@ def is_over(search: SearchRecord, trials: Iterable[TrialRecord]) -> bool:
     return search.best is not None and ended >= search.num_trials
 
 
-def let_go_of_students(store: Store, name: str, say: Callable[[str], None]) -> None:
+def let_go_of_students(
+    store: Store, search: SearchRecord, trials: Sequence[TrialRecord], say: Callable[[str], None]
+) -> None:
     """At the end of a search, remove the students of its trials that no search of the store needs.
 
     A store that can't be read or written just now has them stay, which is said.
+
+    Args:
+        store: of the search.
+        search: the one that ends; who calls runs it.
+        trials: all of its records.
+        say: takes a line, if there is anything to say.
     """
+    if keeps(search) == ALL or not is_over(search, trials):
+        return
+    finished = {trial.key for trial in trials if trial.status == "FINISHED"}
+    spare = finished - needed_by(store, search, trials)
     try:
+        spare &= students_in(store, spare).keys()
+        if not spare:
+            return
         with store.lease(UPKEEP, say):
-            own = standing(store, name)
-            if own.search is None or keeps(own.search) == ALL or not is_over(own.search, own.trials):
-                return
-            finished = {trial.key for trial in own.trials if trial.status == "FINISHED"}
-            spare = finished - needed_by(store, own.search, own.trials)
-            spare = _without_those_of_others(store, name, spare & _with_student(store, spare))
-            freed = sum(store.let_go("trials", key, STUDENT_FILE) for key in sorted(spare))
+            spare = _without_those_of_others(store, search.search, spare)
+            freed = sum(each(lambda key: store.let_go("trials", key, STUDENT_FILE), sorted(spare)))
     except OSError as error:
         say(f"The students that are not needed any more stay, as the store can't be changed ({cause_of(error)}).")
         return
@@ -73,10 +84,10 @@ def let_go_of_students(store: Store, name: str, say: Callable[[str], None]) -> N
 
 
 def spare_students(store: Store, searches: Sequence[Standing]) -> set[str]:
-    """Keys of the trials whose students lie in the store and are needed by no search, though some refer to them.
+    """Keys of the trials whose students are needed by no search, though some refer to them, be they there or not.
 
     Args:
-        store: where they lie.
+        store: where they are.
         searches: all of its searches.
     """
     refers: set[str] = set()
@@ -86,8 +97,7 @@ def spare_students(store: Store, searches: Sequence[Standing]) -> set[str]:
             keys = keys_of(store, one.search)
             refers |= keys
             needed |= keys if one.runs else needed_by(store, one.search, one.trials)
-    spare = refers - needed
-    return spare & _with_student(store, spare)
+    return refers - needed
 
 
 def _without_those_of_others(store: Store, name: str, spare: set[str]) -> set[str]:
@@ -103,9 +113,17 @@ def _without_those_of_others(store: Store, name: str, spare: set[str]) -> set[st
     return spare
 
 
-def _with_student(store: Store, keys: Iterable[str]) -> set[str]:
-    """Those of the trials whose students lie in the store, whole or not."""
-    if store.bucket is None:
-        return {key for key in keys if store.path("trials", key, STUDENT_FILE).exists()}
-    there = {name.split("/")[0] for name in listing(store, "trials") if name.endswith(f"/{STUDENT_FILE}")}
-    return there & set(keys)
+def students_in(store: Store, keys: Collection[str]) -> dict[str, int]:
+    """Of these trials, those whose students lie in the store, whole or not, with their bytes.
+
+    Raises:
+        OSError: the store can't be read just now.
+    """
+    if store.bucket is not None:
+        files = ((name.split("/"), known.bytes) for name, known in listing(store, "trials").items())
+        return {parts[0]: size for parts, size in files if parts[-1] == STUDENT_FILE and parts[0] in keys}
+    found = {}
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):
+            found[key] = store.path("trials", key, STUDENT_FILE).stat().st_size
+    return found

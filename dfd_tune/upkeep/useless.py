@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 from dfd_tune.liveness import UPKEEP
 from dfd_tune.locks import HeldError
@@ -22,12 +23,13 @@ from dfd_tune.store import (
     Litter,
     Store,
     clock_of,
+    each,
     listing,
     litter_of,
     remove_litter,
 )
 from dfd_tune.upkeep.references import Entry, References, Standing, references, standings
-from dfd_tune.upkeep.students import spare_students
+from dfd_tune.upkeep.students import spare_students, students_in
 
 OLD_NANOSECONDS = 24 * 3600 * 10**9
 """What lies as if left by a killed writer is taken for that once nobody has written to it for a day."""
@@ -60,11 +62,9 @@ def useless_in(store: Store) -> list[Useless]:
     refers = references(store, searches)
     found = [*_entries(store, refers), *_trainings(store, refers), *_texts(store, refers), *_left(store, searches)]
     gone = {item.parts for item in found}
-    for key in spare_students(store, searches):
+    for key, size in students_in(store, spare_students(store, searches)).items():
         if ("trials", key) not in gone:
-            size = listing(store, "trials", key)
-            bytes = sum(known.bytes for name, known in size.items() if name.split("/")[-1] == STUDENT_FILE)
-            found.append(Useless(("trials", key, STUDENT_FILE), "student that no search needs", bytes))
+            found.append(Useless(("trials", key, STUDENT_FILE), "student that no search needs", size))
     return sorted(found, key=lambda item: item.parts)
 
 
@@ -78,19 +78,20 @@ def remove(store: Store, agreed: Iterable[Useless], say: Callable[[str], None]) 
         OSError: the store can't be read just now, or not be written.
     """
     wanted = {item.parts for item in agreed}
-    removed = []
     with store.lease(UPKEEP, say):
-        held = _leases(store)
-        for item in useless_in(store):
-            if item.parts not in wanted:
-                continue
+        leases = _leases(store)
+
+        def removed(item: Useless) -> bool:
             try:
-                with _held(store, item, held):
+                with _held(store, item, leases):
                     _remove(store, item)
-                    removed.append(item)
+                return True
             except HeldError:
                 say(f"{item.name} stays, as somebody works on it.")
-    return removed
+                return False
+
+        found = [item for item in useless_in(store) if item.parts in wanted]
+        return list(compress(found, each(removed, found)))
 
 
 def _entries(store: Store, refers: References) -> Iterator[Useless]:

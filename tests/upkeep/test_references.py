@@ -1,6 +1,7 @@
 """What a search refers to, from its records alone, held against what its plan would make."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_a_running_search_is_told_apart_and_one_that_begins_has_said_nothing_yet
         assert ("datasets", "elsewhere") in refers.running
         assert ("datasets", record.dataset["prepared"]) in refers.entries - refers.running
     assert not references(folder, standings(folder)).running
+    time.sleep(0.05)
     with running(folder, "other", lambda line: None):
         (again,) = [one for one in standings(folder) if one.name == "other"]
         assert again.begins, "what stands there is of its launch before"

@@ -9,7 +9,7 @@ from dfd_tune.store import RESULT_FILE, STUDENT_FILE
 from dfd_tune.upkeep import students
 from dfd_tune.upkeep.references import standings
 from dfd_tune.upkeep.soundness import check
-from dfd_tune.upkeep.students import let_go_of_students, needed_by, spare_students
+from dfd_tune.upkeep.students import let_go_of_students, needed_by, spare_students, students_in
 from tests.report.searches import confirmed, make_best
 from tests.upkeep.made_up import made_up, publish_all, save, trial_at, write_records
 
@@ -82,14 +82,14 @@ def test_all_are_needed_where_all_are_kept_or_the_search_is_not_over(folder, sea
 def test_those_that_nothing_needs_are_let_go_of_and_results_stay(filled, search):
     record, trials = search
     said = []
-    let_go_of_students(filled, record.search, said.append)
+    let_go_of_students(filled, record, trials, said.append)
     assert len(said) == 1
     for trial in trials:
         assert filled.has("trials", trial.key, STUDENT_FILE) == (trial.key not in keys(trials))
         assert filled.facts("trials", trial.key, RESULT_FILE)["key"] == trial.key
         assert filled.whole("trials", trial.key)
     assert [fault for checked in check(filled) for fault in checked.faults] == []
-    let_go_of_students(filled, record.search, said.append)
+    let_go_of_students(filled, record, trials, said.append)
     assert len(said) == 1, "nothing was left to be done"
 
 
@@ -101,7 +101,7 @@ def test_a_student_that_a_killed_process_has_left_without_its_manifest_goes_too(
     content = folder.path("trials", key, STUDENT_FILE).read_bytes()
     folder.let_go("trials", key, STUDENT_FILE)
     folder.path("trials", key, STUDENT_FILE).write_bytes(content)
-    let_go_of_students(folder, record.search, lambda line: None)
+    let_go_of_students(folder, record, trials, lambda line: None)
     assert not folder.path("trials", key, STUDENT_FILE).exists()
 
 
@@ -122,7 +122,7 @@ def test_a_student_stays_while_another_search_needs_it(folder, search, other):
     save(folder, record, trials)
     publish_all(folder, record, trials)
     save(folder, *made_up("other", **changes))
-    let_go_of_students(folder, record.search, pytest.fail)
+    let_go_of_students(folder, record, trials, pytest.fail)
     assert all(folder.has("trials", trial.key, STUDENT_FILE) for trial in trials)
 
 
@@ -131,7 +131,7 @@ def test_a_search_that_has_chosen_alike_needs_no_more(folder, search):
     save(folder, record, trials)
     publish_all(folder, record, trials)
     save(folder, *made_up("other"))
-    let_go_of_students(folder, record.search, lambda line: None)
+    let_go_of_students(folder, record, trials, lambda line: None)
     assert {trial.key for trial in trials if not folder.has("trials", trial.key, STUDENT_FILE)} == keys(trials)
 
 
@@ -143,7 +143,7 @@ def test_all_stay_while_another_search_runs_that_has_or_may_want_them(folder, se
     with running(folder, "other", lambda line: None):
         if written:
             write_records(folder, *made_up("other"))
-        let_go_of_students(folder, record.search, pytest.fail)
+        let_go_of_students(folder, record, trials, pytest.fail)
         assert all(folder.has("trials", trial.key, STUDENT_FILE) for trial in trials)
 
 
@@ -163,8 +163,8 @@ def test_records_of_searches_that_have_nothing_in_common_are_not_read(folder, se
 
     students_standing = students.standing
     monkeypatch.setattr(students, "standing", watched)
-    let_go_of_students(folder, record.search, lambda line: None)
-    assert dict(asked) == {record.search: len(trials), "far": 0}
+    let_go_of_students(folder, record, trials, lambda line: None)
+    assert asked == [("far", 0)]
     assert not folder.has("trials", min(keys(trials)), STUDENT_FILE)
 
 
@@ -178,7 +178,7 @@ def test_a_store_that_can_not_be_changed_keeps_them_and_says_so(folder, search, 
 
     said = []
     monkeypatch.setattr(type(folder), "let_go", failing)
-    let_go_of_students(folder, record.search, said.append)
+    let_go_of_students(folder, record, trials, said.append)
     assert len(said) == 1
     assert "Input/output error" in said[0]
 
@@ -188,5 +188,6 @@ def test_spare_ones_of_all_searches_are_found_together(folder, search):
     save(folder, record, trials)
     publish_all(folder, record, trials)
     assert spare_students(folder, standings(folder)) == keys(trials)
+    assert students_in(folder, keys(trials)) == dict.fromkeys(keys(trials), 230)
     save(folder, *made_up("other", tested=dict.fromkeys([min(keys(trials))], 0.5)))
     assert spare_students(folder, standings(folder)) == keys(trials) - {min(keys(trials))}
