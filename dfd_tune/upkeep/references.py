@@ -25,8 +25,8 @@ from dfd_tune.store import Store
 from dfd_tune.teacher_file import KIND as TEACHERS
 from dfd_tune.teacher_file import parse
 
-TICK_SECONDS = 0.01
-"""A file's time may lag behind the clock by so much."""
+TICK_SECONDS, BUCKET_TICK_SECONDS = 0.01, 1.0
+"""A file's time may lag behind the clock by so much; likewise an object's."""
 Entry = tuple[str, str]
 """Kind and key; of a backbone's text, its folder and name."""
 
@@ -87,7 +87,8 @@ def standing(store: Store, name: str, touching: Collection[str] | None = None) -
     if search is not None and (touching is None or not keys_of(store, search).isdisjoint(touching)):
         trials = tuple(load_trials(store, search))
     written = store.changed("searches", name, "search.json")
-    begun = None if state.since is None else int((state.since - TICK_SECONDS) * 1e9)
+    tick = TICK_SECONDS if store.bucket is None else BUCKET_TICK_SECONDS
+    begun = None if state.since is None else int((state.since - tick) * 1e9)
     begins = state.kind == "running" and (written is None or begun is None or written < begun)
     return Standing(name, state, search, trials, begins)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dfd_tune.analysis.cells import cells_of, trials_to_test
 from dfd_tune.analysis.front import front_of
-from dfd_tune.errors import cause_of
+from dfd_tune.errors import UserError, cause_of
 from dfd_tune.liveness import UPKEEP
 from dfd_tune.record import SearchRecord, TrialRecord
 from dfd_tune.store import STUDENT_FILE, Store, each, listing
@@ -94,9 +94,8 @@ def spare_students(store: Store, searches: Sequence[Standing]) -> set[str]:
     needed: set[str] = set()
     for one in searches:
         if one.search is not None:
-            keys = keys_of(store, one.search)
-            refers |= keys
-            needed |= keys if one.runs else needed_by(store, one.search, one.trials)
+            refers |= keys_of(store, one.search)
+            needed |= _needed_by(store, one)
     return refers - needed
 
 
@@ -109,8 +108,19 @@ def _without_those_of_others(store: Store, name: str, spare: set[str]) -> set[st
         if one.begins or (one.search is None and store.changed("searches", other, "search.json") is not None):
             return set()  # what it needs is not known
         if one.search is not None:
-            spare = spare - (keys_of(store, one.search) if one.runs else needed_by(store, one.search, one.trials))
+            spare = spare - _needed_by(store, one)
     return spare
+
+
+def _needed_by(store: Store, one: Standing) -> set[str]:
+    """The students that a search which may be under way needs; of one that can't be made out, all."""
+    assert one.search is not None
+    if one.runs:
+        return keys_of(store, one.search)
+    try:
+        return needed_by(store, one.search, one.trials)
+    except (UserError, KeyError, TypeError, ValueError):  # of another version
+        return keys_of(store, one.search)
 
 
 def students_in(store: Store, keys: Collection[str]) -> dict[str, int]:
