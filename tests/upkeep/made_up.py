@@ -13,7 +13,7 @@ from dfd_tune.frozen_request import request_as_json
 from dfd_tune.liveness import running
 from dfd_tune.parts import PretrainedConfig
 from dfd_tune.record import SearchRecord, TrialRecord, save_search, save_trial
-from dfd_tune.store import RESULT_FILE, STUDENT_FILE, Store, write_json
+from dfd_tune.store import RESULT_FILE, STUDENT_FILE, Store, each, write_json
 from dfd_tune.upkeep.references import Entry, entries_of
 from tests.report.searches import DIGEST, grid_trials, make_best, make_request, make_search
 
@@ -34,12 +34,11 @@ def made_up(name: str = "made-up", **changes: Any) -> tuple[SearchRecord, list[T
         search=name,
         num_trials=len(trials),
         planned=[trial.key for trial in trials],
-        request=request_as_json(REQUEST),
         options={"keep_students": "chosen"},
         best=make_best(best, base_key=twin.key),
         tested={best.key: 0.9, twin.key: 0.8},
     )
-    return replace(record, **changes), trials
+    return replace(record, **{"request": request_as_json(REQUEST), **changes}), trials
 
 
 def trial_at(trials: list[TrialRecord], backbone: str, lambda_: float) -> str:
@@ -57,8 +56,7 @@ def save(store: Store, search: SearchRecord, trials: list[TrialRecord]) -> None:
 def write_records(store: Store, search: SearchRecord, trials: list[TrialRecord]) -> None:
     """The records of a search alone."""
     save_search(store, search)
-    for trial in trials:
-        save_trial(store, search.search, trial)
+    each(lambda trial: save_trial(store, search.search, trial), trials)
 
 
 def publish(store: Store, kind: str, key: str, **facts: Any) -> None:
@@ -74,8 +72,7 @@ def publish(store: Store, kind: str, key: str, **facts: Any) -> None:
 def publish_all(store: Store, search: SearchRecord, trials: list[TrialRecord]) -> set[Entry]:
     """What a search refers to, and a bank of each of its teachers; returns their kinds and keys."""
     entries = set(entries_of(store, search, trials))
-    for kind, key in sorted(entries):
-        publish(store, kind, key, weights_digest=f"weights of {key}")
+    each(lambda entry: publish(store, *entry, weights_digest=f"weights of {entry[1]}"), sorted(entries))
     for teacher in search.teachers:
         publish(store, "banks", f"bank-{teacher.key}", teacher_weights=f"weights of {teacher.key}", dataset=DIGEST)
         entries.add(("banks", f"bank-{teacher.key}"))
