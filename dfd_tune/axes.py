@@ -151,6 +151,13 @@ def grid_points(explore: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:
     yield from _grid_from({}, list(explore.items()))
 
 
+def standing_points(explore: Mapping[str, Axis]) -> Iterator[dict[str, Any]]:
+    """A point for each combination of the listed values; a range is stood for by its upper end."""
+    ends = {name: axis.high for name, axis in explore.items() if isinstance(axis, Range)}
+    for point in grid_points({name: axis for name, axis in explore.items() if isinstance(axis, Choice)}):
+        yield point | ends
+
+
 def _grid_from(point: dict[str, Any], axes: Sequence[tuple[str, Axis]]) -> Iterator[dict[str, Any]]:
     if not axes:
         yield point

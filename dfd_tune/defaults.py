@@ -4,3 +4,5 @@ EMBEDDED = "letters"
 """The dataset."""
 DEFAULT_STORE = "./dfd_runs"
 """The folder of datasets, teachers, trials and searches."""
+KEEP_STUDENTS = ("chosen", "all")
+"""Which students stay when a search has ended; the first by default (upkeep/students.py)."""

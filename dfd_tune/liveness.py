@@ -27,6 +27,9 @@ How = Literal["finished", "stopped", "failed"]
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
 """Who only asks whether a search runs holds its lock for a moment; a launch asks again for this long."""
+UPKEEP = "upkeep"
+"""The lock under which what nobody needs is removed from a store. A launch that begins waits for it, so who holds it
+sees every launch that may look at what is there."""
 SILENT_SECONDS = 60.0
 """Where there are no locks to ask, a search without a heartbeat for so long counts as interrupted."""
 
@@ -96,6 +99,7 @@ def running(
                 f"The search '{name}' is being run already, by {error.holder or 'another launch'}; wait for it, end it "
                 f"with `dfd-tune stop {name}`, or give this one another --name."
             ) from None
+        store.wait_for(UPKEEP, say)
         store.pull("searches", name)
         store.remove(*_stop_parts(name))
         before = _read(store, name)
@@ -133,6 +137,24 @@ def _beating(store: Store, name: str, clock: Clock, beat_seconds: float) -> Iter
             _leave_no_trace(store, name, before)
         else:
             _leave(store, name, dataclasses.replace(run, heartbeat=clock(), ended=clock(), how=how))
+
+
+@contextlib.contextmanager
+def at_rest(store: Store, name: str) -> Iterator[None]:
+    """For the length of the block, nobody runs the search `name`.
+
+    Raises:
+        UserError: somebody does, or the store's folder has no locks.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(store.claim(_lock_name(name), PATIENCE_SECONDS))
+        except HeldError as error:
+            raise UserError(
+                f"The search '{name}' is being run, by {error.holder or 'another launch'}; end it with "
+                f"`dfd-tune stop {name}` first."
+            ) from None
+        yield
 
 
 def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:

@@ -16,10 +16,9 @@ from pathlib import Path
 from dfd_tune.backbones import is_pinned, is_unread
 from dfd_tune.digest import DIGITS
 from dfd_tune.errors import UserError, cause_of
+from dfd_tune.store import BACKBONES as FOLDER
 from dfd_tune.store import Store
 
-FOLDER = "backbones"
-"""Of a store."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}\.py")
 
 _texts: dict[str, str] = {}

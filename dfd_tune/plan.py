@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dfd_tune import criteria
 from dfd_tune.anew import NOTHING, Anew, cells_anew, together
-from dfd_tune.axes import Choice, Range, grid_points
+from dfd_tune.axes import grid_points, standing_points
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.data.views import ViewSpace
@@ -225,10 +225,7 @@ def representatives(request: Request) -> Iterator[TrialConfig]:
 
     No network before the search depends on a range (see `fit.misfits`), so these need all the networks there are.
     """
-    choices = {name: axis for name, axis in request.explore.items() if isinstance(axis, Choice)}
-    ends = {name: axis.high for name, axis in request.explore.items() if isinstance(axis, Range)}
-    for point in grid_points(choices):
-        yield request.trial(point | ends)
+    yield from map(request.trial, standing_points(request.explore))
 
 
 def _bank_for(

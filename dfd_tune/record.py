@@ -365,12 +365,35 @@ def in_planned_order(search: SearchRecord, trials: Iterable[TrialRecord]) -> lis
     return sorted(trials, key=lambda record: (order.get(record.key, len(order)), record.key))
 
 
+def unreadable_records(store: Store, name: str) -> list[tuple[Path, str]]:
+    """The files of a search's records that can't be read, as this node has them, each with the cause."""
+    folder = store.path("searches", name)
+    makers: list[tuple[Path, Callable[[dict[str, Any]], Any]]] = [(folder / "search.json", _search_from)]
+    makers.append((folder / "run.json", dict))
+    makers += [(file, lambda value: TrialRecord(**value)) for file in sorted((folder / "trials").glob("[!.]*.json"))]
+    makers += [(file, lambda value: TestRecord(**value)) for file in sorted((folder / "tests").glob("[!.]*.json"))]
+    found = []
+    for file, make in makers:
+        try:
+            _record_in(file, make)
+        except _UNREADABLE as error:
+            found.append((file, cause_of(error)))
+    return found
+
+
+_UNREADABLE = (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError)
+
+
+def _record_in(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:
+    value = read_json(file)
+    return None if value is None else make(value)
+
+
 def _readable(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:
     """The record in a file; None if there is none. One that can't be read counts as none, and is named."""
     try:
-        value = read_json(file)
-        return None if value is None else make(value)
-    except (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return _record_in(file, make)
+    except _UNREADABLE as error:
         logging.getLogger(__name__).warning(
             "The record '%s' can't be read (%s) and is left out.", file, cause_of(error)
         )

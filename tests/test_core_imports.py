@@ -34,7 +34,7 @@ FLOORS = (
     ("anew", "bring", "fit"),
     ("plan", "predict", "export", "forecast", "tracking", "liveness"),
     ("analysis",),
-    ("report",),
+    ("report", "upkeep"),
     ("search",),
     ("cluster",),
     ("api",),

@@ -14,12 +14,12 @@ from typing import NoReturn
 
 import click
 
-from dfd_tune.cli import cluster, datasets, launch, models, running, searches
+from dfd_tune.cli import cluster, datasets, launch, models, running, searches, store
 from dfd_tune.cli.group import cli
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
 
-for _module in (launch, running, searches, cluster, models, datasets):
+for _module in (launch, running, searches, cluster, models, datasets, store):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -23,7 +23,7 @@ from dfd_tune.cli.cluster import (
 )
 from dfd_tune.cli.group import STORE_OPTION, Duration, FiniteRange, in_store
 from dfd_tune.criteria import CRITERIA
-from dfd_tune.defaults import EMBEDDED
+from dfd_tune.defaults import EMBEDDED, KEEP_STUDENTS
 from dfd_tune.errors import UserError
 from dfd_tune.schedulers import SCHEDULERS
 from dfd_tune.signals import STOPPED, Signals
@@ -187,6 +187,13 @@ def limit_options(command: Any) -> Any:
     default=3,
     show_default=True,
     help="How often a trial goes on after a lost machine, a killed process or the like.",
+)
+@click.option(
+    "--keep-students",
+    type=click.Choice([*KEEP_STUDENTS]),
+    default=KEEP_STUDENTS[0],
+    show_default=True,
+    help="Whose weights stay once the search has ended: those that were chosen or tested, or all. Results always stay.",
 )
 @click.option(
     "--deterministic",

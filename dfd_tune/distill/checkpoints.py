@@ -16,9 +16,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from dfd_tune.store import CHECKPOINTS as FOLDER
 from dfd_tune.store import Store, write_json
 
-FOLDER = "checkpoints"
 STATE_FILE, FACTS_FILE = "state.safetensors", "state.json"
 
 

@@ -27,9 +27,7 @@ from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.own_backbones import text_of
-from dfd_tune.store import Store, write_json
-
-STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
+from dfd_tune.store import RESULT_FILE, STUDENT_FILE, Store, write_json
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,8 @@ def save_result(
     with bench.store.publish("trials", result.key) as folder:
         save_student(folder / STUDENT_FILE, student, _card(config, bench.dataset, result), frontend)
         write_json(folder / RESULT_FILE, result.to_json())
+        if not student_there(bench.store, result.key):
+            bench.store.set_aside("trials", result.key)  # a result whose student was let go of, whole as it is
     if checkpoints is not None:
         checkpoints.clear()
 

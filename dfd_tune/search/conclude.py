@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfd_tune.analysis.cells import trials_to_test
 from dfd_tune.analysis.choice import best_trial
 from dfd_tune.analysis.confirmation import anew
 from dfd_tune.analysis.importances import importances
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import twin_of
 from dfd_tune.criteria import CRITERIA
-from dfd_tune.distill.student import STUDENT_FILE, student_file, student_there
+from dfd_tune.distill.student import STUDENT_FILE, student_file
 from dfd_tune.distill.testing import probabilities_on_test_images
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.errors import UserError
@@ -49,6 +48,7 @@ from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.students import lacking, to_test
 from dfd_tune.store import Store, write_text
 from dfd_tune.tracking import Tracker
 
@@ -75,11 +75,16 @@ def _import_ahead(tracker: Tracker) -> None:
         importlib.import_module(module)
 
 
-def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
+def follow_up(ledger: Ledger, plan: Plan, say: Callable[[str], None] = lambda line: None) -> list[Job]:
     """The jobs that come once all trials have ended: what is trained anew with what it needs, then the test images.
 
     Students are tested whom the report speaks of; what an earlier launch tested is not asked again. A student whose
     weights are gone is trained again first. Nothing, once all of it is known.
+
+    Args:
+        ledger: of the search.
+        plan: of it.
+        say: takes a line where students are trained again.
     """
     trials = ledger.in_order()
     best = best_trial(ledger.search, trials)
@@ -94,15 +99,14 @@ def follow_up(ledger: Ledger, plan: Plan) -> list[Job]:
         if record is not None and record.test_accuracy is None:
             jobs.append(Job(kind="reference", key=network.key, config=network.config))
     best = best_trial(ledger.search, ledger.in_order()) or best
-    for key, config in _to_test(ledger, trials, best).items():
-        retrained = not student_there(ledger.store, key)
-        if retrained:
-            jobs += _again(config, key, ledger, plan)
-        needs: frozenset[JobId] = frozenset({("trial", key)}) if retrained else frozenset()
+    again = lacking(ledger.store, ledger.search, ledger.in_order(), best)
+    if again:
+        say(f"Trained again, as the store has their results alone: {', '.join(sorted(again))}.")
+    for key, config in again.items():
+        jobs += _again(config, key, ledger, plan)
+    for key, config in to_test(ledger.search, ledger.in_order(), best).items():
+        needs: frozenset[JobId] = frozenset({("trial", key)}) if key in again else frozenset()
         jobs.append(Job(kind="test", key=key, config=config, needs=needs))
-    kept = _is_kept(ledger.store.path("searches", ledger.search.search, BEST_FOLDER))
-    if not jobs and not kept and not student_there(ledger.store, best.key):
-        jobs += _again(TrialConfig(**best.config), best.key, ledger, plan)  # it is to be deployed
     return jobs
 
 
@@ -191,18 +195,6 @@ def register(ledger: Ledger, tracker: Tracker) -> str | None:
     if search.best is not None and address is not None:
         ledger.update_search(best=dataclasses.replace(search.best, model=address))
     return address
-
-
-def _to_test(ledger: Ledger, trials: Sequence[TrialRecord], best: TrialRecord) -> dict[str, TrialConfig]:
-    """By key, the students that are to be tested and are not yet: those that the report speaks of, and the best with
-    its λ = 0 twin."""
-    wanted = {trial.key: TrialConfig(**trial.config) for trial in (*trials_to_test(ledger.search, trials), best)}
-    twin = twin_of(TrialConfig(**best.config))
-    twin_key = twin.key(ledger.dataset_digest)
-    known = ledger.trials.get(twin_key)
-    if known is not None and known.status == "FINISHED":
-        wanted[twin_key] = twin
-    return {key: config for key, config in wanted.items() if key not in ledger.search.tested}
 
 
 def _best_record(ledger: Ledger, best: TrialRecord, measure: Callable[[], CostRecord | None]) -> BestRecord:

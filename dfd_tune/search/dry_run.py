@@ -12,19 +12,22 @@ from pathlib import Path
 import torch
 
 from dfd_tune.bring import with_teachers_in_store
+from dfd_tune.criteria import CRITERIA
 from dfd_tune.distill.frontends import has_vgg19
+from dfd_tune.distill.student import find_result
 from dfd_tune.forecast import Forecast, in_words
 from dfd_tune.machine import multiplies_bf16, usable_cores
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, make_plan
-from dfd_tune.record import find_search, load_trials
+from dfd_tune.record import TrialRecord, find_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
-from dfd_tune.search.launch import Say, dataset_of, device_for, search_record
+from dfd_tune.search.launch import Say, continued, dataset_of, device_for, search_record
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.search.same_search import refuse_changes
 from dfd_tune.search.sizing import resources_for
+from dfd_tune.search.students import trained_again
 from dfd_tune.settings import Request
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
@@ -48,8 +51,10 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         device = frozen["device"] if frozen else device_for(options.device, ray)
         weights = has_vgg19(store)
         plan = make_plan(request, dataset, bank_budget=options.bank_budget, vgg19_at_hand=weights, device=device)
+        search = search_record(plan, options, None)
         if known is not None:
-            refuse_changes(known, search_record(plan, options, None), extend=options.extend)
+            refuse_changes(known, search, extend=options.extend)
+            search = continued(known, search)
         if ray.on_cluster:
             ray.start()
         nodes = ray_nodes() if ray.on_cluster else [this_machine()]
@@ -61,10 +66,24 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         if ray.on_cluster:
             say("Trials run on a cluster, so that no step can be timed from here: earlier trials alone tell.")
         site = site_of(resources, nodes, on_cluster=ray.on_cluster)
-        found = estimate(plan, store, trials, site, say)
+        again = trained_again(store, search, [*trials.values()] or _known_results(plan, store))
+        found = estimate(plan, store, trials, site, say, again.values())
         for line in (*_bf16_in_words(plan, store, site), *in_words(found)):
             say(line)
     return found
+
+
+def _known_results(plan: Plan, store: Store) -> list[TrialRecord]:
+    """What a new search will take of the results of others; nothing where it looks at costs, which these do not say."""
+    if plan.request.choose.cost is not None:
+        return []
+    found = {key: find_result(store, key) for key in plan.trials}
+    column = CRITERIA[plan.request.choose_by].column
+    return [
+        TrialRecord(key=key, status="FINISHED", config=dict(vars(plan.trials[key])), metrics=result.metrics)
+        for key, result in found.items()
+        if result is not None and column in result.metrics
+    ]
 
 
 def _bf16_in_words(plan: Plan, store: Store, site: Site) -> list[str]:

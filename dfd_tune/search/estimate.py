@@ -54,7 +54,12 @@ class Site:
 
 
 def estimate(
-    plan: Plan, store: Store, trials: Mapping[str, TrialRecord], site: Site, say: Callable[[str], None]
+    plan: Plan,
+    store: Store,
+    trials: Mapping[str, TrialRecord],
+    site: Site,
+    say: Callable[[str], None],
+    again: Iterable[TrialConfig] = (),
 ) -> Forecast:
     """What is left of `plan` costs, by a probe where no earlier trial tells.
 
@@ -64,8 +69,9 @@ def estimate(
         trials: the search's own, by key, as far as it was carried out before.
         site: where it runs.
         say: takes a line while a probe runs.
+        again: trials that are trained again, as their students are gone.
     """
-    works = works_of(plan, store, trials, site.resources)
+    works = works_of(plan, store, trials, site.resources, again)
     wanted = {work.kind: None for work in works if work.count}
     speeds = earlier_speeds(plan, store, site, wanted)
     missing = [kind for kind in wanted if kind not in speeds]

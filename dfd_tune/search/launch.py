@@ -56,6 +56,7 @@ from dfd_tune.settings import Request
 from dfd_tune.signals import Signals
 from dfd_tune.store import Store
 from dfd_tune.tracking import Tracker, open_tracker, resolve_address
+from dfd_tune.upkeep.students import let_go_of_students
 
 CLOSING_SECONDS = 8.0
 """How long an interrupted launch waits for MLflow; what it does not take by then, the next launch writes."""
@@ -97,7 +98,7 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
     search = search_record(plan, options, tracker)
     if known is not None:
         refuse_changes(known, search, extend=options.extend)
-        search = _continued(known, search)
+        search = continued(known, search)
     progress = Progress(
         screen,
         plan.num_trials + plan.num_anew,
@@ -160,7 +161,7 @@ def _run_what_is_left(
             prerequisites,
             points,
             lambda key, config: trial_job(config, key, ledger.dataset_digest),
-            lambda: follow_up(ledger, plan),
+            lambda: follow_up(ledger, plan, say),
             options.max_failures,
             Shares(resources.gpus, ledger.trials.values()),
             Limits(options.max_seconds, options.max_trials, say),
@@ -258,6 +259,8 @@ def _end(plan: Plan, ledger: Ledger, tracker: Tracker, say: Say, *, cut_short: b
     except UserError as error:
         complaints += error.problems
     complaints += [line for line in tracker.close() if line not in complaints]
+    if not cut_short:
+        let_go_of_students(ledger.store, ledger.search, trials, say)
     say("")
     say(plain(*ranking(ledger.search, trials)))
     for line in conclusion(ledger.search, trials):
@@ -351,7 +354,7 @@ def search_record(plan: Plan, options: LaunchOptions, tracker: Tracker | None) -
     )
 
 
-def _continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
+def continued(known: SearchRecord, asked: SearchRecord) -> SearchRecord:
     """The record of a search that goes on: what came of it so far, with the space and the choice that are now asked
     for."""
     return replace(

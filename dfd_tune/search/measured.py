@@ -20,6 +20,7 @@ from dfd_tune.plan import Plan
 from dfd_tune.search.estimate import Site, earlier_speeds, forecast_on, with_those_alike
 from dfd_tune.search.jobs import Job, JobId
 from dfd_tune.search.ledger import Ledger
+from dfd_tune.search.students import trained_again
 from dfd_tune.search.works import works_of
 
 WORTH_A_FORECAST = 200_000
@@ -52,7 +53,8 @@ class Measured:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._plan, self._ledger, self._site, self._say, self._clock = plan, ledger, site, say, clock
-        self._works = works_of(plan, ledger.store, ledger.trials, site.resources)
+        again = trained_again(ledger.store, ledger.search, ledger.in_order())
+        self._works = works_of(plan, ledger.store, ledger.trials, site.resources, again.values())
         self._wanted = list(dict.fromkeys(work.kind for work in self._works if work.count))
         self._worth = sum(work.count * work.epochs * work.images for work in self._works) >= WORTH_A_FORECAST
         self._speeds = earlier_speeds(plan, ledger.store, site, self._wanted)
@@ -61,7 +63,8 @@ class Measured:
         self._told = False
         self._forecast = self._made()
         self._network_seconds: list[float] = []
-        self._began, self._hours_before, self._ended_before = clock(), self._trial_hours(), self._trials_ended()
+        self._began, self._hours_before = clock(), self._trial_hours()
+        self._ended_before = self._trials_ended() - len(again)
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
         """A job has reported an epoch. An attempt's first one tells nothing: it warms up in it."""

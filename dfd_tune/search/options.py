@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.errors import UserError
+from dfd_tune.defaults import KEEP_STUDENTS
+from dfd_tune.errors import UserError, unknown_name
 from dfd_tune.record import SearchRecord
 from dfd_tune.store import Copies
 
@@ -52,8 +53,14 @@ class LaunchOptions:
     """Of one node, in whatever currency; None to say nothing of money."""
     rescan: bool = False
     """Whether the dataset's files are read again, though they look as they did when they were prepared."""
+    keep_students: str = KEEP_STUDENTS[0]
+    """Which students' weights stay once the search has ended: chosen, those that it needs, or all."""
     prepared: str | None = None
     """Key of the prepared dataset in the store, where its source need not be at hand; None to look at the source."""
+
+    def __post_init__(self) -> None:
+        if self.keep_students not in KEEP_STUDENTS:
+            raise UserError(unknown_name("value of keep_students", self.keep_students, KEEP_STUDENTS))
 
     @property
     def copies(self) -> Copies | None:

@@ -33,8 +33,22 @@ from dfd_tune.store import Store
 FLOAT32_BYTES = 4
 
 
-def works_of(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resources: Resources) -> list[Work]:
-    """What there is to be done, and what of it the store has already; networks first, as the agenda has them."""
+def works_of(
+    plan: Plan,
+    store: Store,
+    trials: Mapping[str, TrialRecord],
+    resources: Resources,
+    again: Iterable[TrialConfig] = (),
+) -> list[Work]:
+    """What there is to be done, and what of it the store has already; networks first, as the agenda has them.
+
+    Args:
+        plan: of the search.
+        store: of it.
+        trials: the search's own, by key, as far as it was carried out before.
+        resources: of the search.
+        again: trials that have results, and are trained again as their students are needed and gone.
+    """
     works = list(_works_of_networks(plan, store, plan.networks, "search", resources))
     works += [_work_of_frontend(plan, store, front, "search", resources) for front in plan.frontends]
     known = set(_known(plan, store, trials))
@@ -44,7 +58,14 @@ def works_of(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resour
         own = (trial for trial in trials.values() if trial.stage == "search")
         done = min(plan.num_trials, sum(trial.status in _over(plan) for trial in own))
         left = [(config, (plan.num_trials - done) / len(configs), False) for config in configs]
-    return works + _works_of_trials(plan, left, "search", resources) + _works_anew(plan, store, trials, resources)
+    works += _works_of_trials(plan, left, "search", resources) + _works_anew(plan, store, trials, resources)
+    once_more = _works_of_trials(plan, [(config, 1.0, False) for config in again], "confirm", resources)
+    return works + [dataclasses.replace(work, what=_once_more(work.what)) for work in once_more]
+
+
+def _once_more(what: str) -> str:
+    """What a trial is called that is trained again, from what it would be called as one of the confirmation."""
+    return f"trained again, as its result alone was kept: {what.partition(': ')[2]}"
 
 
 def _works_anew(plan: Plan, store: Store, trials: Mapping[str, TrialRecord], resources: Resources) -> list[Work]:

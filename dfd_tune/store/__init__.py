@@ -21,6 +21,7 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
+from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies
 from dfd_tune.store.entries import Store as Store
 from dfd_tune.store.files import is_passing as is_passing
@@ -28,6 +29,16 @@ from dfd_tune.store.files import read_json as read_json
 from dfd_tune.store.files import replacing as replacing
 from dfd_tune.store.files import write_json as write_json
 from dfd_tune.store.files import write_text as write_text
+from dfd_tune.store.kinds import BACKBONES as BACKBONES
+from dfd_tune.store.kinds import CHECKPOINTS as CHECKPOINTS
+from dfd_tune.store.kinds import KINDS as KINDS
+from dfd_tune.store.kinds import RESULT_FILE as RESULT_FILE
+from dfd_tune.store.kinds import STUDENT_FILE as STUDENT_FILE
+from dfd_tune.store.litter import Litter as Litter
+from dfd_tune.store.litter import clock_of as clock_of
+from dfd_tune.store.litter import listing as listing
+from dfd_tune.store.litter import litter_of as litter_of
+from dfd_tune.store.litter import remove_litter as remove_litter
 from dfd_tune.store.manifests import MANIFEST_FILE as MANIFEST_FILE
 from dfd_tune.store.manifests import manifest_of as manifest_of
 from dfd_tune.store.manifests import read_whole as read_whole

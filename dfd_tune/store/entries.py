@@ -25,11 +25,12 @@ from dfd_tune.locks import holding
 from dfd_tune.store import in_bucket, replica
 from dfd_tune.store.bucket import Bucket
 from dfd_tune.store.copies import Copies, InFolder, adopt, near
-from dfd_tune.store.files import as_json, create_text, replacing, sync, write_text
+from dfd_tune.store.files import as_json, create_text, replacing, sync, write_json, write_text
 from dfd_tune.store.leases import leased
 from dfd_tune.store.manifests import (
     MANIFEST_FILE,
     Files,
+    damages,
     json_in,
     manifest_of,
     read_whole,
@@ -283,6 +284,44 @@ class Store:
         except FileNotFoundError:
             return []
 
+    def damages(self, *parts: str) -> list[str]:
+        """What is wrong with an entry, in phrases; none if it is what its manifest says, or gone. Reads all of it.
+
+        Raises:
+            OSError: it can't be read just now.
+        """
+        if self.bucket is None:
+            folder = self.path(*parts)
+            files = manifest_of(folder)
+            found = ["it has no manifest"] if files is None else list(damages(files, InFolder(folder).open))
+            return found if folder.is_dir() else []
+        entry = in_bucket.entry_in(self.bucket, *parts)
+        found = ["its manifest can't be read"] if entry is None else list(damages(entry.found, entry.open))
+        return found if found and self.bucket.known(*parts, MANIFEST_FILE) is not None else []
+
+    def let_go(self, kind: str, key: str, name: str) -> int:
+        """Have an entry go on without one of its files, as readers of its kind bear; returns the bytes that it had.
+
+        Raises:
+            OSError: the store can't be read just now, or not be written.
+        """
+        if self.bucket is not None:
+            return in_bucket.let_go(self.bucket, kind, key, name)
+        folder = self.path(kind, key)
+        files = manifest_of(folder)
+        if files is None:
+            return 0
+        try:
+            size = (folder / name).stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if name in files:
+            rest = {other: facts for other, facts in files.items() if other != name}
+            write_json(folder / MANIFEST_FILE, {"files": rest})
+        # Also what the manifest names no longer, as somebody was killed between the two.
+        (folder / name).unlink(missing_ok=True)
+        return size
+
     def set_aside(self, *parts: str) -> bool:
         """Rename an entry away, if it is there; it goes when another one is published in its place. In a bucket its
         manifest goes. Returns whether it was there."""
@@ -449,6 +488,17 @@ class Store:
             if self.bucket is not None:
                 stack.enter_context(leased(self.bucket, name, _log.warning, waits=False))
             yield
+
+    def wait_for(self, name: str, say: Callable[[str], None] | None = None) -> None:
+        """Wait until nobody holds the store-wide lock `name`, which may never have been held.
+
+        Raises:
+            UserError: the store's folder has no locks.
+        """
+        afar = self.bucket is not None and self.bucket.known("leases", f"{name}.json") is not None
+        if afar or self.lock_file(name).exists():
+            with self.lease(name, say, node=not afar):
+                pass
 
     def lock_file(self, name: str) -> Path:
         """The file that the lock `name` is on; of a bucket, the one on which processes of this node agree."""

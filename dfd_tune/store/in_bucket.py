@@ -102,6 +102,21 @@ def publish(bucket: Bucket, draft: Path, files: Files, *parts: str) -> bool:
     return now is not None and now.publisher == publisher
 
 
+def let_go(bucket: Bucket, kind: str, key: str, name: str) -> int:
+    """Have an entry go on without one of its files; returns the bytes that it had.
+
+    Raises:
+        BucketError: the bucket can't be read or written.
+    """
+    entry = entry_in(bucket, kind, key)
+    if entry is None or name not in entry.found:
+        return 0
+    rest = {other: facts for other, facts in entry.found.items() if other != name}
+    bucket.write(as_json({PUBLISHER: entry.publisher, "files": rest}).encode(), kind, key, MANIFEST_FILE)
+    bucket.remove(kind, key, entry.publisher, name)
+    return int(entry.found[name]["bytes"])
+
+
 def discard(bucket: Bucket, *parts: str) -> None:
     """Remove an entry, or all whose names begin so. Their manifests go first, so that nothing is seen in part.
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from io import RawIOBase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dfd_tune.digest import sha256_of
 from dfd_tune.store.files import is_passing, sync, write_json
 
 MANIFEST_FILE = "manifest.json"
+CHUNK_BYTES = 1 << 20
 
 Files = Mapping[str, Mapping[str, Any]]
 """By name, with slashes: `bytes` and `sha256` of an entry's files."""
@@ -87,6 +89,37 @@ def sound(folder: Path) -> bool:
         if is_passing(error):
             raise
         return False
+
+
+def damages(files: Files, open: Callable[[str], RawIOBase]) -> Iterator[str]:
+    """What is wrong with the files of an entry, a phrase for each that is not what its manifest says. Reads all of it.
+
+    Args:
+        files: what its manifest says.
+        open: one of the files, by name.
+
+    Raises:
+        OSError: they can't be read just now.
+    """
+    for name, facts in files.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            yield f"{name} lies outside of it"
+            continue
+        digest, length = hashlib.sha256(), 0
+        try:
+            with open(name) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    length += len(chunk)
+        except OSError as error:
+            if is_passing(error):
+                raise
+            yield f"{name} is missing"
+            continue
+        if length != facts["bytes"]:
+            yield f"{name} has {length:,} bytes, not {facts['bytes']:,}"
+        elif digest.hexdigest() != facts["sha256"]:
+            yield f"{name} holds other bytes than were written"
 
 
 def read_whole(folder: Path, name: str) -> bytes | None:

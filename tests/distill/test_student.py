@@ -33,7 +33,7 @@ from dfd_tune.distill.training import evaluate
 from dfd_tune.distill.workbench import KEPT, BankPlan
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.rules import settings_of
-from dfd_tune.store import MANIFEST_FILE, write_manifest
+from dfd_tune.store import MANIFEST_FILE, STUDENT_FILE, write_manifest
 
 DIGEST = "d" * 16
 
@@ -412,6 +412,21 @@ def test_a_result_whose_student_is_gone_counts_and_its_student_can_be_trained_ag
     save_result(student, result, config, bench)
     assert student_there(store, result.key)
     assert bits(load_deployed(student_file(store, result.key))[0].network) == bits(student)
+
+
+def test_a_student_that_was_let_go_of_leaves_a_whole_entry_and_can_be_trained_again(store):
+    bench, config = workbench(store), trial(lambda_=0.0, epochs=1)
+    student, result = trained(bench, config)
+    size = student_file(store, result.key).stat().st_size
+    assert store.let_go("trials", result.key, STUDENT_FILE) == size
+    assert find_result(store, result.key) == result
+    assert not student_there(store, result.key)
+    assert store.whole("trials", result.key)
+    assert store.let_go("trials", result.key, STUDENT_FILE) == 0
+    save_result(student, result, config, bench)
+    assert student_there(store, result.key)
+    assert find_result(store, result.key) == result
+    assert [entry.name for entry in store.path("trials").iterdir()] == [result.key]
 
 
 def test_a_result_that_can_not_be_read_just_now_is_not_absent(store, monkeypatch):

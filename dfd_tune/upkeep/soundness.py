@@ -1,0 +1,130 @@
+"""Every entry of a store held against its manifest, digest by digest, and every record read.
+
+Not for: looks at sizes alone, which whoever opens an entry takes (store/manifests.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from dfd_tune.digest import DIGITS
+from dfd_tune.errors import cause_of
+from dfd_tune.locks import HeldError
+from dfd_tune.record import unreadable_records
+from dfd_tune.store import BACKBONES, CHECKPOINTS, KINDS, RESULT_FILE, STUDENT_FILE, Store, each, is_passing, listing
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it was written."""
+
+    parts: tuple[str, ...]
+    """Of its name in the store."""
+    problems: tuple[str, ...]
+    """In phrases."""
+    passing: bool = False
+    """Whether it could not be read just now, which says nothing of what it holds."""
+
+    def __str__(self) -> str:
+        return f"{'/'.join(self.parts)}: {', '.join(self.problems)}"
+
+
+@dataclass
+class Checked:
+    """What came of a kind of entries, or of the records of all searches."""
+
+    kind: str
+    entries: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+
+def check(store: Store) -> Iterator[Checked]:
+    """Read all that has a digest, kind by kind, and all records; each kind is given once it has been read.
+
+    Raises:
+        OSError: what a kind holds can't be told just now.
+    """
+    for kind in KINDS:
+        yield _checked(store, kind, [(kind, key) for key in store.entries(kind)])
+    trainings = _trainings(store)
+    yield _checked(
+        store,
+        CHECKPOINTS,
+        [(CHECKPOINTS, key, epoch) for key in trainings for epoch in store.entries(CHECKPOINTS, key)],
+    )
+    yield _backbones(store)
+    yield _records(store)
+
+
+def put_aside(store: Store, fault: Fault) -> bool:
+    """Move what is damaged away, so that it is made anew where it is needed; of a trial whose student alone is damaged,
+    that goes, and the result stays. Returns whether it was done: not if somebody is at it, or has mended it.
+
+    Raises:
+        OSError: the store can't be read just now, or not be written.
+    """
+    kind, key = fault.parts[:2]
+    if fault.passing or kind not in (*KINDS, CHECKPOINTS):
+        return False
+    try:
+        with store.claim(f"{kind}-{key}", patience=0):
+            if not store.damages(*fault.parts):
+                return False
+            if kind == "trials" and store.content(kind, key, RESULT_FILE) is not None:
+                store.let_go(kind, key, STUDENT_FILE)
+                if not store.damages(kind, key):
+                    return True
+            return store.set_aside(*fault.parts)
+    except HeldError:
+        return False
+
+
+def _checked(store: Store, kind: str, entries: list[tuple[str, ...]]) -> Checked:
+    def look(parts: tuple[str, ...]) -> Fault | None:
+        try:
+            problems = store.damages(*parts)
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            return Fault(parts, (f"it can't be read just now ({cause_of(error)})",), passing=True)
+        return Fault(parts, tuple(problems)) if problems else None
+
+    # A disk reads one file after the other as fast as it can; a bucket takes a round trip for each.
+    looks = map(look, entries) if store.bucket is None else each(look, entries)
+    return Checked(kind, len(entries), [fault for fault in looks if fault is not None])
+
+
+def _trainings(store: Store) -> list[str]:
+    return [name for name in store.names(CHECKPOINTS) if not name.startswith(".")]
+
+
+def _backbones(store: Store) -> Checked:
+    """Texts are named by their digests."""
+    names = _texts(store)
+    found = Checked(BACKBONES, len(names))
+    for name in names:
+        try:
+            text = store.read_text(BACKBONES, name)
+        except UnicodeDecodeError:
+            text = ""
+        if text is not None and hashlib.sha256(text.encode()).hexdigest()[:DIGITS] != PurePosixPath(name).stem:
+            found.faults.append(Fault((BACKBONES, name), ("it is not the text that its name tells",)))
+    return found
+
+
+def _texts(store: Store) -> list[str]:
+    return sorted(name for name in listing(store, BACKBONES) if name.endswith(".py") and not name.startswith("."))
+
+
+def _records(store: Store) -> Checked:
+    found = Checked("searches")
+    for name in store.names("searches"):
+        store.pull("searches", name)
+        found.entries += 1
+        for file, cause in unreadable_records(store, name):
+            parts = file.relative_to(store.root).parts
+            found.faults.append(Fault(parts, (f"this record can't be read ({cause})",)))
+    return found
