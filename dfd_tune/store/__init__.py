@@ -20,6 +20,7 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
+from dfd_tune.store.bucket import BucketError as BucketError
 from dfd_tune.store.copies import Copies as Copies
 from dfd_tune.store.entries import Store as Store
 from dfd_tune.store.files import is_passing as is_passing
@@ -27,6 +28,7 @@ from dfd_tune.store.files import read_json as read_json
 from dfd_tune.store.files import replacing as replacing
 from dfd_tune.store.files import write_json as write_json
 from dfd_tune.store.files import write_text as write_text
+from dfd_tune.store.leases import beating as beating
 from dfd_tune.store.manifests import MANIFEST_FILE as MANIFEST_FILE
 from dfd_tune.store.manifests import manifest_of as manifest_of
 from dfd_tune.store.manifests import read_whole as read_whole
