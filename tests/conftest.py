@@ -162,7 +162,7 @@ def s3(s3_server, tmp_path, monkeypatch) -> Server:
 @pytest.fixture(scope="session")
 def ray_variables(home, ray_token) -> Iterator[dict[str, str]]:
     """Environment variables under which a launch joins the one Ray cluster of all tests (one_ray.py)."""
-    with helper("one_ray.py", environment(home, **ray_token)) as host:
+    with helper("one_ray.py", environment(home, **ray_token, **VARIABLES)) as host:
         address = host.stdout.readline().strip()
         assert address, "Ray did not start"
         yield {"RAY_ADDRESS": address}

@@ -43,6 +43,9 @@ _SECRETS = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _LEAST = 8
 """A value of the environment so short is taken for no secret: to cut it out of a message would spoil that."""
 
+_away: set[str] = set()
+"""Addresses of which a request failed for good: until one is answered again, none is waited for."""
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -205,7 +208,7 @@ class Bucket:
         return digest.hexdigest()
 
     def _system(self) -> FileSystem:
-        return _system_at(self.address, PATIENT, os.getpid())
+        return _system_at(self.address, HASTY if self.address in _away else PATIENT, os.getpid())
 
     def _place(self, *parts: str) -> str:
         return "/".join([_place_in(self.address), *parts])
@@ -218,7 +221,9 @@ class Bucket:
         except (FileNotFoundError, BucketError):
             raise
         except OSError as error:
+            _away.add(self.address)
             raise BucketError(f"can't {what} '{self.address}': {without_secrets(cause_of(error))}") from None
+        _away.discard(self.address)
 
 
 class _Stream(RawIOBase):
