@@ -90,7 +90,7 @@ def running(
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(store.claim(lock_of(name), PATIENCE_SECONDS))
+            stack.enter_context(store.claim(lock_of(name), PATIENCE_SECONDS, say))
         except HeldError as error:
             raise UserError(
                 f"The search '{name}' is being run already, by {error.holder or 'another launch'}; wait for it, end it "

@@ -218,7 +218,10 @@ class Bucket:
         """What its SDK raises becomes an error that says what could not be done, and is never taken for a loss."""
         try:
             yield
-        except (FileNotFoundError, BucketError):
+        except BucketError:
+            raise
+        except FileNotFoundError:
+            _away.discard(self.address)
             raise
         except OSError as error:
             _away.add(self.address)

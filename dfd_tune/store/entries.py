@@ -424,12 +424,13 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def claim(self, name: str, patience: float) -> Iterator[None]:
+    def claim(self, name: str, patience: float, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the store-wide lock `name`, unless somebody else does.
 
         Args:
             name: of the lock.
             patience: seconds for which who only asks after the lock may hold it.
+            say: is told where it takes long to see whether the holder lives; None tells the log.
 
         Raises:
             HeldError: somebody else holds it; in a bucket, somebody who lives.
@@ -440,7 +441,7 @@ class Store:
             lock.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(holding(lock, patience=patience))
             if self.bucket is not None:
-                stack.enter_context(leased(self.bucket, name, _log.warning, waits=False))
+                stack.enter_context(leased(self.bucket, name, say or _log.warning, waits=False))
             yield
 
     def lock_file(self, name: str) -> Path:

@@ -12,12 +12,12 @@ from dfd_tune.locks import HeldError
 from dfd_tune.store.bucket import Bucket, bucket_at
 from dfd_tune.store.leases import Pace, leased
 
-PACE = Pace(beat=0.2, silent=1.5, settle=0.2)
+PACE = Pace(beat=0.2, silent=1.5, settle=0.5)
 HOLDER = """
     import sys, time
     from dfd_tune.store.bucket import bucket_at
     from dfd_tune.store.leases import Pace, leased
-    with leased(bucket_at(sys.argv[1]), "mine", print, pace=Pace(0.2, 1.5, 0.2)):
+    with leased(bucket_at(sys.argv[1]), "mine", print, pace=Pace(0.2, 1.5, 0.5)):
         print("held", flush=True)
         time.sleep(600)
 """
