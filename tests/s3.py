@@ -35,7 +35,8 @@ class Server:
 
     def requests(self, part: str) -> list[str]:
         """All requests so far whose path holds `part`: their methods and paths."""
-        return re.findall(rf'"([A-Z]+ [^" ]*{re.escape(part)}[^" ]*) HTTP', self.log.read_text(errors="replace"))
+        styled = r'"(?:\x1b\[\d+m)*'
+        return re.findall(rf'{styled}([A-Z]+ [^" ]*{re.escape(part)}[^" ]*) HTTP', self.log.read_text(errors="replace"))
 
 
 @contextlib.contextmanager

@@ -5,11 +5,14 @@ import uuid
 import pytest
 
 from dfd_tune.store import Store, open_store
+from dfd_tune.store.leases import Pace
 
 
 @pytest.fixture
-def in_bucket(s3) -> Store:
-    """A fresh store in a bucket."""
+def in_bucket(s3, monkeypatch) -> Store:
+    """A fresh store in a bucket, whose leases are quick in this process."""
+    quick = Pace(beat=0.3, silent=2.0, settle=0.3)
+    monkeypatch.setattr("dfd_tune.store.leases.Pace", lambda: quick)
     return open_store(s3.address(f"stores/{uuid.uuid4().hex}"))
 
 

@@ -14,7 +14,7 @@ def holding_credentials(content: bytes) -> bool:
 
 
 def test_credentials_are_written_nowhere(s3, in_bucket, tmp_path, caplog, capfd, monkeypatch):
-    monkeypatch.setattr("dfd_tune.store.bucket.PATIENT", 0)
+    monkeypatch.setattr("dfd_tune.store.bucket.PATIENT", 1)
     caplog.set_level(logging.DEBUG)
     with in_bucket.publish("things", "k") as draft:
         (draft / "one").write_text("1")
