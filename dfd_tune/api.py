@@ -132,7 +132,7 @@ def launch(
         dataset: see `dfd-tune datasets`.
         data: where its files are.
         settings: as `--set` takes them: a value fixes a setting, a list explores it.
-        store: folder of datasets, teachers, trials and searches.
+        store: folder of datasets, teachers, trials and searches, or a bucket's address.
         name: of the search; SPACE-DATASET-DATE if None.
         seed: of everything.
         workers_per_trial: processes that share a trial.
@@ -148,6 +148,7 @@ def launch(
 
     Raises:
         UserError: something that was given can't be meant; all problems are named.
+        store.BucketError: the store's bucket went away; the same call goes on once it answers.
         KeyboardInterrupt: it was stopped; what is finished is kept, and the same call goes on.
         TypeError: there is no such option.
     """

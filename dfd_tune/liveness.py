@@ -18,7 +18,7 @@ from typing import Any, Literal
 from dfd_tune.errors import UserError
 from dfd_tune.locks import HeldError, Holder, NoLocksError, Say, holder_of, is_held, when
 from dfd_tune.machine import Process, this_process
-from dfd_tune.record import TrialRecord
+from dfd_tune.record import TrialRecord, lock_of
 from dfd_tune.store import Store
 
 Clock = Callable[[], float]
@@ -93,7 +93,7 @@ def running(
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(store.claim(_lock_name(name), PATIENCE_SECONDS))
+            stack.enter_context(store.claim(lock_of(name), PATIENCE_SECONDS, say))
         except HeldError as error:
             raise UserError(
                 f"The search '{name}' is being run already, by {error.holder or 'another launch'}; wait for it, end it "
@@ -163,18 +163,19 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
     Args:
         store: where the search is.
         name: of the search.
-        clock: seconds since 1970; of use only where there are no locks, as in a bucket.
+        clock: seconds since 1970; of use only where there are no locks to ask, as of a bucket's search elsewhere.
     """
-    lock = store.lock_file(_lock_name(name))
+    lock = store.lock_file(lock_of(name))
     while True:
         run = _read(store, name)
         lives = run is not None and run.ended is None and clock() - run.heartbeat < SILENT_SECONDS
         try:
-            held = lives if store.bucket is not None else is_held(lock)
+            here = is_held(lock)
+            held = here or (lives and store.bucket is not None)
         except (NoLocksError, PermissionError):
-            held = lives
+            here, held = store.bucket is None, lives
         if held:
-            return _running_state(None if store.bucket is not None else holder_of(lock), run)
+            return _running_state(holder_of(lock) if here else None, run)
         # What was read is of the moment before the lock was asked for. If a run began or ended since, both are of
         # different moments.
         again = _read(store, name)
@@ -187,6 +188,11 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
     if run.ended is None:
         return State("interrupted", None, run.heartbeat, run.process)
     return State("ended", run.how, run.ended, run.process)
+
+
+def runs_on_another_node(store: Store, name: str, state: State) -> bool:
+    """Whether the search runs where this node's files of it are not those that its launch writes."""
+    return state.kind == "running" and store.bucket is not None and not is_held(store.lock_file(lock_of(name)))
 
 
 def as_they_are(trials: Sequence[TrialRecord], state: State) -> list[TrialRecord]:
@@ -214,7 +220,7 @@ def stop_asked(store: Store, name: str) -> bool:
     """Whether somebody asked for an end of the search; for whoever runs it."""
     # A client of NFS may remember for a minute that a file is not there, but not in a folder that it writes to itself,
     # as the heartbeat does.
-    return store.changed(*_stop_parts(name)) is not None
+    return store.there(*_stop_parts(name))
 
 
 def who_asked(store: Store, name: str) -> str:
@@ -280,6 +286,7 @@ def _leave(store: Store, name: str, run: _Run) -> None:
     with contextlib.suppress(OSError):
         store.remove(*_stop_parts(name))
         store.write_json(run.as_json(), *_run_parts(name))
+        store.pull("searches", name, lock=lock_of(name))  # which notes that what was sent is what is there
 
 
 def _leave_no_trace(store: Store, name: str, before: _Run | None) -> None:
@@ -302,10 +309,6 @@ def _print_of_search(store: Store, name: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino
-
-
-def _lock_name(name: str) -> str:
-    return f"search-{name}"
 
 
 def _run_parts(name: str) -> tuple[str, str, str]:

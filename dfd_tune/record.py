@@ -322,6 +322,11 @@ def search_names(store: Store) -> list[str]:
     return sorted((name for name in written if written[name] is not None), key=lambda name: written[name] or 0)
 
 
+def lock_of(name: str) -> str:
+    """Name of the lock that whoever runs a search holds, and alone writes its records."""
+    return f"search-{name}"
+
+
 def find_search(store: Store, name: str) -> SearchRecord | None:
     """The record of a search, as this node has it; None if there is none of that name."""
     found = _readable(store.path("searches", name, "search.json"), _search_from)
@@ -342,7 +347,7 @@ def load_search(store: Store, name: str) -> SearchRecord:
     """
     record = None
     if Path(name).name == name:
-        store.pull("searches", name)
+        store.pull("searches", name, lock=lock_of(name))
         record = find_search(store, name)
     if record is None:
         raise UserError(f"In the store '{store.location}': " + unknown_name("search", name, search_names(store)))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import VARIABLES, Server, serving
+
 ROOT = Path(__file__).parent.parent
 # Two processes of tests on two cores: one thread each. Read where torch is first imported, which is later.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -141,9 +143,26 @@ def start_cli(home):
 
 
 @pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[Server]:
+    """An S3 server for all tests."""
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server, tmp_path, monkeypatch) -> Server:
+    """The S3 server, with credentials for it in this process's environment, and a cache of the test's own."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DFD_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DFD_TUNE_CACHE_GB", raising=False)
+    return s3_server
+
+
+@pytest.fixture(scope="session")
 def ray_variables(home, ray_token) -> Iterator[dict[str, str]]:
     """Environment variables under which a launch joins the one Ray cluster of all tests (one_ray.py)."""
-    with helper("one_ray.py", environment(home, **ray_token)) as host:
+    with helper("one_ray.py", environment(home, **ray_token, **VARIABLES)) as host:
         address = host.stdout.readline().strip()
         assert address, "Ray did not start"
         yield {"RAY_ADDRESS": address}

@@ -18,6 +18,7 @@ from dfd_tune.cli import cluster, datasets, launch, models, running, searches, s
 from dfd_tune.cli.group import cli
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
+from dfd_tune.store import BucketError
 
 for _module in (launch, running, searches, cluster, models, datasets, store):
     for _command in _module.COMMANDS:
@@ -66,7 +67,25 @@ def main() -> None:
         # Whoever read the output has gone, as in `| head`.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        away = _bucket_error_in(error)
+        if away is None:
+            raise
+        click.echo(
+            f"dfd-tune: The store's bucket does not do its part: {away.strerror}. What is there is kept; once it "
+            "answers, the same command goes on, or `dfd-tune resume NAME` with a search.",
+            err=True,
+        )
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _bucket_error_in(error: BaseException) -> BucketError | None:
+    """The bucket's own error where one led to another, as Ray Tune raises errors of its own."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, BucketError):
+        link = link.__cause__ or link.__context__
+    return link
 
 
 def _of_unknown_option(error: click.NoSuchOption) -> str:

@@ -22,7 +22,7 @@ STORE_OPTION = click.option(
     envvar="DFD_TUNE_STORE",
     show_default=True,
     show_envvar=True,
-    help="Folder of datasets, teachers, trials and searches.",
+    help="Folder of datasets, teachers, trials and searches, or a bucket's address: s3://BUCKET/PREFIX.",
 )
 
 

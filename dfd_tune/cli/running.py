@@ -5,6 +5,7 @@ Not for: what it found (searches.py).
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from dfd_tune.store import Store
 
 POLL_SECONDS = 0.5
+BUCKET_SECONDS = 5.0
+"""Likewise of a log in a bucket, where it comes in larger pieces."""
 LOGS_FOLDER = "logs"
 RAY_LOG = "ray.log"
 
@@ -182,15 +185,20 @@ def _log_of(store: Store, search: SearchRecord, trial: str) -> Path:
 def _show(store: Store, name: str, log: Path, follow: bool) -> None:
     from dfd_tune.liveness import state_of
 
-    with log.open(encoding="utf-8", errors="replace", newline="") as file:
-        while True:
-            # Asked before the last look, so that nothing which is written until the end is missed.
-            runs = follow and state_of(store, name).kind == "running"
-            while text := file.read(1 << 16):
-                click.echo(text, nl=False)
-            if not runs:
-                return
-            time.sleep(POLL_SECONDS)
+    shown, decoder = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while True:
+        # Asked before the last look, so that nothing which is written until the end is missed.
+        runs = follow and state_of(store, name).kind == "running"
+        store.bring("searches", name, LOGS_FOLDER, log.name)
+        with log.open("rb") as file:  # anew, as another one may be in its place
+            file.seek(shown)
+            while content := file.read(1 << 16):
+                shown += len(content)
+                click.echo(decoder.decode(content), nl=False)
+        if not runs:
+            click.echo(decoder.decode(b"", final=True), nl=False)
+            return
+        time.sleep(POLL_SECONDS if store.bucket is None else BUCKET_SECONDS)
 
 
 def _trials(store: Store, search: SearchRecord) -> dict[str, TrialRecord]:

@@ -78,6 +78,8 @@ def write_reports(store: Store, names: Sequence[str], output: str | None, mlflow
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output '{folder}' is a file; name a folder.")
     files = write_report(store, searches, folder)
+    if not output:
+        store.push("searches", names[0], several)
     click.echo(f"Report: {files[0]}")
     for search in searches:
         complaint = upload_report(store, mlflow_uri, search, folder, files)
@@ -97,7 +99,7 @@ def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> 
     MLflow database lacks of it, as of a search that ran elsewhere, is written there from its records. Where it was
     recorded at a server, that server's pages.
     """
-    from dfd_tune.liveness import state_of
+    from dfd_tune.liveness import runs_on_another_node, state_of
     from dfd_tune.record import load_search, load_trials
     from dfd_tune.report.summary import summary_of
     from dfd_tune.signals import Signals
@@ -110,9 +112,10 @@ def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> 
         search, state = load_search(store, name), state_of(store, name)
         click.echo(how_it_stands(state, name, store_path))
         interrupted_since = state.since if state.kind == "interrupted" else None
+        elsewhere = state.kind == "elsewhere" or runs_on_another_node(store, name, state)
 
         def fill() -> None:
-            if state.kind == "running":
+            if state.kind == "running" and not elsewhere:
                 return  # its launch writes
             trials = load_trials(store, search)
             for line in mirror(
@@ -122,7 +125,7 @@ def ui(name: str | None, port: int, mlflow_uri: str | None, store_path: str) -> 
                 summary_of(store, search, trials),
                 uri=mlflow_uri,
                 interrupted_since=interrupted_since,
-                runs_elsewhere=state.kind == "elsewhere",
+                runs_elsewhere=elsewhere,
                 say=click.echo,
             ):
                 click.echo(line, err=True)

@@ -180,7 +180,7 @@ def probe(
     barrier = context.Barrier(most, timeout=START_SECONDS)
     with ProcessPoolExecutor(most, mp_context=context, initializer=_begin, initargs=(barrier,)) as processes:
         asked = [
-            processes.submit(_measure_all, number, store.root, dataset.folder, list(kinds), device, seconds)
+            processes.submit(_measure_all, number, store, dataset.folder, list(kinds), device, seconds)
             for number in range(most)
         ]
         try:
@@ -203,7 +203,7 @@ def _begin(barrier: Barrier) -> None:
 
 def _measure_all(
     number: int,
-    root: Path,
+    store: Store,
     folder: Path,
     kinds: Sequence[tuple[Kind | FrontendKind, int]],
     device: str,
@@ -213,7 +213,7 @@ def _measure_all(
     found: list[list[Timing]] = [[] for _ in kinds]
     try:
         compute(deterministic=False)
-        store, dataset = Store(root), open_dataset(folder)
+        dataset = open_dataset(folder)
         run_those_of(store)
         # In turns, so that what else the machine does meanwhile falls upon all kinds alike.
         for _ in range(ROUNDS):

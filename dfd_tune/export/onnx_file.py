@@ -159,8 +159,8 @@ def _images_of(model_file: Path, card: ModelCard, store: Store, weights: str) ->
     if images is None:
         raise UserError(
             f"--weights {weights} needs the images that the student '{model_file}' was trained on and chosen by, which "
-            f"the store '{store.root}' does not hold; name the store that does with --store, launch the search again "
-            "to prepare them, or leave --weights out."
+            f"the store '{store.location}' does not hold; name the store that does with --store, launch the search "
+            "again to prepare them, or leave --weights out."
         )
     return images
 

@@ -61,13 +61,15 @@ def find_images(store: Store, card: ModelCard) -> TrainedOn | None:
 
 
 def _datasets(store: Store) -> Iterator[Dataset]:
-    for folder in sorted(store.path("datasets").glob("[!.]*")):
+    for key in store.entries("datasets"):
         try:
-            dataset = open_dataset(folder)
+            dataset = open_dataset(store.here("datasets", key))
         except DamagedFileError:
             continue
         except OSError as error:
-            raise UserError(f"The dataset '{folder}' can't be read ({cause_of(error)}); see to its disk.") from None
+            raise UserError(
+                f"The dataset '{key}' in the store '{store.location}' can't be read ({cause_of(error)}); see to it."
+            ) from None
         yield dataset
 
 

@@ -5,6 +5,8 @@ Imports no torch. Not for: what a launch does (launch.py).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dfd_tune.liveness import running
@@ -12,12 +14,17 @@ from dfd_tune.record import SearchRecord, find_search
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.signals import Signals
-from dfd_tune.store import Store
+from dfd_tune.store import Store, beating
 
 if TYPE_CHECKING:
     from dfd_tune.search.launch import Outcome
     from dfd_tune.search.screen import Screen
     from dfd_tune.settings import Request
+
+LOGS = "logs"
+"""In a search's folder."""
+LOG_SECONDS = 10.0
+"""How often logs go to a bucket."""
 
 
 def launch(request: Request, store: Store, options: LaunchOptions, screen: Screen, signals: Signals) -> Outcome:
@@ -29,8 +36,8 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
     Raises:
         UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
     """
-    log = store.path("searches", options.name, "logs", "ray.log")
-    with running(store, options.name, screen.line), RayRuntime(log, signals) as ray:
+    log = store.path("searches", options.name, LOGS, "ray.log")
+    with running(store, options.name, screen.line), _logs_sent(store, options.name), RayRuntime(log, signals) as ray:
         # Where a folder or a server is named, it may not be there: that is looked at first, and
         # said without delay; Ray is started when it is needed.
         named = options.mlflow_uri is not None or (request.dataset.data is not None and options.prepared is None)
@@ -39,6 +46,24 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
         from dfd_tune.search.launch import carry_out
 
         return carry_out(request, store, options, screen, ray)
+
+
+@contextlib.contextmanager
+def _logs_sent(store: Store, name: str) -> Iterator[None]:
+    """In a bucket, the logs that this node has are there at the block's end, and now and then before."""
+    if store.bucket is None:
+        yield
+        return
+
+    def send(beat: int = 0) -> None:
+        store.push("searches", name, LOGS)
+
+    try:
+        with beating(LOG_SECONDS, send):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # nothing rests on them
+            send()
 
 
 def _is_concluded(search: SearchRecord | None) -> bool:

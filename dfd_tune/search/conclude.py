@@ -43,7 +43,7 @@ from dfd_tune.record import (
 )
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import markdown
-from dfd_tune.report.summary import summary_of
+from dfd_tune.report.summary import TABLES, summary_of
 from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
@@ -185,6 +185,8 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials, ledger.search.choose_by))
     write_report(store, [ledger.search], folder / REPORT_FOLDER)
+    for part in (BEST_FOLDER, REPORT_FOLDER, *TABLES):
+        store.push("searches", ledger.search.search, part)
 
 
 def register(ledger: Ledger, tracker: Tracker) -> str | None:

@@ -5,6 +5,7 @@ Not for: what a job does (tasks.py).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -86,7 +87,9 @@ class SearchContext:
 
     def ends_early(self, training: str) -> bool:
         """Whether a training, by the key of its checkpoints, is to end at the epoch that it has reported."""
-        return self.store.changed(*_early_end(self.search, training)) is not None
+        if self.store.bucket is None:
+            return _is_to_end_early(self.store, self.search, training)
+        return _ends_early_lately(self.store, self.search, training, int(time.monotonic() / LOOK_SECONDS))
 
 
 class StoppableCheckpoints(Checkpoints):
@@ -115,8 +118,22 @@ def _store(location: str, copies: Copies | None) -> Store:
 
 @lru_cache(maxsize=1)
 def _stop_asked_lately(store: Store, search: str, when: int) -> bool:
-    """What was found at the first look of that stretch of time."""
-    return stop_asked(store, search)
+    """What was found at the first look of that stretch of time. Nothing, if the bucket was away: what must be written
+    there says so."""
+    with contextlib.suppress(OSError):
+        return stop_asked(store, search)
+    return False
+
+
+@lru_cache(maxsize=1)
+def _ends_early_lately(store: Store, search: str, training: str, when: int) -> bool:
+    with contextlib.suppress(OSError):
+        return _is_to_end_early(store, search, training)
+    return False
+
+
+def _is_to_end_early(store: Store, search: str, training: str) -> bool:
+    return store.there(*_early_end(search, training))
 
 
 @lru_cache(maxsize=1)

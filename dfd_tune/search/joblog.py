@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.store import Store
@@ -24,6 +24,8 @@ def job_log(store: Store, search: str, attempt: Attempt) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     job = attempt.job
     name = f"{job.key}.log" if job.kind == "trial" else f"{job.kind}-{job.key}.log"
+    with suppress(OSError):  # what it printed before is no reason not to run it
+        store.bring("searches", search, "logs", name)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with (folder / name).open("ab", buffering=0) as log:
         log.write(f"--- {now} attempt {attempt.number} on {socket.gethostname()}, process {os.getpid()}\n".encode())
@@ -40,6 +42,8 @@ def job_log(store: Store, search: str, attempt: Attempt) -> Iterator[None]:
             for number, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, number)
                 os.close(original)
+            with suppress(OSError):
+                store.push("searches", search, "logs", name)
 
 
 @contextmanager

@@ -280,14 +280,16 @@ def _open_ledger(
     retry_failed: bool,
 ) -> Ledger:
     """The books as an earlier launch left them, as far as the store bears them out."""
+    records = load_trials(store, search)
+    results = store.each(lambda record: find_result(store, record.key), records)
     trials = [
         reopened(
             record,
-            has_result=find_result(store, record.key) is not None,
+            has_result=result is not None,
             retry_failed=retry_failed,
             stops_early=plan.request.scheduler.stops,
         )
-        for record in load_trials(store, search)
+        for record, result in zip(records, results, strict=True)
     ]
     costs = StudentCosts(plan.dataset, plan.request.objectives, plan.request.choose, trials)
     return Ledger(store, search, trials, tracker, plan.dataset.digest, progress, costs=costs.of)
@@ -295,16 +297,14 @@ def _open_ledger(
 
 def _take_known_results(ledger: Ledger, plan: Plan, say: Say) -> int:
     """Record what the store holds of the grid's points, be it of another search; returns how many are known."""
-    known = 0
-    for key, config in plan.trials.items():
-        record = ledger.trials.get(key)
-        if record is not None and record.status == "FINISHED":
+    records = {key: ledger.trials.get(key) for key in plan.trials}
+    known = sum(record is not None and record.status == "FINISHED" for record in records.values())
+    asked = [key for key, record in records.items() if record is None or record.status in ("PENDING", "STOPPED")]
+    results = ledger.store.each(lambda key: find_result(ledger.store, key, say=say), asked)
+    for key, result in zip(asked, results, strict=True):
+        if result is not None and ledger.search.criterion.column in result.metrics:
+            ledger.finished(plan.trials[key], result)
             known += 1
-        elif record is None or record.status in ("PENDING", "STOPPED"):
-            result = find_result(ledger.store, key, say=say)
-            if result is not None and ledger.search.criterion.column in result.metrics:
-                ledger.finished(config, result)
-                known += 1
     return known
 
 
@@ -378,6 +378,8 @@ def _closing_books(ledger: Ledger, signals: Signals) -> Iterator[None]:
         yield
     except BaseException:
         with signals.closing():
-            ledger.kill_running()
-            ledger.tracker.close(patience=CLOSING_SECONDS)
+            try:
+                ledger.kill_running()
+            finally:
+                ledger.tracker.close(patience=CLOSING_SECONDS)
         raise

@@ -104,11 +104,11 @@ def _costs_like(config: TrialConfig) -> tuple[Any, ...]:
 
 
 def _known(plan: Plan, store: Store, trials: Mapping[str, TrialRecord]) -> Iterator[str]:
-    for key in plan.trials:
-        record = trials.get(key)
-        ended = record is not None and record.status in _over(plan)
-        if ended or find_result(store, key) is not None:
-            yield key
+    ended = {key for key, record in trials.items() if record.status in _over(plan)}
+    yield from (key for key in plan.trials if key in ended)
+    left = [key for key in plan.trials if key not in ended]
+    results = store.each(lambda key: find_result(store, key), left)
+    yield from (key for key, result in zip(left, results, strict=True) if result is not None)
 
 
 def _over(plan: Plan) -> tuple[TrialStatus, ...]:

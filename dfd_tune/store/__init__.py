@@ -21,6 +21,7 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
+from dfd_tune.store.bucket import BucketError as BucketError
 from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies
 from dfd_tune.store.entries import Store as Store
@@ -34,6 +35,7 @@ from dfd_tune.store.kinds import CHECKPOINTS as CHECKPOINTS
 from dfd_tune.store.kinds import KINDS as KINDS
 from dfd_tune.store.kinds import RESULT_FILE as RESULT_FILE
 from dfd_tune.store.kinds import STUDENT_FILE as STUDENT_FILE
+from dfd_tune.store.leases import beating as beating
 from dfd_tune.store.litter import Litter as Litter
 from dfd_tune.store.litter import clock_of as clock_of
 from dfd_tune.store.litter import listing as listing

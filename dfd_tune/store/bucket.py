@@ -2,7 +2,7 @@
 
 Any file system that pyarrow reaches by an address (https://arrow.apache.org/docs/python/filesystems.html): `s3://`,
 `gs://`, `abfs://`. Credentials come from the environment, as its SDK finds them; they are never part of an address
-here. Not for: what the objects are (bucket_entries.py), nor when a file is brought here (entries.py).
+here. Not for: what the objects are (in_bucket.py), nor when a file is brought here (replica.py, copies.py).
 """
 
 from __future__ import annotations
@@ -19,24 +19,32 @@ from functools import lru_cache
 from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dfd_tune.errors import UserError, cause_of
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileSystem, S3FileSystem
 
 AT_ONCE = 16
 """So many objects are read, written or removed at a time, as each one takes a round trip."""
 CHUNK_BYTES = 1 << 20
 SCHEMES = {"s3": "Amazon S3 and what speaks its protocol", "gs": "Google", "gcs": "Google", "abfs": "Azure"}
 SCHEMES |= {"abfss": "Azure"}
+S3_OPTIONS = ("endpoint_override", "force_virtual_addressing", "region", "scheme", "tls_ca_file_path")
+"""What may follow the '?' of an address that begins with s3://."""
+PATIENT, HASTY = 10, 2
+"""How often a request to S3 is tried again, after 50 ms at first and each time after twice as long: for 25 s while work
+is under way, and hardly at all when a store is opened."""
 
 _SECRET_OPTION = re.compile(r"key|secret|token|password|signature|sas|credential", re.IGNORECASE)
 _SECRETS = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _LEAST = 8
 """A value of the environment so short is taken for no secret: to cut it out of a message would spoil that."""
+
+_away: set[str] = set()
+"""Addresses of which a request failed for good: until one is answered again, none is waited for."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -81,6 +89,18 @@ class Bucket:
                     return content
             except FileNotFoundError:
                 return None
+
+    def has(self, *parts: str) -> bool:
+        """Whether an object is there; one request, where `known` may take three.
+
+        Raises:
+            BucketError: it can't be told.
+        """
+        try:
+            self.open(*parts).close()
+        except FileNotFoundError:
+            return False
+        return True
 
     def open(self, *parts: str) -> RawIOBase:
         """An object to read from start to end.
@@ -127,8 +147,8 @@ class Bucket:
         """
         from pyarrow.fs import FileSelector, FileType
 
-        place = self._place(*parts)
         with self.telling(f"list '{'/'.join(parts)}' in"):
+            place = self._place(*parts)
             found = self._system().get_file_info(FileSelector(place, allow_not_found=True, recursive=True))
         return {
             info.path[len(place) + 1 :]: Known(info.size or 0, info.mtime_ns or 0)
@@ -188,20 +208,25 @@ class Bucket:
         return digest.hexdigest()
 
     def _system(self) -> FileSystem:
-        return _system_at(self.address)[0]
+        return _system_at(self.address, HASTY if self.address in _away else PATIENT, os.getpid())
 
     def _place(self, *parts: str) -> str:
-        return "/".join([_system_at(self.address)[1], *parts])
+        return "/".join([_place_in(self.address), *parts])
 
     @contextlib.contextmanager
     def telling(self, what: str) -> Iterator[None]:
         """What its SDK raises becomes an error that says what could not be done, and is never taken for a loss."""
         try:
             yield
-        except (FileNotFoundError, BucketError):
+        except BucketError:
+            raise
+        except FileNotFoundError:
+            _away.discard(self.address)
             raise
         except OSError as error:
+            _away.add(self.address)
             raise BucketError(f"can't {what} '{self.address}': {without_secrets(cause_of(error))}") from None
+        _away.discard(self.address)
 
 
 class _Stream(RawIOBase):
@@ -260,6 +285,9 @@ def problem_with(address: str) -> str | None:
             "environment (S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile), as addresses are written "
             "down and shown."
         )
+    unknown = sorted({name for name, _ in options} - set(S3_OPTIONS)) if parts.scheme == "s3" else []
+    if unknown:
+        return f"--store has the option '{unknown[0]}' in its address; S3's may have {', '.join(S3_OPTIONS)}."
     if not parts.netloc:
         return f"--store is '{address}', but names no bucket; it must look like {parts.scheme}://BUCKET/PREFIX."
     if not parts.path.strip("/"):
@@ -279,16 +307,39 @@ def bucket_at(address: str) -> Bucket:
     if problem is not None:
         raise UserError(problem)
     head, mark, options = address.partition("?")
-    bucket = Bucket(head.rstrip("/") + mark + options)
+    address = head.rstrip("/") + mark + options
     try:
-        bucket.read("store.json")
+        there = _is_there(address)
     except (OSError, ValueError, NotImplementedError, ImportError) as error:
         reason = without_secrets(cause_of(error))
         raise UserError(
-            f"The store '{address}' can't be read ({reason}); see that the bucket is there, and that the environment "
-            "has credentials for it."
+            f"The store '{address}' can't be read ({reason}); see that the bucket is there and answers, and that the "
+            "environment has credentials for it."
         ) from None
-    return bucket
+    if not there:
+        raise UserError(
+            f"The store '{address}' is in a bucket that is not there; make the bucket '{urlsplit(address).netloc}', or "
+            "name another with --store or DFD_TUNE_STORE."
+        )
+    return Bucket(address)
+
+
+def _is_there(address: str) -> bool:
+    """Whether there is the bucket of an address, which is asked without patience.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    from pyarrow.fs import FileType
+
+    system = _system_at(address, HASTY, os.getpid())
+    place = _place_in(address)
+    if system.get_file_info(f"{place}/store.json").type != FileType.NotFound:
+        return True
+    try:
+        return bool(system.get_file_info(place.partition("/")[0]).type != FileType.NotFound)
+    except OSError:
+        return True  # whoever may use a prefix need not be let look at the bucket
 
 
 def without_secrets(text: str) -> str:
@@ -300,9 +351,38 @@ def without_secrets(text: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _system_at(address: str) -> tuple[FileSystem, str]:
-    """The file system of an address, and the place in it, without a slash at its end."""
+def _system_at(address: str, tries: int, process: int) -> FileSystem:
+    """The file system of an address, made anew in a forked process, as its threads do not come along."""
     from pyarrow.fs import FileSystem
 
-    system, place = FileSystem.from_uri(address)
-    return system, place.rstrip("/")
+    parts = urlsplit(address)
+    return _s3(parts, tries) if parts.scheme == "s3" else FileSystem.from_uri(address)[0]
+
+
+def _s3(parts: SplitResult, tries: int) -> S3FileSystem:
+    """As pyarrow makes one of an address, but that small objects are written by one request instead of three, and that
+    what fails is tried again in a way of our own."""
+    from pyarrow.fs import AwsDefaultS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    options = dict(parse_qsl(parts.query))
+    if "endpoint_override" not in options and "region" not in options:
+        options["region"] = resolve_s3_region(parts.netloc)
+    virtual = options.pop("force_virtual_addressing", "false").lower() == "true"
+    return S3FileSystem(
+        **options,
+        force_virtual_addressing=virtual,
+        allow_delayed_open=True,
+        retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=tries),
+    )
+
+
+@lru_cache(maxsize=8)
+def _place_in(address: str) -> str:
+    """What the names of a bucket's objects begin with, without a slash at its end."""
+    from pyarrow.fs import FileSystem
+
+    parts = urlsplit(address)
+    if parts.scheme == "s3":
+        return f"{parts.netloc}{unquote(parts.path)}".rstrip("/")
+    place: str = FileSystem.from_uri(address)[1]
+    return place.rstrip("/")

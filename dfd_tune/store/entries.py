@@ -15,15 +15,15 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.locks import holding
+from dfd_tune.locks import holding, is_held
 from dfd_tune.store import in_bucket, replica
-from dfd_tune.store.bucket import Bucket
+from dfd_tune.store.bucket import Bucket, BucketError, each
 from dfd_tune.store.copies import Copies, InFolder, adopt, near
 from dfd_tune.store.files import as_json, create_text, replacing, sync, write_json, write_text
 from dfd_tune.store.leases import leased
@@ -44,6 +44,7 @@ FORMAT = 1
 STORE_FILE = "store.json"
 
 Found = TypeVar("Found")
+Item = TypeVar("Item")
 _log = logging.getLogger("dfd_tune")
 
 
@@ -70,10 +71,15 @@ class Store:
         """32 hexadecimal digits that tell this store from every other, drawn once; a moved store keeps them.
 
         Raises:
-            UserError: its file can't be read.
+            UserError: its file can't be read, or the bucket not be written.
         """
         try:
             return str((self.read_json(STORE_FILE) or self._named())["id"])
+        except BucketError as error:
+            raise UserError(
+                f"The store '{self.location}' can't be used ({cause_of(error)}); see that the environment's "
+                "credentials let objects be listed, read, written and deleted there."
+            ) from None
         except (AssertionError, KeyError, ValueError, OSError) as error:
             raise UserError(
                 f"'{STORE_FILE}' in '{self.location}', which tells this store from others in MLflow, can't be read "
@@ -419,6 +425,14 @@ class Store:
         except FileNotFoundError:
             return []
 
+    def there(self, *parts: str) -> bool:
+        """Whether there is such a file.
+
+        Raises:
+            OSError: it can't be told.
+        """
+        return self.changed(*parts) is not None if self.bucket is None else self.bucket.has(*parts)
+
     def changed(self, *parts: str) -> int | None:
         """When a file was last written, in nanoseconds since 1970 by the store's clock; None if it is not there."""
         if self.bucket is not None:
@@ -438,16 +452,35 @@ class Store:
         if self.bucket is not None:
             replica.push(self.bucket, self.root, *parts)
 
-    def pull(self, *parts: str) -> None:
+    def pull(self, *parts: str, lock: str | None = None) -> None:
         """Have this node's files under these parts hold what the bucket's do. Does nothing in a folder.
 
         What the bucket does not know stays.
+
+        Args:
+            parts: of the files' names.
+            lock: which their writer holds; while a process of this node does, what was written here stays too.
 
         Raises:
             BucketError: it can't be read.
         """
         if self.bucket is not None:
-            replica.pull(self.bucket, self.root, *parts)
+            keep = lock is not None and is_held(self.lock_file(lock))
+            replica.pull(self.bucket, self.root, *parts, keep=keep)
+
+    def bring(self, *parts: str) -> None:
+        """Have one of this node's files hold what the bucket's does; of a log, what it has more here stays. Does
+        nothing in a folder.
+
+        Raises:
+            BucketError: it can't be read.
+        """
+        if self.bucket is not None:
+            replica.bring(self.bucket, self.root, *parts)
+
+    def each(self, work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+        """What `work`, which asks the store, gives for each item: many at a time in a bucket, where each one waits."""
+        return list(map(work, items)) if self.bucket is None else each(work, items)
 
     @contextlib.contextmanager
     def lease(self, name: str, say: Callable[[str], None] | None = None, *, node: bool = False) -> Iterator[None]:
@@ -470,12 +503,13 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def claim(self, name: str, patience: float) -> Iterator[None]:
+    def claim(self, name: str, patience: float, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the store-wide lock `name`, unless somebody else does.
 
         Args:
             name: of the lock.
             patience: seconds for which who only asks after the lock may hold it.
+            say: is told where it takes long to see whether the holder lives; None tells the log.
 
         Raises:
             HeldError: somebody else holds it; in a bucket, somebody who lives.
@@ -486,7 +520,7 @@ class Store:
             lock.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(holding(lock, patience=patience))
             if self.bucket is not None:
-                stack.enter_context(leased(self.bucket, name, _log.warning, waits=False))
+                stack.enter_context(leased(self.bucket, name, say or _log.warning, waits=False))
             yield
 
     def wait_for(self, name: str, say: Callable[[str], None] | None = None) -> None:

@@ -57,12 +57,14 @@ def leased(
     pace = pace or Pace()
     parts = ("leases", f"{name}.json")
     token, since = uuid.uuid4().hex, time.time()
-    _acquire(bucket, parts, token, since, say if waits else None, pace)
-    with beating(pace.beat, lambda beat: _write(bucket, parts, token, since, beat)):
-        yield
-    with contextlib.suppress(BucketError):  # goes stale by itself
-        if _token_in(bucket.read(*parts)) == token:
-            bucket.remove(*parts)
+    _acquire(bucket, parts, token, since, say, waits, pace)
+    try:
+        with beating(pace.beat, lambda beat: _write(bucket, parts, token, since, beat)):
+            yield
+    finally:
+        with contextlib.suppress(BucketError):  # goes stale by itself
+            if _token_in(bucket.read(*parts)) == token:
+                bucket.remove(*parts)
 
 
 @contextlib.contextmanager
@@ -87,16 +89,16 @@ def beating(seconds: float, beat: Callable[[int], None]) -> Iterator[None]:
 
 
 def _acquire(
-    bucket: Bucket, parts: Parts, token: str, since: float, say: Callable[[str], None] | None, pace: Pace
+    bucket: Bucket, parts: Parts, token: str, since: float, say: Callable[[str], None], waits: bool, pace: Pace
 ) -> None:
-    """Come to hold a lease; without anyone to tell of a wait, none is waited for whose holder lives."""
+    """Come to hold a lease; where one that lives is not waited for, its first sign of life ends this."""
     began, told = time.monotonic(), False
     last, changed = bucket.read(*parts), began
     while True:
         now = bucket.read(*parts)
-        if now is not None and now != last and say is None:
-            raise HeldError(_holder_in(now))
         if now != last:
+            if now is not None and not waits:
+                raise HeldError(_holder_in(now))
             last, changed = now, time.monotonic()
         if now is None or time.monotonic() - changed >= pace.silent:
             _write(bucket, parts, token, since, 0)
@@ -105,8 +107,12 @@ def _acquire(
             if _token_in(last) == token:
                 return
             changed = time.monotonic()
-        if say is not None and not told and time.monotonic() - began >= SAY_AFTER_SECONDS:
-            say(f"Waiting for '{parts[-1]}', which is in the hands of {_holder_in(now) or 'another process'}.")
+        if not told and time.monotonic() - began >= max(SAY_AFTER_SECONDS, 0 if waits else 1.5 * pace.beat):
+            who = _holder_in(now) or "another process"
+            say(
+                f"Waiting for '{parts[-1].removesuffix('.json')}', which is in the hands of {who}"
+                + ("." if waits else f"; whether that lives is seen within {pace.silent:g} s.")
+            )
             told = True
         time.sleep(min(1.0, pace.beat / 4))
 
