@@ -9,11 +9,12 @@ import hashlib
 import json
 import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dfd_tune.digest import sha256_of
-from dfd_tune.store.files import is_passing, sync, write_json
+from dfd_tune.store.files import is_passing, steadily, sync, write_json
 
 MANIFEST_FILE = "manifest.json"
 
@@ -40,7 +41,7 @@ def manifest_of(folder: Path) -> Files | None:
         OSError: the disk can't be read just now.
     """
     try:
-        return files_in((folder / MANIFEST_FILE).read_bytes())
+        return files_in(steadily((folder / MANIFEST_FILE).read_bytes))
     except OSError as error:
         if is_passing(error):
             raise
@@ -81,7 +82,7 @@ def sound(folder: Path) -> bool:
         return (
             files is not None
             and whole(folder)
-            and all(sha256_of(folder / name) == files[name]["sha256"] for name in files)
+            and all(steadily(partial(sha256_of, folder / name)) == files[name]["sha256"] for name in files)
         )
     except OSError as error:
         if is_passing(error):
@@ -97,7 +98,7 @@ def read_whole(folder: Path, name: str) -> bytes | None:
     """
     files = manifest_of(folder)
     try:
-        content = (folder / name).read_bytes()
+        content = steadily((folder / name).read_bytes)
     except OSError as error:
         if is_passing(error):
             raise
@@ -133,7 +134,7 @@ def json_in(content: bytes | None) -> dict[str, Any] | None:
 def _size(path: Path) -> int | None:
     """Bytes of a file; None if there is no such file."""
     try:
-        status = path.stat()
+        status = steadily(path.stat)
     except OSError as error:
         if is_passing(error):
             raise

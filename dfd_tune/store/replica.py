@@ -87,5 +87,5 @@ def _look(file: Path) -> tuple[int, int] | None:
 def _known(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / KNOWN_FILE) or {}
-    except (ValueError, AssertionError):
+    except ValueError:
         return {}
