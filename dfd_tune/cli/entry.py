@@ -16,6 +16,7 @@ import click
 
 from dfd_tune.cli import cluster, datasets, launch, models, running, searches
 from dfd_tune.cli.group import cli
+from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
 
@@ -66,6 +67,11 @@ def main() -> None:
         # Whoever read the output has gone, as in `| head`.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if (sentence := in_words(error)) is None:
+            raise
+        click.echo(f"dfd-tune: {sentence}", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,6 +5,7 @@ Not for: what a job reports to the driver (process.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.store import Store
@@ -19,24 +21,23 @@ from dfd_tune.store import Store
 
 @contextmanager
 def job_log(store: Store, search: str, attempt: Attempt) -> Iterator[None]:
-    """All that this process writes goes to the job's own log in the search's folder while the block lasts."""
-    folder = store.path("searches", search, "logs")
-    folder.mkdir(parents=True, exist_ok=True)
-    job = attempt.job
-    name = f"{job.key}.log" if job.kind == "trial" else f"{job.kind}-{job.key}.log"
+    """All that this process writes goes to the job's own log in the search's folder while the block lasts.
+
+    A log that can't be written, as on a full disk, is done without: whoever needs the disk says what is wrong with it.
+    """
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    with (folder / name).open("ab", buffering=0) as log:
-        log.write(f"--- {now} attempt {attempt.number} on {socket.gethostname()}, process {os.getpid()}\n".encode())
-        sys.stdout.flush()
-        sys.stderr.flush()
+    with _opened(store, search, attempt) as log:
+        with contextlib.suppress(OSError):
+            head = f"--- {now} attempt {attempt.number} on {socket.gethostname()}, process {os.getpid()}\n"
+            log.write(head.encode())
+        _flush()
         kept = [os.dup(number) for number in (1, 2)]
         try:
             for number in (1, 2):
                 os.dup2(log.fileno(), number)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             for number, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, number)
                 os.close(original)
@@ -68,4 +69,23 @@ class _Telling(logging.Handler):
 
 def note(line: str) -> None:
     """Write a line to the job's log."""
-    sys.stderr.write(f"{line}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+
+
+def _opened(store: Store, search: str, attempt: Attempt) -> RawIOBase:
+    """The file of a job's log, open to append to; of one that can't be opened, one that swallows all."""
+    job = attempt.job
+    name = f"{job.key}.log" if job.kind == "trial" else f"{job.kind}-{job.key}.log"
+    folder = store.path("searches", search, "logs")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("ab", buffering=0)
+    except OSError:
+        return open(os.devnull, "ab", buffering=0)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
