@@ -73,7 +73,7 @@ def store():
 
 
 def as_nobody(store, script):
-    """What a script, which has `store`, says to a user as the command line would, where user 65534 runs it."""
+    """What a line of Python, which has `store`, says as the command line would, where user 65534 runs it."""
     lines = f"""
         import os, sys
         sys.path[:0] = [{str(ROOT)!r}]
@@ -89,7 +89,7 @@ def as_nobody(store, script):
         os.umask(0o022)
         store = Store(Path({str(store.root)!r}))
         try:
-    {textwrap.indent(textwrap.dedent(script), "            ").rstrip()}
+            {script}
             print("went well")
         except UserError as error:
             print(error)
