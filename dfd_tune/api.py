@@ -18,7 +18,7 @@ import yaml
 from dfd_tune.data.sources import SOURCES
 from dfd_tune.defaults import DEFAULT_STORE, EMBEDDED
 from dfd_tune.errors import UserError, raise_all, unknown_name
-from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord, load_search, load_trials
+from dfd_tune.record import REPORT_FOLDER, SearchRecord, TrialRecord, load_search, load_trials
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.settings import Request, read_backbones, resolve
 from dfd_tune.signals import Signals
@@ -86,12 +86,12 @@ class Search:
         Raises:
             UserError: there is none yet, or its text may not be run.
         """
-        from dfd_tune.distill.student import STUDENT_FILE
         from dfd_tune.models.deployed import load_deployed
+        from dfd_tune.predict import best_student
 
         if self.record.best is None:
             raise UserError(f"The search '{self.name}' has no best student yet; launch it to its end.")
-        return load_deployed(self.folder / BEST_FOLDER / STUDENT_FILE, run_code=run_code)[0]
+        return load_deployed(best_student(self.store, self.name), run_code=run_code)[0]
 
 
 def load(name: str, *, store: str | Path = DEFAULT_STORE) -> Search:

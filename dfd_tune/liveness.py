@@ -19,7 +19,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.locks import HeldError, Holder, NoLocksError, Say, holder_of, is_held, when
 from dfd_tune.machine import Process, this_process
 from dfd_tune.record import TrialRecord, lock_of
-from dfd_tune.store import Store
+from dfd_tune.store import Store, is_passing
 
 Clock = Callable[[], float]
 How = Literal["finished", "stopped", "failed"]
@@ -148,7 +148,7 @@ def at_rest(store: Store, name: str) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(store.claim(_lock_name(name), PATIENCE_SECONDS))
+            stack.enter_context(store.claim(lock_of(name), PATIENCE_SECONDS))
         except HeldError as error:
             raise UserError(
                 f"The search '{name}' is being run, by {error.holder or 'another launch'}; end it with "
@@ -269,7 +269,11 @@ def _read(store: Store, name: str) -> _Run | None:
             return None
         process = Process(value["host"], value["pid"], value["user"], value["process_started"])
         return _Run(process, value["started"], value["heartbeat"], value["ended"], value["how"], value["fetched"])
-    except (OSError, ValueError, KeyError, AssertionError):
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    except (ValueError, KeyError, TypeError):  # damaged, or of another version: as good as none
         return None
 
 

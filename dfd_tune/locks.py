@@ -123,6 +123,8 @@ def _open(file: Path) -> int:
     try:
         return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:
+        if not file.exists():
+            raise  # it is the folder in which none can be made
         return os.open(file, os.O_RDONLY)  # another user's, which most file systems let us lock all the same
 
 

@@ -58,8 +58,8 @@ def text_of(name: str) -> str | None:
     for store in _stores:
         if digest in _texts:
             break
-        text = store.read_text(FOLDER, f"{digest}.py")
-        if text is not None and _digest(text) == digest:
+        text = _text_in(store, digest)
+        if text is not None:
             _texts[digest] = text
     return _texts.get(digest)
 
@@ -94,8 +94,17 @@ def run_those_of(store: Store, names: Iterable[str] = ()) -> None:
                 f"The source of the backbone {name} is not in the store ('{entry_of(name)}' in '{store.location}'); "
                 "put the file there, as it was, or launch with the file again."
             )
-        if store.changed(FOLDER, f"{_digest_in(name)}.py") is None:
+        if _text_in(store, _digest_in(name)) is None:
             store.write_text(text, FOLDER, f"{_digest_in(name)}.py")
+
+
+def _text_in(store: Store, digest: str) -> str | None:
+    """The text that a store holds under a digest; None if there is none, or another one."""
+    try:
+        text = store.read_text(FOLDER, f"{digest}.py")
+    except UnicodeDecodeError:
+        return None
+    return text if text is not None and _digest(text) == digest else None
 
 
 def entry_of(name: str) -> str:

@@ -16,7 +16,7 @@ from dfd_tune.data.sources.decode import read_image
 from dfd_tune.distill.student import STUDENT_FILE
 from dfd_tune.errors import UserError, raise_all
 from dfd_tune.models.deployed import load_deployed
-from dfd_tune.record import load_search
+from dfd_tune.record import best_file, load_search
 from dfd_tune.store import Store
 
 
@@ -58,7 +58,22 @@ def find_model(name_or_path: str, store: Callable[[], Store]) -> Path:
     search = load_search(opened, name_or_path)
     if search.best is None:
         raise UserError(f"The search '{search.search}' has no best student yet; finish it with `dfd-tune launch`.")
-    return opened.path("searches", search.search, "best", STUDENT_FILE)
+    return best_student(opened, search.search)
+
+
+def best_student(store: Store, search: str) -> Path:
+    """The file of a search's best student.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    file = best_file(store, search, STUDENT_FILE)
+    if file is None:
+        raise UserError(
+            f"The best student of '{search}' is not in the store '{store.location}', or damaged there; "
+            f"`dfd-tune resume {search}` puts it back."
+        )
+    return file
 
 
 def predict_files(model_file: Path, images: Sequence[Path], *, run_code: bool = False) -> list[Prediction]:

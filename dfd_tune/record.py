@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from dfd_tune.axes import explored_at
 from dfd_tune.confirm import NOTHING_ANEW, Arm, Confirm, confirm_as_json, confirm_from_json
 from dfd_tune.errors import UserError, cause_of, unknown_name
 from dfd_tune.objectives import ACCURACY, ALONE
-from dfd_tune.store import Store, read_json
+from dfd_tune.store import Store, manifest_of, read_json, read_whole, sealed
 
 Protocol = Literal["validation", "paper"]
 Record = TypeVar("Record")
@@ -295,7 +296,7 @@ def save_trial(store: Store, search: str, record: TrialRecord) -> None:
     """Write one trial's record, a field a line: laid out further, it would take several times as long."""
     fields = (f"  {_as_json(name)}: {_as_json(value)}" for name, value in vars(record).items())
     text = "{\n" + ",\n".join(fields) + "\n}\n"
-    store.write_text(text, "searches", search, "trials", f"{record.key}.json")
+    store.write_text(sealed(text), "searches", search, "trials", f"{record.key}.json")
 
 
 def _as_json(value: Any) -> str:
@@ -310,10 +311,21 @@ def save_test(store: Store, search: str, record: TestRecord) -> None:
 def load_tests(store: Store, search: str) -> dict[str, TestRecord]:
     """What the test images said so far, by trial key."""
     records = (
-        _readable(file, lambda value: TestRecord(**value))
-        for file in sorted(store.path("searches", search, "tests").glob("[!.]*.json"))
+        _readable(file, lambda value: TestRecord(**value)) for file in _records_in(store, "searches", search, "tests")
     )
     return {record.key: record for record in records if record is not None}
+
+
+def best_file(store: Store, search: str, name: str) -> Path | None:
+    """A file of the best student's folder, as this node has it; None if it is not there, or not what was written.
+
+    Raises:
+        OSError: the store can't be read just now.
+    """
+    folder = store.path("searches", search, BEST_FOLDER)
+    has_manifest = manifest_of(folder) is not None  # those of older versions have none
+    there = read_whole(folder, name) is not None if has_manifest else (folder / name).is_file()
+    return folder / name if there else None
 
 
 def search_names(store: Store) -> list[str]:
@@ -327,8 +339,29 @@ def lock_of(name: str) -> str:
     return f"search-{name}"
 
 
+def known_search(store: Store, name: str) -> SearchRecord | None:
+    """As `find_search`, for who would overwrite it, or goes by it alone.
+
+    Raises:
+        UserError: there is a record, but it is damaged.
+        OSError: the store can't be read just now.
+    """
+    found = find_search(store, name)
+    file = store.path("searches", name, "search.json")
+    if found is None and file.is_file():
+        raise UserError(
+            f"The record '{file}' is damaged; put it back from a copy, or delete it and launch the search again with "
+            "the options that it had: its trials are kept, and found by what they are."
+        )
+    return found
+
+
 def find_search(store: Store, name: str) -> SearchRecord | None:
-    """The record of a search, as this node has it; None if there is none of that name."""
+    """The record of a search, as this node has it; None if there is none of that name, or none that can be read.
+
+    Raises:
+        OSError: the store can't be read just now.
+    """
     found = _readable(store.path("searches", name, "search.json"), _search_from)
     if found is None:
         return None
@@ -342,13 +375,13 @@ def load_search(store: Store, name: str) -> SearchRecord:
     """The record of a search.
 
     Raises:
-        UserError: the store holds no search of that name.
+        UserError: the store holds no search of that name, or its record is damaged.
         OSError: the store can't be read just now.
     """
     record = None
     if Path(name).name == name:
         store.pull("searches", name, lock=lock_of(name))
-        record = find_search(store, name)
+        record = known_search(store, name)
     if record is None:
         raise UserError(f"In the store '{store.location}': " + unknown_name("search", name, search_names(store)))
     return record
@@ -356,7 +389,7 @@ def load_search(store: Store, name: str) -> SearchRecord:
 
 def load_trials(store: Store, search: SearchRecord) -> list[TrialRecord]:
     """The records of a search's trials: the planned ones in their order, then others by key."""
-    files = store.path("searches", search.search, "trials").glob("[!.]*.json")
+    files = _records_in(store, "searches", search.search, "trials")
     found = (_readable(file, lambda value: TrialRecord(**value)) for file in files)
     return in_planned_order(search, {record.key: record for record in found if record is not None}.values())
 
@@ -375,8 +408,8 @@ def unreadable_records(store: Store, name: str) -> list[tuple[Path, str]]:
     folder = store.path("searches", name)
     makers: list[tuple[Path, Callable[[dict[str, Any]], Any]]] = [(folder / "search.json", _search_from)]
     makers.append((folder / "run.json", dict))
-    makers += [(file, lambda value: TrialRecord(**value)) for file in sorted((folder / "trials").glob("[!.]*.json"))]
-    makers += [(file, lambda value: TestRecord(**value)) for file in sorted((folder / "tests").glob("[!.]*.json"))]
+    makers += [(file, lambda value: TrialRecord(**value)) for file in _records_in(store, "searches", name, "trials")]
+    makers += [(file, lambda value: TestRecord(**value)) for file in _records_in(store, "searches", name, "tests")]
     found = []
     for file, make in makers:
         try:
@@ -386,12 +419,25 @@ def unreadable_records(store: Store, name: str) -> list[tuple[Path, str]]:
     return found
 
 
-_UNREADABLE = (AssertionError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError)
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def _record_in(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:
     value = read_json(file)
     return None if value is None else make(value)
+
+
+def _records_in(store: Store, *parts: str) -> list[Path]:
+    """The files of records in a folder, as this node has it; sorted.
+
+    Raises:
+        OSError: it can't be told, as the folder can't be read just now, or by whoever asks.
+    """
+    try:
+        names = sorted(os.listdir(store.path(*parts)))
+    except FileNotFoundError:
+        return []
+    return [store.path(*parts, name) for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def _readable(file: Path, make: Callable[[dict[str, Any]], Record]) -> Record | None:

@@ -6,10 +6,11 @@ Two processes share the files of tests out among themselves (pytest-xdist); a se
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,32 @@ def ray_variables(home, ray_token) -> Iterator[dict[str, str]]:
         address = host.stdout.readline().strip()
         assert address, "Ray did not start"
         yield {"RAY_ADDRESS": address}
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """Mount a disk of so many bytes, in memory; skips where that may not be done."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        done = subprocess.run(words, capture_output=True, text=True) if shutil.which("mount") else None
+        if done is None or done.returncode != 0:
+            pytest.skip(f"no tmpfs can be mounted here: {'' if done is None else done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Take all room on a disk but for so many bytes; returns the file to delete."""
+    filler = disk / "filler"
+    free = os.statvfs(disk)
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - leave))
+    return filler

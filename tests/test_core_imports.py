@@ -18,7 +18,7 @@ MODULES = {
 }
 
 FLOORS = (
-    ("errors", "digest", "signals", "machine", "defaults"),
+    ("errors", "digest", "disk", "signals", "machine", "defaults"),
     ("locks", "yaml_file"),
     ("rules", "store"),
     ("criteria",),

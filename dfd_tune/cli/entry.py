@@ -16,6 +16,7 @@ import click
 
 from dfd_tune.cli import cluster, datasets, launch, models, running, searches, store
 from dfd_tune.cli.group import cli
+from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
 from dfd_tune.store import BucketError
@@ -68,16 +69,24 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        away = _bucket_error_in(error)
-        if away is None:
+        sentence, code = _of_the_store(error)
+        if sentence is None:
             raise
-        click.echo(
-            f"dfd-tune: The store's bucket does not do its part: {away.strerror}. What is there is kept; once it "
-            "answers, the same command goes on, or `dfd-tune resume NAME` with a search.",
-            err=True,
-        )
-        sys.exit(1)
+        click.echo(f"dfd-tune: {sentence}", err=True)
+        sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_the_store(error: Exception) -> tuple[str | None, int]:
+    """What an error says that is the store's and not this program's, and the exit code; None of any other."""
+    away = _bucket_error_in(error)
+    if away is not None:
+        return (
+            f"The store's bucket does not do its part: {away.strerror}. What is there is kept; once it answers, the "
+            "same command goes on, or `dfd-tune resume NAME` with a search.",
+            1,
+        )
+    return in_words(error), 2
 
 
 def _bucket_error_in(error: BaseException) -> BucketError | None:

@@ -77,14 +77,15 @@ def read_split(path: Path, shape: tuple[int, int, int]) -> Split:
         if reader.num_record_batches != 1:
             raise DamagedFileError(f"{path.name} holds {reader.num_record_batches} record batches, not 1")
         batch = reader.get_batch(0)
-    except (pa.ArrowException, OSError) as error:
+        batch.validate()
+        found = {field.name: str(field.type) for field in batch.schema}
+    except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and is_passing(error):
             raise
         raise DamagedFileError(f"{path.name}: {cause_of(error)}") from None
     expected = {"image": pa.list_(pa.uint8(), math.prod(shape)), "label": pa.int64()}
-    found = {field.name: field.type for field in batch.schema}
     # `list_` names its items "item", as `from_arrays` does; equal types have equal text.
-    if {name: str(kind) for name, kind in found.items()} != {name: str(kind) for name, kind in expected.items()}:
+    if found != {name: str(kind) for name, kind in expected.items()}:
         raise DamagedFileError(f"{path.name} holds other columns than image and label of {shape} images")
     if batch.column("image").null_count or batch.column("label").null_count:
         raise DamagedFileError(f"{path.name} holds empty rows")

@@ -15,7 +15,7 @@ import numpy as np
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.parts import Camera
-from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
+from dfd_tune.store import Store, mapped_array, read_whole_json, whole, write_array, write_json
 
 SPLITS = ("train", "validation", "test")
 
@@ -39,7 +39,7 @@ def camera_images(store: Store, dataset: Dataset, camera: Camera, split: str) ->
 
     def make(folder: Path) -> None:
         for name in SPLITS:
-            np.save(folder / f"{name}.npy", pictures_of(dataset, camera, name))
+            write_array(folder / f"{name}.npy", pictures_of(dataset, camera, name))
         write_json(folder / "camera.json", _identity(dataset, camera))
 
     pictures, _ = store.ensure("low_res", key, lambda folder: _read(folder, dataset, camera, split), make)
@@ -60,14 +60,9 @@ def pictures_of(dataset: Dataset, camera: Camera, split: str) -> np.ndarray:
 def _read(folder: Path, dataset: Dataset, camera: Camera, split: str) -> np.ndarray | None:
     if not whole(folder) or read_whole_json(folder, "camera.json") != _identity(dataset, camera):
         return None
-    try:
-        pictures = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        if isinstance(error, OSError) and is_passing(error):
-            raise
-        return None
+    pictures = mapped_array(folder / f"{split}.npy")
     shape = (len(_split(dataset, split)), dataset.channels, camera.resolution, camera.resolution)
-    return pictures if (pictures.dtype, pictures.shape) == (np.uint8, shape) else None
+    return pictures if pictures is not None and (pictures.dtype, pictures.shape) == (np.uint8, shape) else None
 
 
 def _identity(dataset: Dataset, camera: Camera) -> dict[str, object]:

@@ -29,6 +29,7 @@ from dfd_tune.data.sources import SOURCES, Source
 from dfd_tune.data.sources.raw import LEAST_PER_CLASS, RawDataset, check_classes
 from dfd_tune.data.splits import stratified_split, stratified_subset
 from dfd_tune.digest import digest_arrays, digest_json
+from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
 from dfd_tune.rules import problems_in
 from dfd_tune.store import Store, read_whole_json, whole, write_json
@@ -127,22 +128,13 @@ def _ensured(
     """The dataset under a key: from the store, or made of what `read` gives."""
 
     def make(draft: Path) -> None:
-        raw = read()
-        try:
-            _write(draft, raw, config)
-        except OSError as error:
-            raise UserError(
-                f"The dataset can't be written to the store '{store.location}' ({cause_of(error)}); make "
-                "room there, or name another with --store."
-            ) from None
+        _write(draft, read(), config)
 
     try:
         return store.ensure("datasets", key, _open_if_whole, make, say)[0]
     except OSError as error:
-        raise UserError(
-            f"The prepared dataset '{key}' in the store '{store.location}' can't be read or written "
-            f"({cause_of(error)}); see to its disk."
-        ) from None
+        told = f"The prepared dataset '{key}' in the store '{store.location}' can't be used ({cause_of(error)})."
+        raise UserError(in_words(error) or told) from None
 
 
 def _rescanned(

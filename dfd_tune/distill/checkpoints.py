@@ -8,18 +8,24 @@ checkpoint is made of, or how several processes agree on one (resume.py).
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from dfd_tune.store import CHECKPOINTS as FOLDER
-from dfd_tune.store import Store, write_json
+from dfd_tune.store import LATE_SECONDS, Store, write_json
 
 STATE_FILE, FACTS_FILE = "state.safetensors", "state.json"
+
+_SYSTEM_CODE = re.compile(r"\bcode: (\d+)|\bos error (\d+)")
 
 
 def training_name(kind: str, key: str) -> str:
@@ -92,12 +98,13 @@ class Checkpoints:
             self._store.set_aside(FOLDER, self.key, _name(epoch))
         return None
 
-    def at(self, epoch: int) -> Snapshot:
-        """The checkpoint of that epoch.
+    def at(self, epoch: int, patience: float = LATE_SECONDS) -> Snapshot:
+        """The checkpoint of that epoch, which another process has found; waited for, as this one may see it later.
 
         Raises:
             OSError: it is not there or not whole, as this process sees the store.
         """
+        self._store.seen(FOLDER, self.key, _name(epoch), patience=patience)
         snapshot = self._read(epoch)
         if snapshot is None:
             raise OSError(f"the checkpoint of epoch {epoch} of {self.key} is not seen in {self._store.location}")
@@ -114,7 +121,8 @@ class Checkpoints:
     def save(self, snapshot: Snapshot) -> None:
         """Keep a checkpoint, and then remove those of earlier epochs."""
         with self._store.publish(FOLDER, self.key, _name(snapshot.epoch)) as folder:
-            safetensors.torch.save_file(dict(snapshot.tensors), folder / STATE_FILE)
+            with full_disks_told(folder / STATE_FILE):
+                safetensors.torch.save_file(dict(snapshot.tensors), folder / STATE_FILE)
             facts = {"epoch": snapshot.epoch, "seconds": snapshot.seconds, "history": snapshot.history}
             write_json(folder / FACTS_FILE, facts)
         self._last = self._clock()
@@ -146,6 +154,23 @@ class Checkpoints:
             return Snapshot(facts["epoch"], safetensors.torch.load(state), facts["history"], facts["seconds"])
         except (KeyError, SafetensorError):
             return None
+
+
+@contextlib.contextmanager
+def full_disks_told(file: Path) -> Iterator[None]:
+    """What safetensors raises where a file can't be written is told as an error of the disk, which it is.
+
+    Raises:
+        OSError: in its place.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        code = _SYSTEM_CODE.search(str(error))
+        if code is None:
+            raise
+        number = int(code[1] or code[2])
+        raise OSError(number, os.strerror(number), str(file)) from None
 
 
 def _name(epoch: int) -> str:

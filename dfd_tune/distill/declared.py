@@ -18,6 +18,7 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import Dataset
 from dfd_tune.errors import UserError, raise_all, unknown_name
 from dfd_tune.rules import broken_rule
+from dfd_tune.store import is_passing
 from dfd_tune.teacher_file import Gives
 from dfd_tune.yaml_file import read_yaml
 
@@ -121,7 +122,11 @@ def declared_by_store(file: Path, dataset: Dataset) -> Facts:
             found |= {"image_size": dataset.image_size, "mean": dataset.mean, "std": dataset.std}
             found["classes"] = dataset.classes
         return found
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return {}
+    except (ValueError, KeyError, TypeError):
         return {}
 
 

@@ -23,7 +23,7 @@ from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
 from dfd_tune.parts import LowRes, Precision
-from dfd_tune.store import is_passing, read_whole_json, whole, write_json
+from dfd_tune.store import mapped_array, new_array, read_whole_json, whole, write_json
 
 BankLayout = Literal["views", "epochs"]
 FILL_BATCH = 512
@@ -186,8 +186,9 @@ def fill_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> None:
 
     Raises:
         OverflowError: a feature does not fit into float16.
+        OSError: ENOSPC where there is too little room for all of it; nothing was computed then.
     """
-    array = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float16, shape=identity.shape)
+    array = new_array(folder / "features.npy", np.float16, identity.shape)
     for slot in range(identity.slots):
         for indices in np.split(np.arange(identity.images), range(FILL_BATCH, identity.images, FILL_BATCH)):
             features = live(_draw_of_slot(identity, live.images, slot, indices))
@@ -216,13 +217,10 @@ def open_bank(folder: Path, identity: BankIdentity, live: LiveFeatures) -> Banke
     if not whole(folder):
         raise BankMismatchError(f"the bank in {folder} is not there or not whole")
     recorded: dict[str, Any] | None = read_whole_json(folder, "bank.json")
-    try:
-        # Mapped copy-on-write, and never written to: torch takes no array that is read-only.
-        features = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:  # EOFError: an empty file
-        if isinstance(error, OSError) and is_passing(error):
-            raise
-        raise BankMismatchError(f"the bank in {folder} can't be read: {error}") from error
+    # Mapped copy-on-write, and never written to: torch takes no array that is read-only.
+    features = mapped_array(folder / "features.npy", writable=True)
+    if features is None:
+        raise BankMismatchError(f"the bank in {folder} can't be read: its file holds no array")
     if recorded != asdict(identity):
         raise BankMismatchError(f"the bank in {folder} belongs to another teacher, dataset or set of views")
     if features.dtype != np.float16 or features.shape != identity.shape:

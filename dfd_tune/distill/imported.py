@@ -31,7 +31,7 @@ from dfd_tune.distill.training import evaluate
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models import Network
 from dfd_tune.parts import ImportedConfig
-from dfd_tune.store import Store, whole, write_json
+from dfd_tune.store import Store, sound, write_json
 from dfd_tune.teacher_file import KIND, TeacherFile
 
 FACTS_FILE = "teacher.json"
@@ -80,7 +80,8 @@ def bring_in(store: Store, file: Path, dataset: Dataset, say: Callable[[str], No
         facts = {"file": file.name, "sha256": sha256, "name": str(name), "declared": declared.to_json()}
         write_json(folder / FACTS_FILE, facts)
 
-    store.ensure(KIND, name.digest, lambda folder: folder if whole(folder) else None, make, say)
+    # All of it is read, as who brings the file anew may do so because the store's is damaged.
+    store.ensure(KIND, name.digest, lambda folder: folder if sound(folder) else None, make, say)
     say(f"Teacher '{file.name}': {name}; the store has a copy.")
     return name
 
@@ -119,7 +120,7 @@ def network_of(
     """
     declared = imported(store, name).declared
     with store.near(KIND, name.digest) as folder:
-        if not whole(folder):
+        if not sound(folder):
             raise _lost(store, name)
         try:
             network = network_from(folder / _file_name(declared), declared, dataset, device)

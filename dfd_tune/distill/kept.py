@@ -18,9 +18,9 @@ from safetensors.numpy import load, save_file
 from torch import nn
 
 from dfd_tune.digest import digest_arrays
-from dfd_tune.distill.checkpoints import Checkpoints
+from dfd_tune.distill.checkpoints import Checkpoints, full_disks_told
 from dfd_tune.distill.networks import arrays_of
-from dfd_tune.store import Store, is_passing, read_whole_json, whole, write_json
+from dfd_tune.store import Store, read_whole, read_whole_json, whole, write_json
 
 WEIGHTS_FILE, FACTS_FILE = "network.safetensors", "network.json"
 
@@ -60,7 +60,10 @@ def _read(folder: Path, place: Place, thaw: Callable[[Weights, Facts], Found]) -
     try:
         if facts is None or (facts["config"], facts["dataset"]) != (place.config, place.dataset):
             return None
-        weights = load(_bytes_of(folder / WEIGHTS_FILE))
+        content = read_whole(folder, WEIGHTS_FILE)  # read in one piece anyway, so the digest is as good as free
+        if content is None:
+            return None
+        weights = load(content)
         if digest_arrays(weights) != facts["weights_digest"]:
             return None
         return thaw(weights, facts)
@@ -96,20 +99,11 @@ def ensure(
             "weights_digest": digest_arrays(weights),
             **told,
         }
-        save_file(weights, folder / WEIGHTS_FILE)
+        with full_disks_told(folder / WEIGHTS_FILE):
+            save_file(weights, folder / WEIGHTS_FILE)
         write_json(folder / FACTS_FILE, facts)
 
     found, trained = store.ensure(place.kind, place.key, lambda folder: _read(folder, place, thaw), make)
     if checkpoints is not None:  # also those of someone who was killed after publishing
         checkpoints.clear()
     return found, trained
-
-
-def _bytes_of(file: Path) -> bytes:
-    """The content of a file; none where there is no file."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        if is_passing(error):
-            raise
-        return b""

@@ -178,13 +178,21 @@ def measured_anew(result: TrialResult, config: TrialConfig, bench: Workbench) ->
     return dataclasses.replace(result, metrics=found | result.metrics, history=history)
 
 
-def student_there(store: Store, key: str) -> bool:
-    """Whether a finished trial's student lies in the store, of the size it was written with.
+def student_there(store: Store, key: str, *, patience: float = 0.0) -> bool:
+    """Whether a finished trial's student lies in the store: what was written, in a folder; in a bucket, its size.
+
+    Args:
+        store: where trials are kept.
+        key: of the trial.
+        patience: seconds to wait for the trial, if another node has just published it.
 
     Raises:
         OSError: the disk can't be read just now.
     """
-    return store.has("trials", key, STUDENT_FILE)
+    if not store.seen("trials", key, patience=patience) or not store.has("trials", key, STUDENT_FILE):
+        return False
+    # Weights with a flipped bit would be tested, and deployed, as well as any.
+    return store.bucket is not None or store.content("trials", key, STUDENT_FILE) is not None
 
 
 def student_file(store: Store, key: str) -> Path:

@@ -47,6 +47,10 @@ KEPT = 4
 """How many image sets, networks and banks of each kind are kept; a set on the device can be large."""
 
 
+class NotInStoreError(FileNotFoundError):
+    """What is made before the search is not in the store, or damaged there; the next launch makes it."""
+
+
 @dataclass(frozen=True)
 class BankPlan:
     """How a teacher's bank is laid out, and for how many epochs."""
@@ -64,6 +68,7 @@ class Workbench:
         banks: by teacher key, the banks that the plan asks for; a teacher without one runs live.
         device: where images and networks are put.
         checkpoints: those of a network's training, by a key that no two networks share; None keeps none.
+        patience: seconds to wait for what another node has made, if this one does not see it yet.
     """
 
     def __init__(
@@ -74,9 +79,12 @@ class Workbench:
         device: torch.device,
         *,
         checkpoints: Callable[[str], Checkpoints] | None = None,
+        patience: float = 0.0,
     ):
         self.store = store
         self._checkpoints = checkpoints
+        self._patience = patience
+        store.seen("datasets", dataset_key, patience=patience)
         with store.near("datasets", dataset_key) as folder:
             self.dataset: Dataset = open_dataset(folder)
         self.banks = banks
@@ -190,9 +198,10 @@ class Workbench:
         return enlarge_array(pictures, self.dataset.image_size, low_res.upsample, restore)
 
     def _frontend(self, config: FrontendConfig) -> TrainedFrontend:
+        self.store.seen("frontends", config.key(self.dataset.digest), patience=self._patience)
         found = find_frontend(self.store, config, self.dataset)
         if found is None:
-            raise FileNotFoundError(
+            raise NotInStoreError(
                 f"front end {config.kind} {config.key(self.dataset.digest)} is not in the store; it is made before the "
                 "search"
             )
@@ -200,12 +209,13 @@ class Workbench:
         return found
 
     def _pretrained(self, config: Guide) -> Pretrained:
+        self.store.seen("pretrained", config.key(self.dataset.digest), patience=self._patience)
         if isinstance(config, ImportedConfig):
             found = find_imported(self.store, config, self.dataset, self.device)
         else:
             found = find_pretrained(self.store, config, self.dataset)
         if found is None:
-            raise FileNotFoundError(
+            raise NotInStoreError(
                 f"{config.role} {config.key(self.dataset.digest)} is not in the store; it is made before the search"
             )
         found.network.to(self.device).to(memory_format=torch.channels_last)
@@ -215,6 +225,7 @@ class Workbench:
         live, identity = self._live(config)
         if config.key(self.dataset.digest) not in self.banks:
             return live
+        self.store.seen("banks", identity.key, patience=self._patience)
         with self.store.near("banks", identity.key) as folder:
             return open_bank(folder, identity, live)
 

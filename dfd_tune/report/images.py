@@ -18,11 +18,11 @@ from dfd_tune.config import TrialConfig
 from dfd_tune.data.prepared import DamagedFileError
 from dfd_tune.distill.workbench import Workbench
 from dfd_tune.parts import LowRes
-from dfd_tune.record import BEST_FOLDER, PREDICTIONS_FILE, BestRecord, SearchRecord, TrialRecord
+from dfd_tune.record import BEST_FOLDER, PREDICTIONS_FILE, BestRecord, SearchRecord, TrialRecord, best_file
 from dfd_tune.report.captions import best_of, facts_of
 from dfd_tune.report.figures.confusion import confusion_matrix
 from dfd_tune.report.figures.pictures import Mistake, examples, worst_mistakes
-from dfd_tune.store import Store
+from dfd_tune.store import Store, is_passing
 
 SIDE_SETTINGS = ("resolution", "downsample", "blur", "noise", "jpeg_quality", "frontend")
 """What tells one kind of low-resolution image from another."""
@@ -132,18 +132,27 @@ def examples_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord
 def _predictions(store: Store, search: SearchRecord) -> _Predictions:
     if search.best is None:
         raise CannotBeShownError("the search has no best student yet; it is chosen when the search is concluded.")
-    file = store.path("searches", search.search, BEST_FOLDER, PREDICTIONS_FILE)
+    place = store.path("searches", search.search, BEST_FOLDER, PREDICTIONS_FILE)
+    file = best_file(store, search.search, PREDICTIONS_FILE)
+    found = None if file is None else _predictions_in(file, search.best)
+    shapes = (search.dataset["test_images"],), (search.dataset["test_images"], len(search.dataset["classes"]))
+    if found is not None and (found.labels.shape, found.probabilities.shape) == shapes:
+        return found
+    raise CannotBeShownError(
+        f"what the best student said of the test images is not in '{place}'; launch the search again."
+    )
+
+
+def _predictions_in(file: Path, best: BestRecord) -> _Predictions | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found = _Predictions(search.best, arrays["labels"], arrays["probabilities"])
-        shapes = (search.dataset["test_images"],), (search.dataset["test_images"], len(search.dataset["classes"]))
-        if (found.labels.shape, found.probabilities.shape) == shapes:
-            return found
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        pass
-    raise CannotBeShownError(
-        f"what the best student said of the test images is not in '{file}'; launch the search again."
-    )
+            return _Predictions(best, arrays["labels"], arrays["probabilities"])
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _word(name: str, value: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dfd_tune.analysis.front import front_of
 from dfd_tune.analysis.verdicts import headline
 from dfd_tune.criteria import CRITERIA, DEFAULT
-from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord
+from dfd_tune.record import BEST_FOLDER, REPORT_FOLDER, SearchRecord, TrialRecord, best_file
 from dfd_tune.report.captions import imported_teachers
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.store import Store
@@ -28,12 +28,13 @@ def summary_of(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]
         return None
     classes = ", ".join(str(name) for name in search.dataset["classes"])
     teachers = imported_teachers(search)
+    student = next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None)
     return Summary(
         metrics=summary_metrics(search, trials),
         tables=tables,
         report_folder=folder / REPORT_FOLDER,
         report=report,
-        student=next((folder / BEST_FOLDER).glob("[!.]*.safetensors"), None),
+        student=None if student is None else best_file(store, search.search, student.name),
         front=[trial.key for point in front_of(search, trials) for trial in point.trials],
         description=" ".join([f"{', '.join(conclusion(search, trials)[:1])}.", *teachers, f"Classes: {classes}."]),
     )

@@ -111,6 +111,8 @@ class Agenda:
         """Whether a limit has left trials that could have begun."""
         self.stopping = False
         """Set to propose nothing more; what runs is waited for."""
+        self.full: Failure | None = None
+        """That the store had no room, which ended the search."""
         self._points = points
         self._more_points = True
         self._last_trial: Job | None = None
@@ -219,6 +221,10 @@ class Agenda:
     def failed(self, job: Job, failure: Failure, room: Room) -> Verdict:
         """An attempt at `job`, as the attempt has it, ended without a result."""
         self._close(job.id)
+        if failure.store_full:
+            self.stopping, self.full = True, failure
+            self._where.pop(job.id, None)
+            return Verdict(True, failure)
         if failure.gpu_memory and self._shares.planned:
             return self._short_of_memory(job, failure)
         past, node = self._past.setdefault(job.id, _Past()), self._where.pop(job.id, "")

@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dfd_tune.disk import told_in_words
 from dfd_tune.liveness import running
-from dfd_tune.record import SearchRecord, find_search
+from dfd_tune.record import SearchRecord, known_search
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.signals import Signals
@@ -34,14 +35,20 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
     stopped, and the exception goes on.
 
     Raises:
-        UserError: the request can't be carried out as it stands, or a network that trials need can't be trained.
+        UserError: the request can't be carried out as it stands, a network that trials need can't be trained, or the
+            store's disk is full or fails; what is finished is kept then.
     """
     log = store.path("searches", options.name, LOGS, "ray.log")
-    with running(store, options.name, screen.line), _logs_sent(store, options.name), RayRuntime(log, signals) as ray:
+    with (
+        told_in_words(),
+        running(store, options.name, screen.line),
+        _logs_sent(store, options.name),
+        RayRuntime(log, signals) as ray,
+    ):
         # Where a folder or a server is named, it may not be there: that is looked at first, and
         # said without delay; Ray is started when it is needed.
         named = options.mlflow_uri is not None or (request.dataset.data is not None and options.prepared is None)
-        if not named and not _is_concluded(find_search(store, options.name)):
+        if not named and not _is_concluded(known_search(store, options.name)):
             ray.begin()
         from dfd_tune.search.launch import carry_out
 

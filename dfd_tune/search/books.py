@@ -156,6 +156,8 @@ class SearchBooks:
                 f"{self._name(attempt)}: attempt {attempt.number} ran out of memory on {had:g} of a GPU; it goes on "
                 f"with {gpus:g}, and those like it begin so."
             )
+        elif failure.store_full:
+            self._say(f"{self._name(attempt)}: attempt {attempt.number} had no room in the store; the search stops.")
         elif again:
             what = "exception" if failure.fault == "unknown" else "lost"
             self._say(f"{self._name(attempt)}: attempt {attempt.number} {what} ({failure.cause}); it is tried again.")

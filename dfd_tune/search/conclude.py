@@ -49,7 +49,7 @@ from dfd_tune.report.write import write_report
 from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.students import lacking, to_test
-from dfd_tune.store import Store, write_text
+from dfd_tune.store import LATE_SECONDS, Store, replacing, sound, write_manifest, write_text
 from dfd_tune.tracking import Tracker
 
 IMPORTED_AHEAD = (
@@ -99,7 +99,7 @@ def follow_up(ledger: Ledger, plan: Plan, say: Callable[[str], None] = lambda li
         if record is not None and record.test_accuracy is None:
             jobs.append(Job(kind="reference", key=network.key, config=network.config))
     best = best_trial(ledger.search, ledger.in_order()) or best
-    again = lacking(ledger.store, ledger.search, ledger.in_order(), best)
+    again = lacking(ledger.store, ledger.search, ledger.in_order(), best, patience=LATE_SECONDS)
     if again:
         say(f"Trained again, as the store has their results alone: {', '.join(sorted(again))}.")
     for key, config in again.items():
@@ -238,7 +238,8 @@ def cost_of(file: Path) -> CostRecord:
 
 
 def _is_kept(folder: Path) -> bool:
-    return (folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file()
+    """Whether the best student lies there, and every byte of it is what was written."""
+    return (folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file() and sound(folder)
 
 
 def _keep_best(store: Store, folder: Path, best: TrialRecord, dataset: str) -> None:
@@ -246,9 +247,8 @@ def _keep_best(store: Store, folder: Path, best: TrialRecord, dataset: str) -> N
     file = student_file(store, best.key)
     bench = Workbench(store, dataset, {}, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     probabilities, labels = probabilities_on_test_images(file, TrialConfig(**best.config), bench)
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(file, folder / STUDENT_FILE)
-    draft = folder / f".{PREDICTIONS_FILE}"
-    with draft.open("wb") as stream:
+    with replacing(folder / STUDENT_FILE) as draft:
+        shutil.copyfile(file, draft)
+    with replacing(folder / PREDICTIONS_FILE) as draft, draft.open("wb") as stream:
         np.savez(stream, labels=labels, probabilities=probabilities)
-    draft.replace(folder / PREDICTIONS_FILE)
+    write_manifest(folder)

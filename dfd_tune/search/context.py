@@ -9,6 +9,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,7 @@ from dfd_tune.liveness import stop_asked
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.search.capacity import Resources
 from dfd_tune.search.joblog import note
-from dfd_tune.store import Copies, Store, open_store
+from dfd_tune.store import LATE_SECONDS, Copies, Store, open_store
 
 LOOK_SECONDS = 2.0
 """In a bucket, whether to stop is looked at no more often than this, as each look takes a round trip."""
@@ -68,6 +69,11 @@ class SearchContext:
     def store(self) -> Store:
         """The store, as this process sees it."""
         return _store(self.location, self.copies)
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """The store's folder, which all nodes share; None of a bucket, where each has one of its own."""
+        return None if self.store.bucket is not None else self.store.root
 
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
@@ -144,4 +150,5 @@ def _workbench(context: SearchContext) -> Workbench:
         dict(context.banks),
         torch.device(context.resources.device),
         checkpoints=partial(StoppableCheckpoints, context),
+        patience=LATE_SECONDS,
     )

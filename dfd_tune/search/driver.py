@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,6 +73,9 @@ def run(
         context: what all jobs share.
         books: told what comes of them.
         trainable: does a job, in a process of Tune's, and reports as `run_job` does.
+
+    Raises:
+        OSError: the books can't be written.
     """
     parts = scratch(context.search)
     searcher = AgendaSearcher(agenda, cluster, books)
@@ -80,6 +83,8 @@ def run(
     try:
         with contextlib.suppress(_AllDoneError):
             _tuner(searcher, callback, trainable, context, context.store.path(*parts)).fit()
+    except _BrokenOffError as end:
+        raise end.cause from None
     finally:
         cluster.ask_for([])
         context.store.discard(*parts)
@@ -118,6 +123,14 @@ class _AllDoneError(BaseException):
 
     No `Exception`: after one of these Tune waits for its processes to end, which Ray does as well when it is stopped.
     """
+
+
+class _BrokenOffError(BaseException):
+    """Ends Tune's loop where the books can't be kept: of an `Exception`, Tune would hand on the traceback's text."""
+
+    def __init__(self, cause: Exception):
+        super().__init__(cause)
+        self.cause = cause
 
 
 class AsAsked(FIFOScheduler):
@@ -229,7 +242,11 @@ class AgendaCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A job reports."""
+        """A job reports.
+
+        Raises:
+            _BrokenOffError: that can't be put into the books.
+        """
         if REPORT not in result:
             return
         attempt: Attempt = trial.config["attempt"]
@@ -237,19 +254,31 @@ class AgendaCallback(Callback):
         _forget_all_but(result, "done")
         if "started" in told:
             self._agenda.started(attempt.job.id, told["started"]["node"])
-            self._books.started(attempt, told["started"])
+            with _breaking_off():
+                self._books.started(attempt, told["started"])
         elif "outcome" in told:
             self._ends[trial.trial_id] = told
         else:
-            self._books.told(attempt, told)
+            with _breaking_off():
+                self._books.told(attempt, told)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A job's function has returned."""
-        self._end(trial, None)
+        """A job's function has returned.
+
+        Raises:
+            _BrokenOffError: that can't be put into the books.
+        """
+        with _breaking_off():
+            self._end(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A job's process was lost, or ended itself after it had said why."""
-        self._end(trial, _error_of(trial))
+        """A job's process was lost, or ended itself after it had said why.
+
+        Raises:
+            _BrokenOffError: that can't be put into the books.
+        """
+        with _breaking_off():
+            self._end(trial, _error_of(trial))
 
     def _end(self, trial: Any, error: BaseException | None) -> None:
         attempt: Attempt = trial.config["attempt"]
@@ -270,6 +299,15 @@ class AgendaCallback(Callback):
         self._books.failed(attempt, verdict.failure, again=verdict.again, gpus=verdict.gpus)
         if verdict.left_out is not None:
             self._books.left_out(verdict.left_out)
+
+
+@contextlib.contextmanager
+def _breaking_off() -> Iterator[None]:
+    """An error of the store in the block ends Tune's loop."""
+    try:
+        yield
+    except OSError as error:
+        raise _BrokenOffError(error) from None
 
 
 def _forget_all_but(result: dict[str, Any], *names: str) -> None:

@@ -19,7 +19,7 @@ from dfd_tune.forecast import Forecast, in_words
 from dfd_tune.machine import multiplies_bf16, usable_cores
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.plan import Plan, describe, make_plan
-from dfd_tune.record import TrialRecord, find_search, load_trials
+from dfd_tune.record import TrialRecord, known_search, load_trials
 from dfd_tune.search.capacity import Node, ray_nodes, refuse_what_never_fits
 from dfd_tune.search.estimate import Site, estimate, gain_of_bf16, site_of
 from dfd_tune.search.launch import Say, continued, dataset_of, device_for, search_record
@@ -43,7 +43,7 @@ def dry_run(request: Request, store: Store, options: LaunchOptions, say: Say, si
         UserError: the launch would be refused.
     """
     with tempfile.TemporaryDirectory() as folder, RayRuntime(Path(folder) / "ray.log", signals) as ray:
-        known = find_search(store, options.name)
+        known = known_search(store, options.name)
         run_those_of(store, request.backbones())
         dataset = dataset_of(request, options, known, store, say)
         request = with_teachers_in_store(request, store, dataset, say)

@@ -1,27 +1,30 @@
 """Whose fault a failure is: the machine's, which another attempt may mend, or the trial's own, which is a result.
 
-The machine's: a lost process, worker or node, no memory, a full or failing disk, CUDA errors, a broken connection
-between workers. The trial's own: a loss that is not finite, an operation that is not deterministic where it has to be,
-and any other exception once it comes again at the same epoch. Want of a GPU's memory is told apart, as a larger share
-of the GPU may mend it. Not for: what is done about it (agenda.py).
+The machine's: a lost process, worker or node, no memory, a full or failing disk, a file that may not be used, what
+the store has lost, CUDA errors, a broken connection between workers. The trial's own: a loss that is not finite, an
+operation that is not deterministic where it has to be, and any other exception once it comes again at the same epoch.
+Want of a GPU's memory is told apart, as a larger share of the GPU may mend it. Not for: what is done about it
+(agenda.py).
 """
 
 from __future__ import annotations
 
-import errno
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from dfd_tune import disk
+from dfd_tune.data.arrow import DamagedFileError
 from dfd_tune.distill.arithmetic import NO_DETERMINISTIC_VERSION
+from dfd_tune.distill.features import BankMismatchError
 from dfd_tune.distill.training import DivergedError
+from dfd_tune.distill.workbench import NotInStoreError
 from dfd_tune.errors import UserError
 from dfd_tune.record import Fault
 
-MACHINE_ERRNOS = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EROFS, errno.ENOLCK, errno.ENXIO)
-)
+MACHINE_ERRNOS = disk.FULL | disk.FAILING | disk.FORBIDDEN
 MACHINE_WORDS = (
     "cuda error",
     "cuda out of memory",
@@ -63,14 +66,22 @@ class Failure:
     """Whether the cause is a sentence for the user, who can mend it by other settings."""
     gpu_memory: bool = False
     """Whether a GPU's memory did not suffice."""
+    store_full: bool = False
+    """Whether the store's disk had no room: every other job would meet that as well, so the search ends."""
 
 
-def failure_of(error: BaseException, epoch: int = 0) -> Failure:
-    """What an exception inside an attempt, caught where it was raised, says."""
+def failure_of(error: BaseException, epoch: int = 0, store: Path | None = None) -> Failure:
+    """What an exception inside an attempt, caught where it was raised, says.
+
+    Args:
+        error: the exception.
+        epoch: epochs done before it.
+        store: the folder that all nodes share; None where there is none.
+    """
     text = "".join(traceback.format_exception(error))
     operation = _without_deterministic_version(error)
     plain = operation is not None or isinstance(error, DivergedError | UserError)
-    cause = " ".join(str(error).split()) if plain else one_line(error)
+    cause = " ".join(str(error).split()) if plain else disk.in_words(error) or one_line(error)
     if operation is not None:
         cause = (
             f"torch has no deterministic version of {operation}; launch the search without --deterministic, and with "
@@ -83,6 +94,7 @@ def failure_of(error: BaseException, epoch: int = 0) -> Failure:
         getattr(error, "epoch", epoch),
         plain=plain,
         gpu_memory=_lacks_gpu_memory(error),
+        store_full=store is not None and _fills(error, store),
     )
 
 
@@ -97,6 +109,8 @@ def lost_process(error: BaseException | None) -> Failure:
 def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, DivergedError | UserError) or _without_deterministic_version(error) is not None:
         return "trial"
+    if isinstance(error, NotInStoreError | DamagedFileError | BankMismatchError):
+        return "machine"  # which has lost what was made before
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRNOS:
         return "machine"
     if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError", "DistBackendError", "DistNetworkError"):
@@ -104,6 +118,13 @@ def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in MACHINE_WORDS):
         return "machine"
     return "unknown"
+
+
+def _fills(error: BaseException, store: Path) -> bool:
+    """Whether it is for want of room in the store that an error was raised."""
+    if not isinstance(error, OSError) or error.errno not in disk.FULL or not isinstance(error.filename, str):
+        return False
+    return Path(error.filename).is_relative_to(store)
 
 
 def _without_deterministic_version(error: BaseException) -> str | None:

@@ -5,13 +5,16 @@ Not for: what a job reports to the driver (process.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from io import RawIOBase
+from pathlib import Path
 
 from dfd_tune.search.jobs import Attempt
 from dfd_tune.store import Store
@@ -19,31 +22,31 @@ from dfd_tune.store import Store
 
 @contextmanager
 def job_log(store: Store, search: str, attempt: Attempt) -> Iterator[None]:
-    """All that this process writes goes to the job's own log in the search's folder while the block lasts."""
-    folder = store.path("searches", search, "logs")
-    folder.mkdir(parents=True, exist_ok=True)
-    job = attempt.job
-    name = f"{job.key}.log" if job.kind == "trial" else f"{job.kind}-{job.key}.log"
-    with suppress(OSError):  # what it printed before is no reason not to run it
-        store.bring("searches", search, "logs", name)
+    """All that this process writes goes to the job's own log in the search's folder while the block lasts.
+
+    A log that can't be written, as on a full disk, is done without: whoever needs the disk says what is wrong with it.
+    """
+    parts = ("searches", search, "logs", _name(attempt))
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    with (folder / name).open("ab", buffering=0) as log:
-        log.write(f"--- {now} attempt {attempt.number} on {socket.gethostname()}, process {os.getpid()}\n".encode())
-        sys.stdout.flush()
-        sys.stderr.flush()
+    with contextlib.suppress(OSError):  # what it printed before is no reason not to run it
+        store.bring(*parts)
+    with _opened(store.path(*parts)) as log:
+        with contextlib.suppress(OSError):
+            head = f"--- {now} attempt {attempt.number} on {socket.gethostname()}, process {os.getpid()}\n"
+            log.write(head.encode())
+        _flush()
         kept = [os.dup(number) for number in (1, 2)]
         try:
             for number in (1, 2):
                 os.dup2(log.fileno(), number)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             for number, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, number)
                 os.close(original)
-            with suppress(OSError):
-                store.push("searches", search, "logs", name)
+            with contextlib.suppress(OSError):
+                store.push(*parts)
 
 
 @contextmanager
@@ -72,4 +75,25 @@ class _Telling(logging.Handler):
 
 def note(line: str) -> None:
     """Write a line to the job's log."""
-    sys.stderr.write(f"{line}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+
+
+def _name(attempt: Attempt) -> str:
+    job = attempt.job
+    return f"{job.key}.log" if job.kind == "trial" else f"{job.kind}-{job.key}.log"
+
+
+def _opened(file: Path) -> RawIOBase:
+    """A job's log, open to append to; of one that can't be opened, one that swallows all."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("ab", buffering=0)
+    except OSError:
+        return open(os.devnull, "ab", buffering=0)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()

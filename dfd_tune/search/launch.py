@@ -28,7 +28,7 @@ from dfd_tune.machine import multiplies_bf16
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.parts import ImportedConfig
 from dfd_tune.plan import Plan, describe, longest_of, make_plan
-from dfd_tune.record import SearchRecord, find_search, load_trials
+from dfd_tune.record import SearchRecord, known_search, load_trials
 from dfd_tune.report.conclusion import conclusion
 from dfd_tune.report.formats import plain
 from dfd_tune.report.tables import ranking
@@ -84,7 +84,7 @@ class Outcome:
 def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Screen, ray: RayRuntime) -> Outcome:
     """Carry out a search, or what is left of it, that `begin.launch` has opened: see there."""
     say = screen.line
-    known = find_search(store, options.name)
+    known = known_search(store, options.name)
     # A search that goes on is recorded where it began, unless another place is named.
     address = known.mlflow if known is not None and options.mlflow_uri is None else options.mlflow_uri
     resolve_address(store, address)
@@ -191,6 +191,8 @@ def _run_what_is_left(
 
         with progress.screen:
             run(agenda, cluster, context, books)
+        if agenda.full is not None:
+            raise UserError(agenda.full.cause)
         measured.ended()
         if agenda.stopping:
             raise KeyboardInterrupt
@@ -379,7 +381,8 @@ def _closing_books(ledger: Ledger, signals: Signals) -> Iterator[None]:
     except BaseException:
         with signals.closing():
             try:
-                ledger.kill_running()
+                with contextlib.suppress(OSError):  # a trial that is RUNNING where nobody runs it counts as interrupted
+                    ledger.kill_running()
             finally:
                 ledger.tracker.close(patience=CLOSING_SECONDS)
         raise

@@ -30,9 +30,16 @@ def to_test(search: SearchRecord, trials: Sequence[TrialRecord], best: TrialReco
 
 
 def lacking(
-    store: Store, search: SearchRecord, trials: Sequence[TrialRecord], best: TrialRecord
+    store: Store, search: SearchRecord, trials: Sequence[TrialRecord], best: TrialRecord, *, patience: float = 0.0
 ) -> dict[str, TrialConfig]:
     """By key, the trials whose students are to be tested or deployed, and are not in the store.
+
+    Args:
+        store: where trials are kept.
+        search: its record.
+        trials: its trials.
+        best: the one that is deployed.
+        patience: seconds to wait for a trial that another node may just have published.
 
     Raises:
         OSError: the store can't be read just now.
@@ -40,7 +47,7 @@ def lacking(
     needed = to_test(search, trials, best)
     if not _is_deployed(store, search, best):
         needed[best.key] = TrialConfig(**best.config)
-    return {key: config for key, config in needed.items() if not student_there(store, key)}
+    return {key: config for key, config in needed.items() if not student_there(store, key, patience=patience)}
 
 
 def trained_again(store: Store, search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, TrialConfig]:

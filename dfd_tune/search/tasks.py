@@ -110,7 +110,8 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
                 raise
             except Exception as error:
                 # Told here, where the traceback is, in a form that survives the way through Ray Train.
-                raise RankFailedError(json.dumps(dataclasses.asdict(failure_in(error, process.epoch)))) from None
+                failure = failure_in(error, process.epoch, context.shared_folder)
+                raise RankFailedError(json.dumps(dataclasses.asdict(failure))) from None
 
     resources = context.resources
     gpus = resources.gpus if job.gpus is None else job.gpus
@@ -146,11 +147,12 @@ class RankFailedError(Exception):
     """A worker of a group failed; its text is the failure as JSON."""
 
 
-def failure_in(error: Exception, epoch: int) -> Failure:
-    """What an exception says; of a worker group, what its ranks' say, the trial's own fault before the machine's."""
+def failure_in(error: Exception, epoch: int, store: Path | None = None) -> Failure:
+    """What an exception says, as `failure_of`; of a worker group, what its ranks' say, the trial's own fault before the
+    machine's."""
     ranks = _ranks_of(error)
     if not ranks:
-        return failure_of(error, epoch)
+        return failure_of(error, epoch, store)
     found = [_failure_of_rank(failure) for failure in ranks]
     order = ("trial", "unknown", "machine")
     # Where one rank has too little memory, the others are left without it.

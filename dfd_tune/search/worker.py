@@ -44,7 +44,7 @@ def run_job(point: dict[str, Any], context: SearchContext) -> None:
             early = job.kind == "trial" and context.ends_early(training_name("trials", job.key))
             done, failure = {"outcome": "early" if early else "stopped"}, None
         except Exception as error:
-            failure = failure_in(error, process.epoch)
+            failure = failure_in(error, process.epoch, context.shared_folder)
             note(failure.error)
             done = {"outcome": "failed", "failure": dataclasses.asdict(failure)}
     tell(**done, peak_memory_bytes=_peak_memory())

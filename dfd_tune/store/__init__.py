@@ -21,9 +21,13 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
+from dfd_tune.store.arrays import mapped_array as mapped_array
+from dfd_tune.store.arrays import new_array as new_array
+from dfd_tune.store.arrays import write_array as write_array
 from dfd_tune.store.bucket import BucketError as BucketError
 from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies
+from dfd_tune.store.entries import LATE_SECONDS as LATE_SECONDS
 from dfd_tune.store.entries import Store as Store
 from dfd_tune.store.files import is_passing as is_passing
 from dfd_tune.store.files import read_json as read_json
@@ -51,3 +55,4 @@ from dfd_tune.store.manifests import write_manifest as write_manifest
 from dfd_tune.store.opening import existing_store as existing_store
 from dfd_tune.store.opening import open_store as open_store
 from dfd_tune.store.opening import problem_with_name as problem_with_name
+from dfd_tune.store.seals import sealed as sealed

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from dfd_tune.digest import digest_json
+from dfd_tune.disk import size_in_words
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import HeldError, NoLocksError, holding
 from dfd_tune.store.files import is_passing, read_json, sync, write_json
@@ -216,7 +217,11 @@ def _note_in(copy: Path) -> dict[str, Any] | None:
     try:
         note = read_json(copy / NOTE_FILE)
         return note if note is not None and {"bytes", "files"} <= note.keys() else None
-    except (OSError, ValueError, AssertionError):
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return None
+    except ValueError:
         return None
 
 
@@ -248,7 +253,10 @@ def _make_room(root: Path, budget: int | None, need: int, what: str) -> None:
                 shutil.rmtree(copy, ignore_errors=True)
                 del sizes[copy]
     if lacking() > 0:
-        raise OSError(errno.ENOSPC, f"no room for a copy of '{what}' of {need / 1e6:.1f} MB", str(root))
+        free = size_in_words(shutil.disk_usage(root).free)
+        bound = "" if budget is None else f" and a bound of {size_in_words(budget)}"
+        text = f"a copy of '{what}' needs {size_in_words(need)}, beside {free} free{bound}"
+        raise OSError(errno.ENOSPC, text, str(root))
 
 
 def _made(copy: Path, key: str, original: Original, files: Files) -> bool:

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dfd_tune.disk import FULL, in_words, naming
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
 from dfd_tune.store import in_bucket, replica
 from dfd_tune.store.bucket import Bucket, BucketError, each
 from dfd_tune.store.copies import Copies, InFolder, adopt, near
-from dfd_tune.store.files import as_json, create_text, replacing, sync, write_json, write_text
+from dfd_tune.store.files import as_json, create_text, replacing, steadily, sync, write_json, write_text
 from dfd_tune.store.leases import leased
 from dfd_tune.store.manifests import (
     MANIFEST_FILE,
@@ -38,10 +39,15 @@ from dfd_tune.store.manifests import (
     whole,
     write_manifest,
 )
+from dfd_tune.store.seals import object_in, sealed
 
 FORMAT = 1
 """Of what a store holds. Another one is refused."""
 STORE_FILE = "store.json"
+LATE_SECONDS = 60.0
+"""For so long a client of a network's file system may remember that a name is not there (`acdirmax` of NFS)."""
+LATE_PAUSES = (0.05, 2.0)
+"""How often a name is looked for meanwhile: at first, and after a while."""
 
 Found = TypeVar("Found")
 Item = TypeVar("Item")
@@ -80,7 +86,10 @@ class Store:
                 f"The store '{self.location}' can't be used ({cause_of(error)}); see that the environment's "
                 "credentials let objects be listed, read, written and deleted there."
             ) from None
-        except (AssertionError, KeyError, ValueError, OSError) as error:
+        except OSError as error:
+            told = in_words(error) or f"'{STORE_FILE}' in '{self.location}' can't be used ({cause_of(error)})."
+            raise UserError(told) from None
+        except (KeyError, ValueError) as error:
             raise UserError(
                 f"'{STORE_FILE}' in '{self.location}', which tells this store from others in MLflow, can't be read "
                 f"({cause_of(error)}); put it back from a copy, or delete it to have this store's searches begin new "
@@ -92,7 +101,7 @@ class Store:
         from importlib.metadata import version
 
         fresh = {"id": uuid.uuid4().hex, "format": FORMAT, "release": version("dfd-tune")}
-        if self.bucket is not None or not create_text(self.path(STORE_FILE), as_json(fresh)):
+        if self.bucket is not None or not create_text(self.path(STORE_FILE), sealed(as_json(fresh))):
             with self.lease("identity"):
                 if self.read_json(STORE_FILE) is None:
                     self.write_json(fresh, STORE_FILE)
@@ -147,7 +156,7 @@ class Store:
             OSError: the store can't be read just now, or this node's disk not be written.
         """
         with self.near(kind, key) as folder:
-            return open(folder)
+            return steadily(lambda: open(folder))
 
     @contextlib.contextmanager
     def near(self, kind: str, key: str) -> Iterator[Path]:
@@ -185,9 +194,10 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
         try:
-            yield draft
-            draft.chmod(0o755)
-            files = write_manifest(draft)
+            with naming(final):
+                yield draft
+                draft.chmod(0o755)
+                files = write_manifest(draft)
             if self.bucket is not None:
                 counts = in_bucket.publish(self.bucket, draft, files, *parts)
                 if counts and self.copies is not None and len(parts) == 2:
@@ -217,6 +227,25 @@ class Store:
         if self.bucket is not None:
             return self.bucket.known(*parts, MANIFEST_FILE) is not None
         return self.path(*parts).exists()
+
+    def seen(self, *parts: str, patience: float = LATE_SECONDS) -> bool:
+        """Whether an entry is there, whole or not; of one that another node has just published, waited for a while, as
+        this one may not see it yet.
+
+        Raises:
+            OSError: it can't be told.
+        """
+        if self.bucket is not None:
+            return self.whole(*parts)
+        place, end, pause = self.path(*parts), time.monotonic() + patience, LATE_PAUSES[0]
+        while not place.exists():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, pause))
+            pause = min(2 * pause, LATE_PAUSES[1])
+            self.entries(*parts[:-1])  # a listing has a client ask the server what has changed
+        return True
 
     def has(self, kind: str, key: str, name: str) -> bool:
         """Whether an entry has a file of that name, of the size that its manifest says.
@@ -361,7 +390,13 @@ class Store:
         if not final.exists():
             return
         with contextlib.suppress(FileNotFoundError):  # someone else was quicker
-            doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
+            try:
+                doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                shutil.rmtree(final, ignore_errors=True)  # a full disk is what it may be removed for
+                return
             try:
                 final.rename(doomed / final.name)
             finally:
@@ -370,8 +405,8 @@ class Store:
     # Files that change, as a search's records: each whole at any time. One writer at a time, who holds the search.
 
     def write_json(self, value: Mapping[str, Any], *parts: str) -> None:
-        """Have a file hold this JSON object, at once."""
-        self.write_text(as_json(value), *parts)
+        """Have a file hold this JSON object, at once; sealed, so that damage to it is seen."""
+        self.write_text(sealed(as_json(value)), *parts)
 
     def write_text(self, text: str, *parts: str) -> None:
         """Have a file hold this text, in UTF-8, at once; in the bucket, too."""
@@ -385,15 +420,11 @@ class Store:
         """The JSON object in a file as it is now; None if there is no such file.
 
         Raises:
-            ValueError, AssertionError: it holds none.
+            ValueError: it holds none, or not what was sealed there.
             OSError: it can't be read just now.
         """
         text = self.read_text(*parts)
-        if text is None:
-            return None
-        value = json.loads(text)
-        assert isinstance(value, dict), f"{'/'.join(parts)} in {self.location} holds no JSON object"
-        return value
+        return None if text is None else object_in(text)
 
     def read_text(self, *parts: str) -> str | None:
         """The text in a file as it is now, in UTF-8; None if there is no such file.
@@ -406,7 +437,8 @@ class Store:
             content = self.bucket.read(*parts)
             return None if content is None else content.decode()
         try:
-            return self.path(*parts).read_text(encoding="utf-8")
+            place = self.path(*parts)
+            return steadily(lambda: place.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 
@@ -439,7 +471,7 @@ class Store:
             known = self.bucket.known(*parts)
             return None if known is None else known.changed
         try:
-            return self.path(*parts).stat().st_mtime_ns
+            return steadily(self.path(*parts).stat).st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
             return None
 

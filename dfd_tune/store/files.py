@@ -10,9 +10,18 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from dfd_tune.disk import free_bytes, naming, size_in_words
+from dfd_tune.store.seals import object_in
+
+STALE_PAUSES = (0.05, 0.2, 0.8)
+"""Seconds before a read is tried again whose handle was stale, as where another host has replaced the file."""
+
+Found = TypeVar("Found")
 
 
 @contextlib.contextmanager
@@ -26,11 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     draft = Path(name)
     try:
-        yield draft
-        draft.chmod(0o644)
-        sync(draft)
-        draft.replace(path)
-        sync(path.parent)
+        with naming(path):
+            yield draft
+            draft.chmod(0o644)
+            sync(draft)
+            draft.replace(path)
+            sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -75,14 +85,64 @@ def create_text(path: Path, text: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None if there is no such file."""
+    """The object in a JSON file; None if there is no such file.
+
+    Raises:
+        ValueError: it holds none, or not what was sealed there.
+        OSError: it can't be read just now.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = steadily(lambda: path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    value = json.loads(text)
-    assert isinstance(value, dict), f"{path} holds no JSON object"
-    return value
+    return object_in(text)
+
+
+def steadily(read: Callable[[], Found]) -> Found:
+    """What `read` gives, which is called again a few times where a handle is stale: the name leads to a new one."""
+    for pause in STALE_PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        time.sleep(pause)
+    return read()
+
+
+def reserve(path: Path) -> None:
+    """Have the disk hold room for all of a file that may have holes, which is open or will be mapped.
+
+    Raises:
+        OSError: ENOSPC where there is too little room, with what is needed and what is free.
+    """
+    handle = os.open(path, os.O_RDWR)
+    try:
+        size = os.fstat(handle).st_size
+        free = free_bytes(path)
+        _allocate(handle, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f"'{path.name}' needs {size_in_words(size)}, and {size_in_words(free)} were free"
+        raise OSError(error.errno, text) from None
+    finally:
+        os.close(handle)
+
+
+def _allocate(handle: int, size: int) -> None:
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        _fill_holes(handle, size)
+
+
+def _fill_holes(handle: int, size: int) -> None:
+    """Write every byte as it reads, where the file system can't reserve."""
+    for start in range(0, size, 1 << 20):
+        os.pwrite(handle, os.pread(handle, min(1 << 20, size - start), start), start)
 
 
 def sync(path: Path) -> None:

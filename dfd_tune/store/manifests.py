@@ -9,12 +9,13 @@ import hashlib
 import json
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dfd_tune.digest import sha256_of
-from dfd_tune.store.files import is_passing, sync, write_json
+from dfd_tune.store.files import is_passing, steadily, sync, write_json
 
 MANIFEST_FILE = "manifest.json"
 CHUNK_BYTES = 1 << 20
@@ -42,7 +43,7 @@ def manifest_of(folder: Path) -> Files | None:
         OSError: the disk can't be read just now.
     """
     try:
-        return files_in((folder / MANIFEST_FILE).read_bytes())
+        return files_in(steadily((folder / MANIFEST_FILE).read_bytes))
     except OSError as error:
         if is_passing(error):
             raise
@@ -83,7 +84,7 @@ def sound(folder: Path) -> bool:
         return (
             files is not None
             and whole(folder)
-            and all(sha256_of(folder / name) == files[name]["sha256"] for name in files)
+            and all(steadily(partial(sha256_of, folder / name)) == files[name]["sha256"] for name in files)
         )
     except OSError as error:
         if is_passing(error):
@@ -130,7 +131,7 @@ def read_whole(folder: Path, name: str) -> bytes | None:
     """
     files = manifest_of(folder)
     try:
-        content = (folder / name).read_bytes()
+        content = steadily((folder / name).read_bytes)
     except OSError as error:
         if is_passing(error):
             raise
@@ -166,7 +167,7 @@ def json_in(content: bytes | None) -> dict[str, Any] | None:
 def _size(path: Path) -> int | None:
     """Bytes of a file; None if there is no such file."""
     try:
-        status = path.stat()
+        status = steadily(path.stat)
     except OSError as error:
         if is_passing(error):
             raise

@@ -147,5 +147,5 @@ def _note_of(file: Path, found: Known, seen: float | None) -> _Note | None:
 def _known(folder: Path) -> dict[str, _Note]:
     try:
         return {name: _Note(*note) for name, note in (read_json(folder / KNOWN_FILE) or {}).items()}
-    except (ValueError, AssertionError, TypeError):
+    except (ValueError, TypeError):
         return {}

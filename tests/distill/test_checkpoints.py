@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_made_anew(damag
     assert len(said) == 1
     assert "epoch 4" in said[0]
     with pytest.raises(OSError, match="epoch 4"):
-        kept.at(4)
+        kept.at(4, patience=0.0)
     kept.save(snapshot(4))
     assert found(kept) == 4
     assert [entry.name for entry in folder(store, 1).parent.iterdir()] == ["000004"]

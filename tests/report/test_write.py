@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import shutil
 
 from dfd_tune.analysis.choice import best_trial
@@ -181,8 +180,8 @@ def test_several_searches_share_a_page_and_keep_their_figures_apart(store, tmp_p
     shutil.rmtree(store.path("datasets"))  # fewer figures are drawn faster
     shutil.rmtree(store.path("searches", NAME, BEST_FOLDER))
     shutil.copytree(store.path("searches", NAME), store.path("searches", "other"))
-    record = store.path("searches", "other", "search.json")
-    record.write_text(json.dumps({**json.loads(record.read_text()), "search": "other"}))
+    record = ("searches", "other", "search.json")
+    store.write_json(store.read_json(*record) | {"search": "other"}, *record)
     files, read = report(store, tmp_path, NAME, "other")
     figures = {f"{name}/{figure}.png" for name in (NAME, "other") for figure in ("lambda_curve", "learning_curves")}
     assert {file for file in files if file.endswith(".png")} == figures

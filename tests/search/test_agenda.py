@@ -132,6 +132,20 @@ def test_so_many_trials_are_begun_and_what_follows_comes(at_once):
     assert points.keys == ([] if at_once else ["c", "d"])
 
 
+def test_where_the_store_is_full_the_search_stops_and_its_trial_is_not_given_up():
+    room, _ = cluster(2)
+    agenda, points = agenda_of([], "abc")
+    assert drain(agenda, room) == ["a", "b"]
+    full = Failure("machine", "The disk is full.", "", store_full=True)
+    verdict = agenda.failed(trial("a"), full, room)
+    assert (verdict.again, verdict.left_out, agenda.full) == (True, None, full)
+    assert drain(agenda, room) == []
+    assert not agenda.finished(), "what runs is waited for"
+    agenda.succeeded(trial("b"), 0.5)
+    assert agenda.finished()
+    assert points.told == [("b", 0.5)]
+
+
 def test_after_the_time_that_a_launch_has_no_trial_is_begun():
     room, _ = cluster(1)
     clock, lines = Clock(), []

@@ -8,7 +8,10 @@ import pytest
 import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
+from dfd_tune.data.arrow import DamagedFileError
+from dfd_tune.distill.features import BankMismatchError
 from dfd_tune.distill.training import DivergedError
+from dfd_tune.distill.workbench import NotInStoreError
 from dfd_tune.errors import UserError
 from dfd_tune.search.faults import Failure, failure_of, lost_process
 from dfd_tune.search.tasks import RankFailedError, failure_in
@@ -27,6 +30,10 @@ def raised(error):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EIO, "Input/output error"),
         OSError(errno.ESTALE, "Stale file handle"),
+        PermissionError(errno.EACCES, "Permission denied", "/store/trials"),
+        NotInStoreError("the teacher is not in the store"),
+        DamagedFileError("train.arrow is cut short"),
+        BankMismatchError("the bank is not whole"),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
@@ -37,6 +44,16 @@ def raised(error):
 )
 def test_the_machines(error):
     assert failure_of(raised(error), 3).fault == "machine"
+
+
+def test_a_full_disk_is_told_apart_where_it_is_the_stores(tmp_path):
+    here, there = (OSError(errno.ENOSPC, "No space left on device", str(tmp_path / name)) for name in ("store/k", "x"))
+    found = failure_of(raised(here), store=tmp_path / "store")
+    assert (found.store_full, found.fault) == (True, "machine")
+    assert found.cause.startswith(f"The disk of '{tmp_path}/store/k' is full (")
+    assert not failure_of(raised(there), store=tmp_path / "store").store_full
+    assert not failure_of(raised(here)).store_full, "in a bucket, each node has a folder of its own"
+    assert not failure_of(raised(OSError(errno.EIO, "", str(tmp_path / "store"))), store=tmp_path).store_full
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), FileNotFoundError(errno.ENOENT, "gone"), RuntimeError("shapes")])

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from dfd_tune.store import read_json, write_json
 from tests.search.conftest import runs_of, trial_runs
 
 
@@ -54,7 +55,7 @@ def test_a_search_stopped_before_the_twin_of_its_best_runs_that_twin_alone(wild,
     assert keys[0, 0.05] in (best["base_key"], best["key"])
     # As a stop in the midst of the twin would have left it.
     record = store_path / "searches" / "wild" / "trials" / f"{keys[0, 0.05]}.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "KILLED", "metrics": {}}))
+    write_json(record, read_json(record) | {"status": "KILLED", "metrics": {}})
     shutil.rmtree(store_path / "trials" / keys.pop((0, 0.05)))
     others = {key: written(store_path / "trials" / key) for key in keys.values()}
     again = launch(*arguments)
