@@ -50,7 +50,7 @@ class Inventory:
     @property
     def bytes(self) -> int:
         """In all."""
-        return sum(line.bytes for line in (*self.searches, *self.kinds))
+        return sum(line.bytes for line in self.searches) + sum(line.bytes for line in self.kinds)
 
 
 def inventory(store: Store) -> Inventory:

@@ -53,6 +53,14 @@ def search():
 
 
 @pytest.fixture
+def filled_folder(folder, search) -> Store:
+    """In a folder, with that search and all that it refers to."""
+    save(folder, *search)
+    publish_all(folder, *search)
+    return folder
+
+
+@pytest.fixture
 def filled(either, search) -> Store:
     """With that search and all that it refers to."""
     save(either, *search)

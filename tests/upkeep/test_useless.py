@@ -53,13 +53,13 @@ def test_what_a_search_refers_to_is_not_found_and_strays_are(filled, spare):
     assert useless_in(filled) == []
 
 
-def test_a_bank_goes_with_its_teacher_or_its_images_and_one_that_says_nothing_stays(filled, spare, search):
+def test_a_bank_goes_with_its_teacher_or_its_images_and_one_that_says_nothing_stays(filled_folder, spare, search):
     record, _ = search
     weights = f"weights of {record.teachers[0].key}"
-    publish(filled, "banks", "of-other-images", teacher_weights=weights, dataset="another")
-    with filled.publish("banks", "says-nothing") as draft:
+    publish(filled_folder, "banks", "of-other-images", teacher_weights=weights, dataset="another")
+    with filled_folder.publish("banks", "says-nothing") as draft:
         write_text(draft / "features.npy", "")
-    assert names(useless_in(filled)) == spare | {"banks/of-other-images"}
+    assert names(useless_in(filled_folder)) == spare | {"banks/of-other-images"}
 
 
 def test_checkpoints_stay_until_their_training_is_over(filled, spare, search):
@@ -109,7 +109,7 @@ def test_where_it_is_not_known_what_a_search_needs_nothing_goes(folder, search, 
     assert names(useless_in(folder)) == {"trials/stray"}
 
 
-def test_a_removed_search_leaves_what_others_need(filled, search):
+def test_a_removed_search_leaves_what_others_need(filled_folder, search):
     record, trials = search
     other, others = made_up("other")
     keep = [trial for trial in others if trial.config["backbone"] == "alexnet"]
@@ -125,12 +125,12 @@ def test_a_removed_search_leaves_what_others_need(filled, search):
         options={"keep_students": "all"},
         tested={},
     )[0]
-    save(filled, other, keep)
-    remove_search(filled, record.search)
+    save(filled_folder, other, keep)
+    remove_search(filled_folder, record.search)
     teacher = TrialConfig(**next(one.config for one in trials if one.config["backbone"] == "resnet18")).teacher()
     gone = {f"trials/{trial.key}" for trial in trials if trial.config["backbone"] == "resnet18"}
     gone |= {f"pretrained/{teacher.key(DIGEST)}", f"banks/bank-{teacher.key(DIGEST)}"}
-    assert names(useless_in(filled)) == gone
+    assert names(useless_in(filled_folder)) == gone
 
 
 def test_what_is_needed_by_the_time_it_would_go_stays(folder, search):
