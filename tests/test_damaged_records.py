@@ -3,6 +3,7 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 
 from dfd_tune.cli.entry import main
@@ -27,7 +28,7 @@ def store(tmp_path) -> Store:
         save_search(made, make_search(REQUEST, {}, search="mine"))
         for trial in TRIALS:
             save_trial(made, "mine", trial)
-            save_test(made, "mine", record_of(trial.key, [True, False]))
+            save_test(made, "mine", record_of(trial.key, np.array([True, False])))
     return made
 
 

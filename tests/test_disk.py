@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dfd_tune.disk import in_words, naming, size_in_words, told_in_words
@@ -23,7 +24,7 @@ def of(number, path=None):
 
 def test_a_full_disk_names_the_file_and_what_is_free(tmp_path):
     sentence = in_words(of(errno.ENOSPC, tmp_path / "store" / "low_res" / "k"))
-    assert sentence.startswith(f"The disk of '{tmp_path}/store/low_res/k' is full (No space left on device, ")
+    assert sentence.startswith(f"The disk of '{tmp_path}/store/low_res/k' is full (No space left on device; ")
     assert "B free" in sentence
     assert "room" in in_words(of(errno.EDQUOT))
 
@@ -75,7 +76,7 @@ def store():
 def as_nobody(store, script):
     """What a line of Python, which has `store`, says as the command line would, where user 65534 runs it."""
     lines = f"""
-        import os, sys
+        import fcntl, os, sys  # where another user may not look for modules
         sys.path[:0] = [{str(ROOT)!r}]
         from dfd_tune.disk import in_words
         from dfd_tune.errors import UserError
@@ -151,7 +152,7 @@ def test_records_of_another_user(store, held):
     search = make_search(request, {}, search="mine")
     save_search(store, dataclasses.replace(search))
     save_trial(store, "mine", make_trial(request, {"lambda_": 0}, 0.9))
-    save_test(store, "mine", record_of("k", [True]))
+    save_test(store, "mine", record_of("k", np.array([True])))
     look = "search = load_search(store, 'mine'); load_trials(store, search); liveness.state_of(store, 'mine')"
     assert as_nobody(store, look) == "went well"
     place = store.path("searches", "mine", held)

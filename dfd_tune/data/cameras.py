@@ -15,7 +15,8 @@ import numpy as np
 from dfd_tune.data.degradation import take_pictures
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.parts import Camera
-from dfd_tune.store import Store, mapped_array, read_whole_json, whole, write_array, write_json
+from dfd_tune.store import Store, read_whole_json, whole, write_json
+from dfd_tune.store.arrays import mapped_array, write_array
 
 SPLITS = ("train", "validation", "test")
 

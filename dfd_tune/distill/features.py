@@ -23,7 +23,8 @@ from dfd_tune.digest import digest_json
 from dfd_tune.distill.networks import computed_in
 from dfd_tune.models import Network
 from dfd_tune.parts import LowRes, Precision
-from dfd_tune.store import mapped_array, new_array, read_whole_json, whole, write_json
+from dfd_tune.store import read_whole_json, whole, write_json
+from dfd_tune.store.arrays import mapped_array, new_array
 
 BankLayout = Literal["views", "epochs"]
 FILL_BATCH = 512

@@ -21,9 +21,6 @@ Layout, of a folder; a bucket has the same names (in_bucket.py says how its entr
 Each entry has a manifest, the sizes and digests of its files. Not for: what the files mean.
 """
 
-from dfd_tune.store.arrays import mapped_array as mapped_array
-from dfd_tune.store.arrays import new_array as new_array
-from dfd_tune.store.arrays import write_array as write_array
 from dfd_tune.store.bucket import BucketError as BucketError
 from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies

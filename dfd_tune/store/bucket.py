@@ -157,7 +157,7 @@ class Bucket:
         }
 
     def folders(self, *parts: str) -> list[str]:
-        """What follows directly on these parts in names of objects that go on after it; sorted.
+        """What follows directly on these parts in names of objects that go on after it, or did so; sorted.
 
         Raises:
             BucketError: it can't be told.
@@ -188,6 +188,16 @@ class Bucket:
         """
         with self.telling(f"remove '{'/'.join(parts)}' in"), contextlib.suppress(FileNotFoundError):
             self._system().delete_file(self._place(*parts))
+
+    def remove_all(self, *parts: str) -> None:
+        """Remove all objects whose names go on after these parts, many by one request, and what pyarrow has put there
+        to keep an empty folder.
+
+        Raises:
+            BucketError: they can't be removed.
+        """
+        with self.telling(f"remove '{'/'.join(parts)}' in"), contextlib.suppress(FileNotFoundError):
+            self._system().delete_dir(self._place(*parts))
 
     def fetch(self, to: Path, *parts: str) -> str | None:
         """Copy an object into a file, whose folder is there; returns its SHA-256, None if there is no such object.
@@ -356,7 +366,11 @@ def _system_at(address: str, tries: int, process: int) -> FileSystem:
     from pyarrow.fs import FileSystem
 
     parts = urlsplit(address)
-    return _s3(parts, tries) if parts.scheme == "s3" else FileSystem.from_uri(address)[0]
+    if parts.scheme == "s3":
+        return _s3(parts, tries)
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:  # else a quarter of an hour
+        address += f"{'&' if parts.query else '?'}retry_limit_seconds={25 if tries == PATIENT else 3}"
+    return FileSystem.from_uri(address)[0]
 
 
 def _s3(parts: SplitResult, tries: int) -> S3FileSystem:

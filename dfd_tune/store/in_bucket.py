@@ -123,10 +123,9 @@ def discard(bucket: Bucket, *parts: str) -> None:
     Raises:
         BucketError: it can't be removed.
     """
-    names = list(bucket.files(*parts))
-    manifests = [name for name in names if name.rpartition("/")[2] == MANIFEST_FILE]
+    manifests = [name for name in bucket.files(*parts) if name.rpartition("/")[2] == MANIFEST_FILE]
     each(lambda name: bucket.remove(*parts, name), manifests)
-    each(lambda name: bucket.remove(*parts, name), [name for name in names if name not in set(manifests)])
+    bucket.remove_all(*parts)
 
 
 def names_in(bucket: Bucket, *parts: str) -> list[str]:

@@ -259,6 +259,7 @@ def test_no_flipped_bit_makes_a_dataset_or_an_array_an_exception(finished, tmp_p
 
 @pytest.mark.parametrize("damage", [emptied, cut(20), flipped(3), flipped(40)], ids=lambda damage: damage.__name__)
 def test_the_text_of_a_backbone_is_put_back_by_its_file_and_not_run_damaged(damage, finished, tmp_path):
+    own_backbones._texts.clear()  # that other tests have read
     store = finished.copy(tmp_path)
     (text,) = store.path("backbones").glob("*.py")
     name = f"net.py:small:{text.stem}"
@@ -270,6 +271,7 @@ def test_the_text_of_a_backbone_is_put_back_by_its_file_and_not_run_damaged(dama
 
 
 def test_text_that_is_none_is_not_run(finished, tmp_path):
+    own_backbones._texts.clear()  # that other tests have read
     store = finished.copy(tmp_path)
     (text,) = store.path("backbones").glob("*.py")
     text.write_bytes(b"\xff\xfe" + text.read_bytes())

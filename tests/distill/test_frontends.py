@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_names_the_setting_and_leaves_nothing_behind(s
         DivergedError, match=r"front end espcn .* in epoch 1: frontend_learning_rate 1e\+30 .* lower it"
     ):
         bench.prepare_frontend(config, SingleProcess())
-    assert not store.path("frontends").exists()
+    assert store.entries("frontends") == []
     assert find_frontend(store, config, bench.dataset) is None
 
 
@@ -244,7 +244,7 @@ def test_a_file_that_does_not_hold_vgg19_is_named(store, damage):
     with pytest.raises(UserError, match="does not hold torchvision's weights of VGG-19") as caught:
         workbench(store).prepare_frontend(config, SingleProcess())
     assert str(file) in str(caught.value)
-    assert not store.path("frontends").exists()
+    assert store.entries("frontends") == []
 
 
 def test_srgan_meets_a_discriminator_in_the_second_half(store):
@@ -356,7 +356,7 @@ def test_vgg19_that_is_not_at_hand_is_named(store, monkeypatch, tmp_path):
     assert vgg19_at_hand(store) is None
     with pytest.raises(FileNotFoundError, match=VGG19_FILE):
         trained(store, config_of("srgan", frontend_content="vgg19"))
-    assert not store.path("frontends").exists()
+    assert store.entries("frontends") == []
     in_cache = tmp_path / "cache" / "hub" / "checkpoints" / VGG19_FILE
     in_cache.parent.mkdir(parents=True)
     fake_vgg19(store)[0].rename(in_cache)

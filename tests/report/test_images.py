@@ -15,6 +15,7 @@ from dfd_tune.report.images import (
     best_students_notes,
     examples_of,
 )
+from dfd_tune.store import write_manifest
 
 NAME = "real"
 GONE = "the images are no longer in the store; launch the search again to have them prepared."
@@ -39,6 +40,12 @@ def refused(make, store, folder):
 
 def predictions(store):
     return store.path("searches", NAME, BEST_FOLDER, PREDICTIONS_FILE)
+
+
+def predicted(store, labels, probabilities):
+    """Have the best student have said this of the test images."""
+    np.savez(predictions(store), labels=labels, probabilities=probabilities)
+    write_manifest(predictions(store).parent)
 
 
 def written(concluded, name):
@@ -127,7 +134,7 @@ def test_no_more_rows_are_shown_than_can_be_looked_at_and_that_is_said(store, tm
 
 def test_a_student_without_mistakes_has_none_to_show(store, tmp_path):
     labels = np.arange(60) % 10
-    np.savez(predictions(store), labels=labels, probabilities=np.eye(10, dtype=np.float32)[labels])
+    predicted(store, labels, np.eye(10, dtype=np.float32)[labels])
     assert refused(best_students_mistakes, store, tmp_path / "out") == "it made none."
 
 
@@ -138,7 +145,7 @@ def test_the_worst_mistakes_are_those_whose_true_class_was_held_least_probable(s
         probabilities[row] = 0
         probabilities[row, labels[row]] = 1 - sure
         probabilities[row, (labels[row] + 1) % 10] = sure
-    np.savez(predictions(store), labels=labels, probabilities=probabilities)
+    predicted(store, labels, probabilities)
     svg = drawn(best_students_mistakes, store, tmp_path)
     order = [svg.index(text) for text in ("1 taken for 2", "3 taken for 4", "7 taken for 8")]
     assert order == sorted(order)

@@ -10,6 +10,7 @@ import dfd_tune
 from tests.s3 import KEY, SECRET, VARIABLES
 from tests.search.conftest import TINY
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SPACE = """
 description: plain and distilled
 confirm: {seeds: 0}

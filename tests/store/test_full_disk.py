@@ -11,7 +11,8 @@ from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
 from dfd_tune.search.joblog import job_log, note
 from dfd_tune.search.jobs import Attempt, Job
-from dfd_tune.store import Copies, Store, files, mapped_array, new_array, open_store, write_array
+from dfd_tune.store import Copies, Store, files, open_store
+from dfd_tune.store.arrays import mapped_array, new_array, write_array
 from dfd_tune.tracking import open_tracker
 from tests.conftest import fill
 from tests.samples import digits_trial
