@@ -122,9 +122,9 @@ def test_a_bucket_that_goes_away_ends_the_launch_with_a_sentence_and_loses_nothi
         store = first.until(lambda: opened(address), "store")
         first.until(lambda: checkpointed(store, "trials"), "checkpoint of a trial")
         road.close()
-        assert first.ended() == 1, first.output
+        assert first.ended() == 2, first.output
         assert "Traceback" not in first.output
-        assert re.search(r"^dfd-tune: The store's bucket .*resume NAME", first.output, re.MULTILINE)
+        assert re.search(r"^dfd-tune: The store .*just now \(can't .*bucket-of-tests", first.output, re.MULTILINE)
         road.open()
         done(start("resume", "plain", "--store", address, machine="a"))
         assert outcome_of(as_folder(address, "plain", tmp_path / "folder")) == undisturbed
