@@ -15,7 +15,10 @@ from dfd_tune.store import Store, existing_store, open_store
 from tests.report.searches import make_request, make_search, make_trial
 
 REQUEST = make_request({"lambda_": [0, 1]})
-TRIALS = [make_trial(REQUEST, {"lambda_": value}, 0.8 + value / 10, history=[0.5, 0.8]) for value in (0, 1)]
+TRIALS = sorted(
+    (make_trial(REQUEST, {"lambda_": value}, 0.8 + value / 10, history=[0.5, 0.8]) for value in (0, 1)),
+    key=lambda trial: trial.key,
+)
 STEP = 7
 """Of so many bytes, one is flipped in the larger files."""
 

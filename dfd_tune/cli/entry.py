@@ -19,7 +19,6 @@ from dfd_tune.cli.group import cli
 from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
 from dfd_tune.signals import STOPPED
-from dfd_tune.store import BucketError
 
 for _module in (launch, running, searches, cluster, models, datasets, store):
     for _command in _module.COMMANDS:
@@ -69,32 +68,30 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        sentence, code = _of_the_store(error)
+        sentence = _of_the_store(error)
         if sentence is None:
             raise
         click.echo(f"dfd-tune: {sentence}", err=True)
-        sys.exit(code)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _of_the_store(error: Exception) -> tuple[str | None, int]:
-    """What an error says that is the store's and not this program's, and the exit code; None of any other."""
-    away = _bucket_error_in(error)
-    if away is not None:
-        return (
-            f"The store's bucket does not do its part: {away.strerror}. What is there is kept; once it answers, the "
-            "same command goes on, or `dfd-tune resume NAME` with a search.",
-            1,
-        )
-    return in_words(error), 2
+def _of_the_store(error: Exception) -> str | None:
+    """What an error says that is the store's and not this program's; None of any other.
 
+    Ray Tune raises errors of its own where a bucket's led to them.
+    """
+    from dfd_tune.store import BucketError
 
-def _bucket_error_in(error: BaseException) -> BucketError | None:
-    """The bucket's own error where one led to another, as Ray Tune raises errors of its own."""
     link: BaseException | None = error
-    while link is not None and not isinstance(link, BucketError):
+    while link is not None:
+        if isinstance(link, BucketError):
+            return (
+                f"The store's bucket does not do its part: {link.strerror}. What is there is kept; once it answers, the "
+                "same command goes on, or `dfd-tune resume NAME` with a search."
+            )
         link = link.__cause__ or link.__context__
-    return link
+    return in_words(error)
 
 
 def _of_unknown_option(error: click.NoSuchOption) -> str:

@@ -89,6 +89,10 @@ class Bucket:
                     return content
             except FileNotFoundError:
                 return None
+            except OSError:
+                if self.known(*parts) is None:  # removed since it was opened, which SDKs tell as they like
+                    return None
+                raise
 
     def has(self, *parts: str) -> bool:
         """Whether an object is there; one request, where `known` may take three.

@@ -194,9 +194,8 @@ def test_the_largest_image_itself_is_decoded(tmp_path, monkeypatch):
 def test_of_an_animation_the_first_frame_is_decoded_alone(kind):
     """The others may be anything: the file is cut off after the first one."""
     frames = [as_pillow(image) for image in random_images(6, channels=1, side=64)]
-    whole = saved(
-        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
-    )
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    whole = saved(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
     expected = decode([whole])
     assert np.array_equal(expected[0, 0], np.asarray(frames[0]))
     if kind == "GIF":  # the others say where their frames are in what follows, or all at once
