@@ -87,8 +87,8 @@ def _of_the_store(error: Exception) -> str | None:
     while link is not None:
         if isinstance(link, BucketError):
             return (
-                f"The store's bucket does not do its part: {link.strerror}. What is there is kept; once it answers, the "
-                "same command goes on, or `dfd-tune resume NAME` with a search."
+                f"The store's bucket does not do its part: {link.strerror}. What is there is kept; once it answers, "
+                "the same command goes on, or `dfd-tune resume NAME` with a search."
             )
         link = link.__cause__ or link.__context__
     return in_words(error)

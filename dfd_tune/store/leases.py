@@ -95,7 +95,7 @@ def _acquire(
     began, told = time.monotonic(), False
     last, changed = bucket.read(*parts), began
     while True:
-        now = bucket.read(*parts)
+        now = _read(bucket, parts, last)
         if now != last:
             if now is not None and not waits:
                 raise HeldError(_holder_in(now))
@@ -103,7 +103,7 @@ def _acquire(
         if now is None or time.monotonic() - changed >= pace.silent:
             _write(bucket, parts, token, since, 0)
             time.sleep(pace.settle)
-            last = bucket.read(*parts)
+            last = _read(bucket, parts, None)
             if _token_in(last) == token:
                 return
             changed = time.monotonic()
@@ -115,6 +115,15 @@ def _acquire(
             )
             told = True
         time.sleep(min(1.0, pace.beat / 4))
+
+
+def _read(bucket: Bucket, parts: Parts, otherwise: bytes | None) -> bytes | None:
+    """What the object holds; `otherwise` where that can't be read just now, as who waits has time to look again. A
+    bucket that stays away comes out at the next write."""
+    try:
+        return bucket.read(*parts)
+    except BucketError:
+        return otherwise
 
 
 def _write(bucket: Bucket, parts: Parts, token: str, since: float, beat: int) -> None:
