@@ -1,7 +1,8 @@
 """Searches on two Ray nodes under SIGKILLs at random moments, held against the same searches left alone.
 
 Killed are the driver, also while it concludes, a trial's process, a worker of a worker group, a teacher's process, and
-the raylet of a node, in whose place another node comes. Where the driver died, the search is resumed. At the end no
+the raylet of a node, in whose place another node comes. Where the driver died, the search is resumed; at times with a
+file of the store emptied, cut short or with a bit flipped meanwhile, which must be made anew. At the end no
 finished trial may be lost or doubled, in the store or in MLflow; all metrics, weights and tests must be equal, clock
 readings apart; and only epochs since the last checkpoint may have been trained again. Exit code 1 if that is not so.
 
@@ -59,7 +60,7 @@ ALONE = Kind(
     "confirm: {seeds: 1}\nexplore:\n  lambda_: [0, 1, 2]\nsettings:\n  backbone: alexnet\n",
     (),
     trials=5,  # two of them to confirm
-    victims=("teacher", "trial", "driver", "raylet", "concluding"),
+    victims=("teacher", "trial", "driver", "raylet", "concluding", "damage"),
 )
 GROUP = Kind(
     "group",
@@ -69,6 +70,11 @@ GROUP = Kind(
     victims=("worker",),
     most=3,
 )
+DAMAGED = ("datasets", "low_res", "banks")
+"""Kinds of entries of which a file is damaged once the driver was killed: those that are made anew without training."""
+SMALL_BYTES = 100_000
+"""Files up to this size are held against their digest when they are opened; of larger ones a flipped bit is for
+`store verify`, so they are emptied or cut."""
 ONCE_A_ROUND = ("teacher", "concluding")
 ORDER = {"teacher": 0, "concluding": 2}
 """The teacher comes before, and the conclusion after, all else."""
@@ -150,6 +156,8 @@ class Soak:
                 print(f"  {kind.name} {number}: killed {victim}", flush=True)
                 if running.process.poll() is not None:
                     running.end()
+                    if victim == "damage":
+                        print(f"  {kind.name} {number}: {self._damaged(search.store)}", flush=True)
                     running = self._resumed(this)
             if running.ended() != 0:
                 this.problems.append(f"exit code {running.process.returncode}:\n{running.output}")
@@ -160,6 +168,23 @@ class Soak:
         this.seconds = time.monotonic() - began
         self._judge(this, reference)
         return this
+
+    def _damaged(self, store: Path) -> str:
+        """Damage a file of an entry; says which, and how."""
+        files = [
+            file
+            for kind in DAMAGED
+            for file in sorted((store / kind).glob("[!.]*/*"))
+            if file.is_file() and file.stat().st_size > 0
+        ]
+        file = self._chance.choice(files)
+        content = file.read_bytes()
+        place = self._chance.randrange(len(content))
+        small = file.suffix == ".json" and len(content) <= SMALL_BYTES
+        how = self._chance.choice(["emptied", "cut", *(["flipped"] if small else [])])
+        flipped = content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+        file.write_bytes({"emptied": b"", "cut": content[:place], "flipped": flipped}[how])
+        return f"{file.relative_to(store)} {how} at {place} of {len(content)}"
 
     def _resumed(self, this: Round) -> Running:
         this.launches += 1
@@ -236,7 +261,7 @@ class Soak:
         def raylet() -> psutil.Process | None:
             return self._nodes.family.member(self._nodes.raylets[-1]) if in_training() else None
 
-        special = {"driver": working, "concluding": concluding, "raylet": raylet}
+        special = {"driver": working, "damage": working, "concluding": concluding, "raylet": raylet}
         return special.get(victim, process_of_a_job)
 
 
