@@ -366,8 +366,9 @@ def find_search(store: Store, name: str) -> SearchRecord | None:
     if found is None:
         return None
     tests = load_tests(store, name)
-    networks = {teacher.key for teacher in found.teachers}
-    tested = {key: record.accuracy for key, record in tests.items() if key not in networks}
+    # By the trials' own files, as networks are tested too, and a record that was made anew may not know of them.
+    trials = {file.stem for file in _records_in(store, "searches", name, "trials")}
+    tested = {key: record.accuracy for key, record in tests.items() if key in trials}
     return dataclasses.replace(found, tested=found.tested | tested, tests=tests)
 
 

@@ -108,6 +108,7 @@ def test_what_test_images_say_has_files_of_its_own_and_a_teachers_is_no_trials(s
         record_of(key, np.array(right, dtype=bool)) for key, right in (("c", [1] * 7 + [0] * 2), ("t", [1] * 9))
     )
     assert student.right().tolist() == [True] * 7 + [False] * 2
+    save_trial(store, "first", trial("c"))
     for record in (student, teacher):
         save_test(store, "first", record)
     save_search(store, dataclasses.replace(CONFIRMED, teachers=[TEACHER], tests={"c": student}))
@@ -115,6 +116,9 @@ def test_what_test_images_say_has_files_of_its_own_and_a_teachers_is_no_trials(s
     found = load_search(store, "first")
     assert found.tests == {"c": student, "t": teacher}
     assert found.tested == {"c": pytest.approx(7 / 9)}
+    # Nor is that of one which a record that was made anew does not name.
+    save_search(store, dataclasses.replace(CONFIRMED, teachers=[]))
+    assert load_search(store, "first").tested == {"c": pytest.approx(7 / 9)}
 
 
 def test_planned_trials_come_in_their_order_then_others_by_key(store):
