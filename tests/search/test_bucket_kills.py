@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from benchmarks.processes import Running, Search, outcome_of, wait_for
+from dfd_tune.liveness import state_of
 from dfd_tune.store import existing_store
 from tests.s3 import VARIABLES, Road
 from tests.search.buckets import as_folder
@@ -74,6 +75,11 @@ def checkpointed(store, kind):
     return next((key for key in store.names("checkpoints") if key.startswith(kind)), None)
 
 
+def is_run_by(store, running):
+    state = state_of(store, "plain")
+    return state.kind == "running" and state.process.pid == running.process.pid
+
+
 def opened(address):
     try:
         return existing_store(address)
@@ -106,7 +112,8 @@ def test_a_stop_from_another_machine_and_ctrl_c_keep_what_is_done(s3, home, star
     assert "stopped" in done(start("stop", "plain", "--store", address, machine="b"))
     assert first.ended() == 130
     second = start("resume", "plain", "--store", address, machine="b")
-    second.until(lambda: checkpointed(store, "trials"), "checkpoint of a trial")
+    # There may be a checkpoint of a trial that the first launch ran, long before the second one listens to signals.
+    second.until(lambda: is_run_by(store, second) and checkpointed(store, "trials"), "checkpoint of a trial")
     os.kill(second.process.pid, signal.SIGINT)
     assert second.ended() == 130, second.output
     done(start("resume", "plain", "--store", address, machine="a"))
