@@ -40,7 +40,7 @@ from dfd_tune.search.context import SearchContext, end_early, scratch
 from dfd_tune.search.costs import StudentCosts, wanted_costs
 from dfd_tune.search.early_stopping import EarlyStopping
 from dfd_tune.search.estimate import site_of
-from dfd_tune.search.jobs import prerequisite_jobs, trial_job
+from dfd_tune.search.jobs import Job, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger, reopened
 from dfd_tune.search.limits import Limits
 from dfd_tune.search.measured import Measured
@@ -106,13 +106,14 @@ def carry_out(request: Request, store: Store, options: LaunchOptions, screen: Sc
         price_of=partial(_price, options) if ray.on_cluster else None,
     )
     ledger = _open_ledger(store, search, tracker, plan, progress, options.retry_failed)
+    lost = known is None and bool(ledger.trials)
     with _closing_books(ledger, ray.signals):
         ledger.update_search()
         ledger.cost_out(wanted_costs(request.objectives, request.choose))
         reused = _take_known_results(ledger, plan, say)
         for line in describe(plan, reused):
             say(line)
-        cut_short = _run_what_is_left(plan, device, ledger, options, progress, ray, say)
+        cut_short = _run_what_is_left(plan, device, ledger, options, progress, ray, say, lost=lost)
         return _end(plan, ledger, tracker, say, cut_short=cut_short)
 
 
@@ -131,17 +132,19 @@ def _run_what_is_left(
     progress: Progress,
     ray: RayRuntime,
     say: Say,
+    *,
+    lost: bool = False,
 ) -> bool:
     """Everything that needs Ray, which is not even started where nothing is left to run; returns whether a limit has
-    left trials for the next launch."""
+    left trials for the next launch. Where the search's own record was lost, it hears of its networks anew."""
     ledger.store.discard(*scratch(ledger.search.search))
     points = points_for(plan, ledger.dataset_digest, ledger.trials)
     ledger.number_by(points.number_of)
     later = [] if points.left() else follow_up(ledger, plan)
-    if not points.left() and not later:
+    if not points.left() and not later and not lost:
         say("All trials of this search are finished already.")
         return False
-    prerequisites = prerequisite_jobs(plan.networks, plan.frontends, ledger.dataset_digest) if points.left() else []
+    prerequisites = _prerequisites(plan, ledger, lost=lost) if points.left() or lost else []
     say(f"Starting Ray; networks needed before the trials: {len(prerequisites)}")
     ray.start()
     # The books are closed before Ray is stopped: that takes seconds, and a machine that is shut down may not give them.
@@ -198,6 +201,15 @@ def _run_what_is_left(
             raise KeyboardInterrupt
         _raise_what_broke(agenda, plan, ledger.dataset_digest)
         return agenda.cut_short
+
+
+def _prerequisites(plan: Plan, ledger: Ledger, *, lost: bool) -> list[Job]:
+    """What trials need; where the record of what there is was lost, also what the store has of what comes later."""
+    networks, frontends, has = list(plan.networks), list(plan.frontends), ledger.store.whole
+    if lost:
+        networks += [network for network in plan.later_networks if has("pretrained", network.key)]
+        frontends += [frontend for frontend in plan.later_frontends if has("frontends", frontend.key)]
+    return prerequisite_jobs(networks, frontends, ledger.dataset_digest)
 
 
 def _end_early(ledger: Ledger, key: str) -> None:

@@ -31,7 +31,7 @@ def found_in(run_process, store, name):
         trial["key"]: {name: value for name, value in trial["metrics"].items() if name not in CLOCKS}
         for trial in told["trials"]
     }
-    return trials, told["tested"], told["best"]["key"], told["state"]["how"]
+    return trials, told["teachers"], told["tested"], told["best"]["key"], told["state"]["how"]
 
 
 def launch_of(space, store, epochs):
