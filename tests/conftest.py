@@ -191,8 +191,16 @@ def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
 
 def fill(disk: Path, leave: int = 0) -> Path:
     """Take all room on a disk but for so many bytes; returns the file to delete."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
+    filler, size, block = disk / "filler", 0, 16 << 20
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - leave))
+        while block >= 1 << 12:  # in pieces, as others may write meanwhile
+            free = os.statvfs(disk)
+            if free.f_bavail * free.f_frsize - block < leave:
+                block //= 2
+                continue
+            try:
+                os.posix_fallocate(file.fileno(), size, block)
+                size += block
+            except OSError:
+                block //= 2
     return filler
