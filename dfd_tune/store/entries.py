@@ -178,7 +178,10 @@ class Store:
             yield place if copy is None else copy
 
     def here(self, kind: str, key: str) -> Path:
-        """Like `near`, for somebody who reads it at once: later, this node may have needed the room."""
+        """Like `near`, for somebody who reads it once, and now: a folder is no slower for that than its copy would be,
+        and a bucket's copy may have to make room later."""
+        if self.bucket is None:
+            return self.path(kind, key)
         with self.near(kind, key) as folder:
             return folder
 
