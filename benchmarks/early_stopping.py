@@ -27,7 +27,7 @@ if not __package__:
 
 from dfd_tune.record import TrialRecord, load_search, load_trials
 from dfd_tune.schedulers import EarlyStop
-from dfd_tune.store import Store
+from dfd_tune.store import FolderStore
 
 NAME = "tried"
 EXPLORE = {
@@ -46,7 +46,7 @@ def searched(folder: Path, scheduler: str, given: argparse.Namespace) -> tuple[f
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "dfd_tune.cli", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
-    trials = load_trials(Store(store), load_search(Store(store), NAME))
+    trials = load_trials(FolderStore(store), load_search(FolderStore(store), NAME))
     return seconds, [trial for trial in trials if trial.config["lambda_"] > 0]
 
 

@@ -25,7 +25,7 @@ from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.workbench import BankPlan, Workbench
 from dfd_tune.settings import resolve
 from dfd_tune.space import read_space
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import FolderStore, open_store
 
 MEGABYTE = 1e6
 
@@ -41,7 +41,7 @@ def trial_process(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Before and after a process has at hand what a trial reads; all of them measure at once."""
     torch.set_num_threads(1)
-    bench = Workbench(Store(root), key, banks, torch.device("cpu"))
+    bench = Workbench(FolderStore(root), key, banks, torch.device("cpu"))
     meet.wait()
     before = memory()
     bench.images_for(config)

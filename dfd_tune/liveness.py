@@ -19,7 +19,7 @@ from dfd_tune.errors import UserError
 from dfd_tune.locks import HeldError, Holder, NoLocksError, Say, holder_of, is_held, when
 from dfd_tune.machine import Process, this_process
 from dfd_tune.record import TrialRecord, lock_of
-from dfd_tune.store import Store, is_passing
+from dfd_tune.store import BucketStore, FolderStore, Store, is_passing
 
 Clock = Callable[[], float]
 How = Literal["finished", "stopped", "failed"]
@@ -171,9 +171,9 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
         lives = run is not None and run.ended is None and clock() - run.heartbeat < SILENT_SECONDS
         try:
             here = is_held(lock)
-            held = here or (lives and store.bucket is not None)
+            held = here or (lives and isinstance(store, BucketStore))
         except (NoLocksError, PermissionError):
-            here, held = store.bucket is None, lives
+            here, held = isinstance(store, FolderStore), lives
         if held:
             return _running_state(holder_of(lock) if here else None, run)
         # What was read is of the moment before the lock was asked for. If a run began or ended since, both are of
@@ -192,7 +192,8 @@ def state_of(store: Store, name: str, *, clock: Clock = time.time) -> State:
 
 def runs_on_another_node(store: Store, name: str, state: State) -> bool:
     """Whether the search runs where this node's files of it are not those that its launch writes."""
-    return state.kind == "running" and store.bucket is not None and not is_held(store.lock_file(lock_of(name)))
+    afar = state.kind == "running" and isinstance(store, BucketStore)
+    return afar and not is_held(store.lock_file(lock_of(name)))
 
 
 def as_they_are(trials: Sequence[TrialRecord], state: State) -> list[TrialRecord]:

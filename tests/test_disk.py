@@ -80,7 +80,7 @@ def as_nobody(store, script):
         sys.path[:0] = [{str(ROOT)!r}]
         from dfd_tune.disk import in_words
         from dfd_tune.errors import UserError
-        from dfd_tune.store import Store, existing_store, open_store
+        from dfd_tune.store import FolderStore, existing_store, open_store
         from dfd_tune.record import load_search, load_trials
         from pathlib import Path
         import dfd_tune.liveness as liveness
@@ -88,7 +88,7 @@ def as_nobody(store, script):
         os.setgid({NOBODY})
         os.setuid({NOBODY})
         os.umask(0o022)
-        store = Store(Path({str(store.root)!r}))
+        store = FolderStore(Path({str(store.root)!r}))
         try:
             {script}
             print("went well")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dfd_tune.cluster.reach import Target
     from dfd_tune.search.options import LaunchOptions
     from dfd_tune.settings import Request
-    from dfd_tune.store import Store
+    from dfd_tune.store import BucketStore, Store
 
 _OPTIONS = (
     click.option("--cluster", "cluster_file", default=None, metavar="FILE", help="A Ray cluster file: run there."),
@@ -98,7 +98,7 @@ def target_for(name: str, store_path: str, cluster: str | None, address: str | N
     if cluster is None and address is None:
         cluster, address = known.get("cluster"), known.get("address")
     if there is None:
-        there = known.get("store") or (None if store.bucket is None else store.location)
+        there = known.get("store") or (store.location if isinstance(store, BucketStore) else None)
     return target_of(cluster, address, there)
 
 
@@ -145,7 +145,7 @@ def status(
 
     if cluster_file is None and address is None:
         store = existing_store(store_path)
-        straight = store.bucket is not None and store.changed("searches", name, "search.json") is not None
+        straight = isinstance(store, BucketStore) and store.changed("searches", name, "search.json") is not None
         if straight or not remembered(store, name):
             load_search(store, name)
             click.echo(how_it_stands(state_of(store, name), name, store_path))

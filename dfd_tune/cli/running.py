@@ -21,7 +21,7 @@ from dfd_tune.signals import STOPPED
 if TYPE_CHECKING:
     from dfd_tune.liveness import State
     from dfd_tune.record import SearchRecord, TrialRecord
-    from dfd_tune.store import Store
+    from dfd_tune.store import BucketStore, Store
 
 POLL_SECONDS = 0.5
 BUCKET_SECONDS = 5.0
@@ -198,7 +198,7 @@ def _show(store: Store, name: str, log: Path, follow: bool) -> None:
         if not runs:
             click.echo(decoder.decode(b"", final=True), nl=False)
             return
-        time.sleep(POLL_SECONDS if store.bucket is None else BUCKET_SECONDS)
+        time.sleep(BUCKET_SECONDS if isinstance(store, BucketStore) else POLL_SECONDS)
 
 
 def _trials(store: Store, search: SearchRecord) -> dict[str, TrialRecord]:

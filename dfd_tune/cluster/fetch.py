@@ -20,7 +20,7 @@ from dfd_tune.cluster.send import files_of_entry
 from dfd_tune.errors import UserError
 from dfd_tune.liveness import State, note_running_elsewhere, state_of
 from dfd_tune.record import load_search
-from dfd_tune.store import MANIFEST_FILE, Store
+from dfd_tune.store import MANIFEST_FILE, BucketStore, Store
 
 MOST_IMAGES_BYTES = 10**9
 """Prepared images that take more stay where they are."""
@@ -127,7 +127,7 @@ def _take_in(store: Store, brought: Path, name: str, *, runs: bool) -> None:
                     for file in place.iterdir():
                         if file.name != MANIFEST_FILE:
                             file.rename(draft / file.name)
-    if store.bucket is not None:
+    if isinstance(store, BucketStore):
         store.discard("searches", name)
     target, aside = store.path("searches", name), brought / "before"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.locks import holding, is_held
-from dfd_tune.store import Copies, Store, open_store
+from dfd_tune.store import BucketStore, Copies, Store, open_store
 from dfd_tune.store.bucket import is_address
 from dfd_tune.store.copies import check_copies
 
@@ -136,7 +136,7 @@ def look_from_all(
 def _marked(store: Store) -> Iterator[str]:
     """A token by which other nodes know this store: a name in it and, in a folder, a lock of that name with `.lock`."""
     token = f"{PROBES}-{uuid.uuid4().hex}"
-    if store.bucket is not None:
+    if isinstance(store, BucketStore):
         try:
             store.bucket.write(b"", PROBES, token)
             yield token
@@ -281,8 +281,7 @@ def _problem_with_bucket(address: str, token: str, copies: str | None) -> str | 
     """How a bucket differs from one that can be read and written from here, to end a sentence."""
     try:
         store = open_store(address, copies_on_node(address, copies))
-        assert store.bucket is not None
-        assert store.copies is not None
+        assert isinstance(store, BucketStore)
         if store.bucket.known(PROBES, token) is None:
             return "is another bucket than on the head node"
         store.bucket.write(b"", PROBES, f"{token}-{uuid.uuid4().hex}")

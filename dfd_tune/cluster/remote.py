@@ -29,7 +29,7 @@ from dfd_tune.cluster.package import CREDENTIALS_FILE, MLFLOW_URI, ORDER_FILE
 from dfd_tune.errors import UserError
 from dfd_tune.search.screen import JsonLines
 from dfd_tune.signals import STOPPED, Signals
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import BucketStore, Store, open_store
 from dfd_tune.store.bucket import BucketError
 
 PACK_SECONDS = 3600.0
@@ -83,7 +83,7 @@ def _probe(order: Order, screen: JsonLines) -> int:
 
 def _has(store: Store, kind: str, key: str) -> bool:
     """Whether a store has an entry, or a file that is one of its own."""
-    loose = store.path(kind, key).is_file() if store.bucket is None else store.changed(kind, key) is not None
+    loose = store.there(kind, key) if isinstance(store, BucketStore) else store.path(kind, key).is_file()
     return loose or store.whole(kind, key)
 
 

@@ -27,7 +27,7 @@ from dfd_tune.methods import METHODS
 from dfd_tune.models import Network
 from dfd_tune.models.deployed import ModelCard, load_deployed, save_student
 from dfd_tune.own_backbones import text_of
-from dfd_tune.store import RESULT_FILE, STUDENT_FILE, Store, write_json
+from dfd_tune.store import RESULT_FILE, STUDENT_FILE, BucketStore, Store, write_json
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def student_there(store: Store, key: str, *, patience: float = 0.0) -> bool:
     if not store.seen("trials", key, patience=patience) or not store.has("trials", key, STUDENT_FILE):
         return False
     # Weights with a flipped bit would be tested, and deployed, as well as any.
-    return store.bucket is not None or store.content("trials", key, STUDENT_FILE) is not None
+    return isinstance(store, BucketStore) or store.content("trials", key, STUDENT_FILE) is not None
 
 
 def student_file(store: Store, key: str) -> Path:

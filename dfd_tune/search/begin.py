@@ -15,7 +15,7 @@ from dfd_tune.record import SearchRecord, known_search
 from dfd_tune.search.options import LaunchOptions
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.signals import Signals
-from dfd_tune.store import Store, beating
+from dfd_tune.store import BucketStore, Store, beating
 
 if TYPE_CHECKING:
     from dfd_tune.search.launch import Outcome
@@ -58,7 +58,7 @@ def launch(request: Request, store: Store, options: LaunchOptions, screen: Scree
 @contextlib.contextmanager
 def _logs_sent(store: Store, name: str) -> Iterator[None]:
     """In a bucket, the logs that this node has are there at the block's end, and now and then before."""
-    if store.bucket is None:
+    if not isinstance(store, BucketStore):
         yield
         return
 

@@ -20,7 +20,7 @@ from dfd_tune.liveness import stop_asked
 from dfd_tune.own_backbones import run_those_of
 from dfd_tune.search.capacity import Resources
 from dfd_tune.search.joblog import note
-from dfd_tune.store import LATE_SECONDS, Copies, Store, open_store
+from dfd_tune.store import LATE_SECONDS, Copies, FolderStore, Store, open_store
 
 LOOK_SECONDS = 2.0
 """In a bucket, whether to stop is looked at no more often than this, as each look takes a round trip."""
@@ -73,7 +73,7 @@ class SearchContext:
     @property
     def shared_folder(self) -> Path | None:
         """The store's folder, which all nodes share; None of a bucket, where each has one of its own."""
-        return None if self.store.bucket is not None else self.store.root
+        return self.store.root if isinstance(self.store, FolderStore) else None
 
     def workbench(self, threads: int) -> Workbench:
         """This process's workbench for the search; made at the first job, then reused."""
@@ -87,13 +87,13 @@ class SearchContext:
 
     def stopping(self) -> bool:
         """Whether somebody has asked the search to stop."""
-        if self.store.bucket is None:
+        if isinstance(self.store, FolderStore):
             return stop_asked(self.store, self.search)
         return _stop_asked_lately(self.store, self.search, int(time.monotonic() / LOOK_SECONDS))
 
     def ends_early(self, training: str) -> bool:
         """Whether a training, by the key of its checkpoints, is to end at the epoch that it has reported."""
-        if self.store.bucket is None:
+        if isinstance(self.store, FolderStore):
             return _is_to_end_early(self.store, self.search, training)
         return _ends_early_lately(self.store, self.search, training, int(time.monotonic() / LOOK_SECONDS))
 

@@ -42,6 +42,7 @@ from dfd_tune.search.faults import Failure, failure_of, lost_process
 from dfd_tune.search.joblog import job_log, note
 from dfd_tune.search.jobs import Attempt, Job
 from dfd_tune.search.process import TuneProcess, report
+from dfd_tune.store import BucketStore
 
 TUNE_DRIVER_CPUS = 0.01
 """A trial with a worker group only waits in its Tune actor; holding a whole CPU, it would starve its workers. They
@@ -139,7 +140,7 @@ def _train_in_a_group(job: Job, context: SearchContext, attempt: Attempt) -> dic
             raise StoppedError from None  # the others lost the one that wrote the checkpoint
         raise
     finally:
-        if context.store.bucket is not None:  # on this node's own disk, which the driver may not see
+        if isinstance(context.store, BucketStore):  # on this node's own disk, which the driver may not see
             shutil.rmtree(folder, ignore_errors=True)
 
 

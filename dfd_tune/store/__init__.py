@@ -1,6 +1,6 @@
 """The store: the folder or bucket that holds datasets, teachers, banks, trials and searches, each under its key.
 
-Layout, of a folder; a bucket has the same names (in_bucket.py says how its entries differ):
+Layout, of a folder; a bucket has the same names (bucket_entries.py says how its entries differ):
 
     datasets/<key>/      train.arrow, validation.arrow, test.arrow, dataset.json
     rescans/<key>.json   which datasets were made of files that look alike and are not
@@ -24,13 +24,13 @@ Each entry has a manifest, the sizes and digests of its files. Not for: what the
 from dfd_tune.store.bucket import BucketError as BucketError
 from dfd_tune.store.bucket import each as each
 from dfd_tune.store.copies import Copies as Copies
-from dfd_tune.store.entries import LATE_SECONDS as LATE_SECONDS
-from dfd_tune.store.entries import Store as Store
 from dfd_tune.store.files import is_passing as is_passing
 from dfd_tune.store.files import read_json as read_json
 from dfd_tune.store.files import replacing as replacing
 from dfd_tune.store.files import write_json as write_json
 from dfd_tune.store.files import write_text as write_text
+from dfd_tune.store.in_bucket import BucketStore as BucketStore
+from dfd_tune.store.in_folder import FolderStore as FolderStore
 from dfd_tune.store.kinds import BACKBONES as BACKBONES
 from dfd_tune.store.kinds import CHECKPOINTS as CHECKPOINTS
 from dfd_tune.store.kinds import KINDS as KINDS
@@ -53,3 +53,5 @@ from dfd_tune.store.opening import existing_store as existing_store
 from dfd_tune.store.opening import open_store as open_store
 from dfd_tune.store.opening import problem_with_name as problem_with_name
 from dfd_tune.store.seals import sealed as sealed
+from dfd_tune.store.store import LATE_SECONDS as LATE_SECONDS
+from dfd_tune.store.store import Store as Store

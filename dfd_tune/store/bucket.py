@@ -2,7 +2,7 @@
 
 Any file system that pyarrow reaches by an address (https://arrow.apache.org/docs/python/filesystems.html): `s3://`,
 `gs://`, `abfs://`. Credentials come from the environment, as its SDK finds them; they are never part of an address
-here. Not for: what the objects are (in_bucket.py), nor when a file is brought here (replica.py, copies.py).
+here. Not for: what the objects are (bucket_entries.py), nor when a file is brought here (replica.py, copies.py).
 """
 
 from __future__ import annotations

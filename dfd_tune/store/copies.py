@@ -9,7 +9,7 @@ of the node, as it always does where the store is in a bucket, an entry is copie
 
 The digest is that of the entry's manifest, so one that is made anew is another one, and stores that hold the same share
 a copy. What is damaged in the store is not copied, and counts as damaged. Where room is lacking, what was used longest
-ago goes. Not for: writing entries, which go to the store itself (entries.py); what files mean.
+ago goes. Not for: writing entries, which go to the store itself (store.py); what files mean.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Original(Protocol):
 
 
 @dataclass(frozen=True)
-class InFolder:
+class OriginalFolder:
     """An entry in a folder that several nodes share."""
 
     folder: Path

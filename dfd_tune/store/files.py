@@ -1,6 +1,6 @@
 """Files that appear whole or not at all, and what an error of the disk says of them.
 
-Not for: entries of a store (entries.py), nor for what a store's files mean.
+Not for: entries of a store (store.py), nor for what a store's files mean.
 """
 
 from __future__ import annotations

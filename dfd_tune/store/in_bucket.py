@@ -1,138 +1,162 @@
-"""Entries in a bucket, which has neither renames nor locks: one object names the files that count.
+"""A store in a bucket: one object names the files of an entry that count, and what is read lies on this node's disk.
 
-    <kind>/<key>/<publisher>/<file>  each publisher's own files, under a random name
-    <kind>/<key>/manifest.json       written last: the files' sizes and digests, and whose they are
-
-Equal keys have equal meaning, but not equal bytes, as clock readings and numbers of threads differ; so what two
-publishers write is never mixed. Readers follow the manifest alone. What no manifest names is litter (litter.py).
-Not for: files that change (entries.py).
+Entries are copied here to be read; the files of searches are kept here and there alike (replica.py). Not for: what the
+methods promise, which `Store` says (store.py); which objects an entry is made of (bucket_entries.py).
 """
 
 from __future__ import annotations
 
-import json
-import uuid
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
-from typing import Any
 
+from dfd_tune.locks import is_held
+from dfd_tune.store import bucket_entries, in_folder, replica
 from dfd_tune.store.bucket import Bucket, each
-from dfd_tune.store.files import as_json
-from dfd_tune.store.manifests import MANIFEST_FILE, Files, files_in, is_that
+from dfd_tune.store.copies import Copies, adopt, near
+from dfd_tune.store.files import replacing, write_text
+from dfd_tune.store.leases import leased
+from dfd_tune.store.manifests import MANIFEST_FILE, Files, damages
+from dfd_tune.store.store import LATE_SECONDS, Found, Item, Store
 
-PUBLISHER = "publisher"
-"""Under which a manifest says whose files it names."""
+_log = logging.getLogger("dfd_tune")
 
 
 @dataclass(frozen=True)
-class InBucket:
-    """An entry in a bucket, as its manifest was when this was made. Its text names it in messages."""
+class BucketStore(Store):
+    """A store in a bucket."""
 
+    root: Path
+    copies: Copies
     bucket: Bucket
-    parts: tuple[str, ...]
-    publisher: str
-    found: Files
 
-    def files(self) -> Files | None:
-        """What its manifest says."""
-        return self.found
+    @property
+    def location(self) -> str:
+        return self.bucket.address
 
-    def open(self, name: str) -> RawIOBase:
-        """One of its files.
+    @contextlib.contextmanager
+    def near(self, kind: str, key: str) -> Iterator[Path]:
+        place = self.path(kind, key)
+        original = bucket_entries.entry_in(self.bucket, kind, key)
+        if original is None:
+            yield place
+            return
+        with near(original, self.copies, kind, key) as copy:
+            yield place if copy is None else copy
 
-        Raises:
-            FileNotFoundError: it is not there.
-            BucketError: it can't be read just now.
-        """
-        return self.bucket.open(*self.parts, self.publisher, name)
+    def here(self, kind: str, key: str) -> Path:
+        with self.near(kind, key) as folder:
+            return folder
 
-    def read(self, name: str) -> bytes | None:
-        """The content of one of its files; None if it is not there, or another one.
+    def _put(self, draft: Path, files: Files, *parts: str) -> None:
+        counts = bucket_entries.publish(self.bucket, draft, files, *parts)
+        if counts and len(parts) == 2:
+            adopt(draft, files, self.copies, *parts)
 
-        Raises:
-            BucketError: it can't be read just now.
-        """
-        content = self.bucket.read(*self.parts, self.publisher, name) if name in self.found else None
-        return content if content is not None and is_that(content, self.found, name) else None
+    def whole(self, *parts: str) -> bool:
+        return bucket_entries.entry_in(self.bucket, *parts) is not None
 
-    def __str__(self) -> str:
-        return f"{'/'.join(self.parts)} in {self.bucket.address}"
+    def is_there(self, *parts: str) -> bool:
+        return self.bucket.known(*parts, MANIFEST_FILE) is not None
 
+    def seen(self, *parts: str, patience: float = LATE_SECONDS) -> bool:
+        return self.whole(*parts)
 
-def entry_in(bucket: Bucket, *parts: str) -> InBucket | None:
-    """The entry at these parts of a name; None if it has no manifest, or one that is none.
+    def has(self, kind: str, key: str, name: str) -> bool:
+        entry = bucket_entries.entry_in(self.bucket, kind, key)
+        if entry is None or name not in entry.found:
+            return False
+        known = self.bucket.known(kind, key, entry.publisher, name)
+        return known is not None and known.bytes == entry.found[name]["bytes"]
 
-    Raises:
-        BucketError: it can't be told.
-    """
-    text = bucket.read(*parts, MANIFEST_FILE)
-    files = None if text is None else files_in(text)
-    if text is None or files is None:
-        return None
-    publisher: Any = json.loads(text).get(PUBLISHER)
-    return InBucket(bucket, parts, publisher, files) if isinstance(publisher, str) and publisher else None
+    def files(self, kind: str, key: str) -> Files | None:
+        entry = bucket_entries.entry_in(self.bucket, kind, key)
+        return None if entry is None else entry.found
 
+    def file(self, *parts: str) -> Path | None:
+        place = self.path(*parts)
+        if not place.is_file() and self.bucket.known(*parts) is not None:
+            with replacing(place) as draft:
+                self.bucket.fetch(draft, *parts)
+            replica.note_written(place)
+        return place if place.is_file() else None
 
-def publish(bucket: Bucket, draft: Path, files: Files, *parts: str) -> bool:
-    """Have a bucket hold the entry that lies in a folder, manifest included; whoever was quicker keeps the place.
+    def content(self, *parts: str) -> bytes | None:
+        *entry, name = parts
+        found = bucket_entries.entry_in(self.bucket, *entry)
+        return None if found is None else found.read(name)
 
-    Args:
-        bucket: where.
-        draft: the folder.
-        files: what its manifest says.
-        parts: of the entry's name.
+    def entries(self, *parts: str) -> list[str]:
+        return bucket_entries.names_in(self.bucket, *parts)
 
-    Returns:
-        Whether it is this one that counts now.
+    def damages(self, *parts: str) -> list[str]:
+        entry = bucket_entries.entry_in(self.bucket, *parts)
+        found = ["its manifest can't be read"] if entry is None else list(damages(entry.found, entry.open))
+        return found if found and self.is_there(*parts) else []
 
-    Raises:
-        BucketError: it can't be written; nothing counts then.
-    """
-    if entry_in(bucket, *parts) is not None:
+    def let_go(self, kind: str, key: str, name: str) -> int:
+        return bucket_entries.let_go(self.bucket, kind, key, name)
+
+    def set_aside(self, *parts: str) -> bool:
+        there = self.is_there(*parts)
+        self.bucket.remove(*parts, MANIFEST_FILE)
+        return there
+
+    def discard(self, *parts: str) -> None:
+        bucket_entries.discard(self.bucket, *parts)
+        in_folder.discard(self.path(*parts))
+
+    def write_text(self, text: str, *parts: str) -> None:
+        if len(parts) > 1:
+            write_text(self.path(*parts), text)
+        self.bucket.write(text.encode(), *parts)
+        replica.note_written(self.path(*parts))
+
+    def _create_text(self, text: str, *parts: str) -> bool:
         return False
-    publisher = uuid.uuid4().hex
-    each(lambda name: bucket.upload(draft / name, *parts, publisher, name), files)
-    if entry_in(bucket, *parts) is not None:
-        each(lambda name: bucket.remove(*parts, publisher, name), files)
-        return False
-    bucket.write(as_json({PUBLISHER: publisher, "files": files}).encode(), *parts, MANIFEST_FILE)
-    now = entry_in(bucket, *parts)
-    # Where another's manifest came between, a reader may be at these files all the same, so they stay as litter.
-    return now is not None and now.publisher == publisher
 
+    def read_text(self, *parts: str) -> str | None:
+        content = self.bucket.read(*parts)
+        return None if content is None else content.decode()
 
-def let_go(bucket: Bucket, kind: str, key: str, name: str) -> int:
-    """Have an entry go on without one of its files; returns the bytes that it had.
+    def remove(self, *parts: str) -> None:
+        self.path(*parts).unlink(missing_ok=True)
+        self.bucket.remove(*parts)
 
-    Raises:
-        BucketError: the bucket can't be read or written.
-    """
-    entry = entry_in(bucket, kind, key)
-    if entry is None or name not in entry.found:
-        return 0
-    rest = {other: facts for other, facts in entry.found.items() if other != name}
-    bucket.write(as_json({PUBLISHER: entry.publisher, "files": rest}).encode(), kind, key, MANIFEST_FILE)
-    bucket.remove(kind, key, entry.publisher, name)
-    return int(entry.found[name]["bytes"])
+    def names(self, *parts: str) -> list[str]:
+        return self.bucket.folders(*parts)
 
+    def there(self, *parts: str) -> bool:
+        return self.bucket.has(*parts)
 
-def discard(bucket: Bucket, *parts: str) -> None:
-    """Remove an entry, or all whose names begin so. Their manifests go first, so that nothing is seen in part.
+    def changed(self, *parts: str) -> int | None:
+        known = self.bucket.known(*parts)
+        return None if known is None else known.changed
 
-    Raises:
-        BucketError: it can't be removed.
-    """
-    manifests = [name for name in bucket.files(*parts) if name.rpartition("/")[2] == MANIFEST_FILE]
-    each(lambda name: bucket.remove(*parts, name), manifests)
-    bucket.remove_all(*parts)
+    def push(self, *parts: str) -> None:
+        replica.push(self.bucket, self.root, *parts)
 
+    def pull(self, *parts: str, lock: str | None = None) -> None:
+        keep = lock is not None and is_held(self.lock_file(lock))
+        replica.pull(self.bucket, self.root, *parts, keep=keep)
 
-def names_in(bucket: Bucket, *parts: str) -> list[str]:
-    """Names of the entries that lie directly under these parts; sorted.
+    def bring(self, *parts: str) -> None:
+        replica.bring(self.bucket, self.root, *parts)
 
-    Raises:
-        BucketError: it can't be told.
-    """
-    found = (name.split("/") for name in bucket.files(*parts))
-    return sorted(name[0] for name in found if len(name) == 2 and name[1] == MANIFEST_FILE)
+    def each(self, work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+        return each(work, items)
+
+    def wait_for(self, name: str, say: Callable[[str], None] | None = None) -> None:
+        if self.bucket.known("leases", f"{name}.json") is not None:
+            with self.lease(name, say):
+                pass
+        elif self.lock_file(name).exists():
+            with self._holding(name, say=say):
+                pass
+
+    def _leased(
+        self, name: str, say: Callable[[str], None] | None, *, waits: bool = True
+    ) -> contextlib.AbstractContextManager[None]:
+        return leased(self.bucket, name, say or _log.warning, waits=waits)

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfd_tune.store import in_bucket
-from dfd_tune.store.bucket import Known, each
-from dfd_tune.store.entries import STORE_FILE, Store
+from dfd_tune.store import bucket_entries
+from dfd_tune.store.bucket import Bucket, Known, each
+from dfd_tune.store.in_bucket import BucketStore
 from dfd_tune.store.kinds import BACKBONES, CHECKPOINTS, KINDS
 from dfd_tune.store.manifests import MANIFEST_FILE
 from dfd_tune.store.replica import KNOWN_FILE
+from dfd_tune.store.store import STORE_FILE, Store
 
 SCRATCH = ".tune"
 """In a search's folder, Ray Tune's."""
@@ -51,7 +52,7 @@ def listing(store: Store, *parts: str) -> dict[str, Known]:
     Raises:
         OSError: it can't be told.
     """
-    if store.bucket is not None:
+    if isinstance(store, BucketStore):
         return store.bucket.files(*parts)
     root = store.path(*parts)
     return {file.relative_to(root).as_posix(): known for file, known in _walk(root)}
@@ -64,8 +65,8 @@ def litter_of(store: Store) -> list[Litter]:
         OSError: it can't be told.
     """
     found = list(_hidden(store.root))
-    if store.bucket is not None:
-        found += _unnamed(store)
+    if isinstance(store, BucketStore):
+        found += _unnamed(store.bucket)
     return sorted(found, key=lambda litter: litter.parts)
 
 
@@ -76,8 +77,8 @@ def remove_litter(store: Store, litter: Litter) -> None:
         OSError: it can't be removed.
     """
     if not litter.here:
-        assert store.bucket is not None
-        in_bucket.discard(store.bucket, *litter.parts)
+        assert isinstance(store, BucketStore)
+        bucket_entries.discard(store.bucket, *litter.parts)
         return
     place = store.path(*litter.parts)
     if place.is_dir() and not place.is_symlink():
@@ -96,7 +97,7 @@ def clock_of(store: Store, *, here: bool = False) -> int:
     Raises:
         OSError: it can't be written.
     """
-    if store.bucket is None or here:
+    if here or not isinstance(store, BucketStore):
         with tempfile.NamedTemporaryFile(dir=store.root, prefix=_AT_ROOT[0]) as file:
             file.write(b"now")
             file.flush()
@@ -161,10 +162,8 @@ def _litter(root: Path, place: Path, what: str) -> Iterator[Litter]:
     yield Litter(place.relative_to(root).parts, what, sum(known.bytes for known in below), changed, True)
 
 
-def _unnamed(store: Store) -> list[Litter]:
+def _unnamed(bucket: Bucket) -> list[Litter]:
     """What publishers wrote to a bucket that no manifest names."""
-    bucket = store.bucket
-    assert bucket is not None
     written: dict[tuple[str, ...], dict[str, list[Known]]] = {}
     with_manifest = set()
     for kind in (*KINDS, CHECKPOINTS):
@@ -178,7 +177,7 @@ def _unnamed(store: Store) -> list[Litter]:
                 written.setdefault(entry, {}).setdefault(parts[depth], []).append(known)
     # An entry with one publisher alone is that one's: to see so much, its manifest need not be read.
     asked = [entry for entry, publishers in written.items() if entry not in with_manifest or len(publishers) > 1]
-    counting = dict(zip(asked, each(lambda entry: in_bucket.entry_in(bucket, *entry), asked), strict=True))
+    counting = dict(zip(asked, each(lambda entry: bucket_entries.entry_in(bucket, *entry), asked), strict=True))
     return [
         Litter((*entry, publisher), "named by no manifest", *_sums(files), False)
         for entry, counts in counting.items()

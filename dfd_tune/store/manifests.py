@@ -1,6 +1,6 @@
 """What an entry should hold: the sizes and digests of its files, written last, and whether it does.
 
-Not for: where entries lie (entries.py).
+Not for: where entries lie (store.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Opening a store: a folder or a bucket, seen to be usable and of a format that this release reads.
 
-Not for: what is done with it (entries.py).
+Not for: what is done with it (store.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dfd_tune.digest import digest_json
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.store.bucket import bucket_at, is_address
 from dfd_tune.store.copies import Copies
-from dfd_tune.store.entries import FORMAT, STORE_FILE, Store
+from dfd_tune.store.in_bucket import BucketStore
+from dfd_tune.store.in_folder import FolderStore
+from dfd_tune.store.store import FORMAT, STORE_FILE, Store
 
 CACHE_VARIABLE, CACHE_BYTES_VARIABLE = "DFD_TUNE_CACHE", "DFD_TUNE_CACHE_GB"
 DEFAULT_CACHE = "~/.cache/dfd-tune"
@@ -34,14 +36,15 @@ def open_store(location: str | os.PathLike[str], copies: Copies | None = None) -
         UserError: it can't be read or written, or is of another format.
     """
     text = os.fspath(location)
+    store: Store
     if is_address(text):
         store = _in_bucket(text, copies)
     else:
         root = Path(os.path.expanduser(text)).absolute()
         _check_writable(root, f"The store '{root}'", "name a folder that can, with --store or DFD_TUNE_STORE")
-        store = Store(root, copies)
+        store = FolderStore(root, copies)
     _check_format(store)
-    if store.bucket is not None:
+    if isinstance(store, BucketStore):
         store.identity()  # which is written there now, if it is not yet: that it can be is seen before work begins
     return store
 
@@ -53,11 +56,12 @@ def existing_store(location: str | os.PathLike[str]) -> Store:
         UserError: there is no such folder, or the store is of another format.
     """
     text = os.fspath(location)
+    store: Store
     if is_address(text):
         store = _in_bucket(text, None)
         there = store.read_json(STORE_FILE) is not None
     else:
-        store = Store(Path(os.path.expanduser(text)).absolute())
+        store = FolderStore(Path(os.path.expanduser(text)).absolute())
         there = store.root.is_dir()
     if not there:
         raise UserError(
@@ -78,14 +82,14 @@ def problem_with_name(name: str) -> str | None:
     )
 
 
-def _in_bucket(address: str, copies: Copies | None) -> Store:
+def _in_bucket(address: str, copies: Copies | None) -> BucketStore:
     bucket = bucket_at(address)
     copies = copies or _cache()
     root = copies.root.expanduser() / "buckets" / digest_json({"address": bucket.address})
     _check_writable(
         root, f"The folder '{root}', in which this node keeps copies", f"name another with {CACHE_VARIABLE}"
     )
-    return Store(root, copies, bucket)
+    return BucketStore(root, copies, bucket)
 
 
 def _cache() -> Copies:

@@ -1,7 +1,7 @@
 """JSON files that tell when they are not what was written: the last field holds the digest of all text before it.
 
 For files that change, as a search's records; an entry's files have its manifest for that. Not for: writing them
-(files.py, entries.py), or keeping anybody from changing them, who can seal as well.
+(files.py, store.py), or keeping anybody from changing them, who can seal as well.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def connect(store: Store, address: Address) -> MlflowClient:
             with _environment(MLFLOW_HTTP_REQUEST_TIMEOUT=str(PROBE_SECONDS)):
                 client.search_experiments(max_results=1)
             return client
-        with store.lease("mlflow", node=True):
+        with store.node_lease("mlflow"):
             prepare_database(store, address)
         # Not before: a client opens its database as soon as it is made.
         return MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)

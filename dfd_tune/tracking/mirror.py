@@ -62,7 +62,7 @@ def mirror(
     ]
     uri = search.mlflow if uri is None else uri
     try:
-        with store.lease(f"mirror-{search.search}", node=True):
+        with store.node_lease(f"mirror-{search.search}"):
             address = resolve_address(store, uri)
             tracker = Tracker(Connection(lambda: connect(store, address)), address, store, lambda: since, patience=0)
             problems = _write(tracker, search, shown, summary, say)

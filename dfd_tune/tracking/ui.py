@@ -94,7 +94,7 @@ def serve_ui(
             say(f"MLflow: {address} (a server; nothing is started here)")
             _say_pages(client, address, store, record, say)
             return
-        with store.lease("mlflow", node=True), refusals_as_user_errors(address, "can't be shown"):
+        with store.node_lease("mlflow"), refusals_as_user_errors(address, "can't be shown"):
             if not (address.own and store.path("mlflow.db").exists()):
                 prepare_database(store, address)
     url = f"http://{_HOST}:{free_port(port)}"

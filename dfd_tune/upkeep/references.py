@@ -21,7 +21,7 @@ from dfd_tune.own_backbones import entry_of
 from dfd_tune.parts import Guide, ImportedConfig, PretrainedConfig
 from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials
 from dfd_tune.settings import Request
-from dfd_tune.store import Store
+from dfd_tune.store import BucketStore, Store
 from dfd_tune.teacher_file import KIND as TEACHERS
 from dfd_tune.teacher_file import parse
 
@@ -87,7 +87,7 @@ def standing(store: Store, name: str, touching: Collection[str] | None = None) -
     if search is not None and (touching is None or not keys_of(store, search).isdisjoint(touching)):
         trials = tuple(load_trials(store, search))
     written = store.changed("searches", name, "search.json")
-    tick = TICK_SECONDS if store.bucket is None else BUCKET_TICK_SECONDS
+    tick = BUCKET_TICK_SECONDS if isinstance(store, BucketStore) else TICK_SECONDS
     begun = None if state.since is None else int((state.since - tick) * 1e9)
     begins = state.kind == "running" and (written is None or begun is None or written < begun)
     return Standing(name, state, search, trials, begins)

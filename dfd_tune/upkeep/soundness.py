@@ -14,7 +14,7 @@ from dfd_tune.digest import DIGITS
 from dfd_tune.errors import cause_of
 from dfd_tune.locks import HeldError
 from dfd_tune.record import unreadable_records
-from dfd_tune.store import BACKBONES, CHECKPOINTS, KINDS, RESULT_FILE, STUDENT_FILE, Store, each, is_passing, listing
+from dfd_tune.store import BACKBONES, CHECKPOINTS, KINDS, RESULT_FILE, STUDENT_FILE, Store, is_passing, listing
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,7 @@ def _checked(store: Store, kind: str, entries: list[tuple[str, ...]]) -> Checked
             return Fault(parts, (f"it can't be read just now ({cause_of(error)})",), passing=True)
         return Fault(parts, tuple(problems)) if problems else None
 
-    # A disk reads one file after the other as fast as it can; a bucket takes a round trip for each.
-    looks = map(look, entries) if store.bucket is None else each(look, entries)
-    return Checked(kind, len(entries), [fault for fault in looks if fault is not None])
+    return Checked(kind, len(entries), [fault for fault in store.each(look, entries) if fault is not None])
 
 
 def _trainings(store: Store) -> list[str]:

@@ -15,7 +15,7 @@ from dfd_tune.analysis.front import front_of
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.liveness import UPKEEP
 from dfd_tune.record import SearchRecord, TrialRecord
-from dfd_tune.store import STUDENT_FILE, Store, each, listing
+from dfd_tune.store import STUDENT_FILE, BucketStore, Store, each, listing
 from dfd_tune.upkeep.references import Standing, keys_of, standing
 
 ALL = "all"
@@ -129,7 +129,7 @@ def students_in(store: Store, keys: Collection[str]) -> dict[str, int]:
     Raises:
         OSError: the store can't be read just now.
     """
-    if store.bucket is not None:
+    if isinstance(store, BucketStore):
         files = ((name.split("/"), known.bytes) for name, known in listing(store, "trials").items())
         return {parts[0]: size for parts, size in files if parts[-1] == STUDENT_FILE and parts[0] in keys}
     found = {}

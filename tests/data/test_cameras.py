@@ -16,7 +16,7 @@ from dfd_tune.data.cameras import SPLITS, camera_images
 from dfd_tune.data.degradation import resize, take_pictures
 from dfd_tune.data.prepared import Dataset, Split
 from dfd_tune.parts import Camera
-from dfd_tune.store import Store, read_json, write_manifest
+from dfd_tune.store import FolderStore, Store, read_json, write_manifest
 
 CAMERA = Camera(4, "area", blur=0.8, noise=9.0, jpeg_quality=70)
 
@@ -86,9 +86,9 @@ def test_pictures_are_taken_once_and_then_mapped_read_only(
 def test_another_store_gets_the_same_pictures_noise_included(tmp_path: Path, dataset: Dataset) -> None:
     np.random.seed(1)
     torch.manual_seed(1)
-    first = pictures_of(Store(tmp_path / "one"), dataset)
+    first = pictures_of(FolderStore(tmp_path / "one"), dataset)
     np.random.seed(2)
-    second = pictures_of(Store(tmp_path / "other"), dataset)
+    second = pictures_of(FolderStore(tmp_path / "other"), dataset)
     assert all(np.array_equal(first[name], second[name]) for name in SPLITS)
 
 

@@ -34,7 +34,7 @@ from dfd_tune.distill.workbench import BankPlan
 from dfd_tune.errors import UserError
 from dfd_tune.models.deployed import load_deployed
 from dfd_tune.own_backbones import read_backbone, run_those_of, text_of
-from dfd_tune.store import MANIFEST_FILE, Copies, Store, sound
+from dfd_tune.store import MANIFEST_FILE, Copies, FolderStore, Store, sound
 from dfd_tune.store import files as store_files
 
 SAID: list[str] = []
@@ -151,7 +151,7 @@ class Finished:
     def copy(self, to: Path) -> Store:
         """The store and what lies beside it, elsewhere."""
         shutil.copytree(self.folder, to, dirs_exist_ok=True)
-        return Store(to / "store")
+        return FolderStore(to / "store")
 
 
 @pytest.fixture(scope="module")

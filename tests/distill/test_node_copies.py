@@ -16,7 +16,7 @@ from dfd_tune.data.arrow import DamagedFileError
 from dfd_tune.distill.features import BankMismatchError
 from dfd_tune.distill.process import SingleProcess
 from dfd_tune.distill.workbench import BankPlan, Workbench
-from dfd_tune.store import Copies, Store, whole
+from dfd_tune.store import Copies, FolderStore, Store, whole
 
 KINDS = {
     "datasets": "train.arrow",
@@ -129,7 +129,7 @@ def test_a_damaged_dataset_is_refused(store, node):
 
 
 def train_on_a_node(_number: int, root: Path, copies: Path, config: TrialConfig) -> Any:
-    return train(Store(root, Copies(copies)), config)
+    return train(FolderStore(root, Copies(copies)), config)
 
 
 def test_two_processes_of_a_node_train_from_the_same_copies(

@@ -130,7 +130,7 @@ SCRIPT = """
     from pathlib import Path
     from dfd_tune.distill.process import SingleProcess
     from test_resume import KILLED, train, workbench
-    from dfd_tune.store import Store
+    from dfd_tune.store import FolderStore
 
     class Killed(SingleProcess):
         def report(self, metrics):
@@ -139,7 +139,7 @@ SCRIPT = """
 
     import torch
     torch.set_num_threads(1)
-    train(KILLED, workbench(Store(Path(sys.argv[1]))), Killed())
+    train(KILLED, workbench(FolderStore(Path(sys.argv[1]))), Killed())
 """
 KILLED = trial(epochs=4, lambda_=0.0, dropout=0.5, schedule="one_cycle")
 

@@ -23,7 +23,7 @@ from dfd_tune.distill.process import Process, SingleProcess
 from dfd_tune.distill.training import train_network
 from dfd_tune.methods import METHODS
 from dfd_tune.parts import FrontendConfig, Recipe
-from dfd_tune.store import Store
+from dfd_tune.store import FolderStore
 
 _together: Any = None
 """A barrier that all processes reach before any starts its task."""
@@ -79,13 +79,13 @@ def mostly_of_one_class(labels: torch.Tensor) -> torch.Tensor:
 
 def prepare_teacher(_number: int, root: Path) -> tuple[bool, str]:
     """Whether this process trained the teacher, and the digest of the teacher it got."""
-    found, trained, _ = workbench(Store(root)).prepare(trial(teacher_epochs=3).teacher(), SingleProcess())
+    found, trained, _ = workbench(FolderStore(root)).prepare(trial(teacher_epochs=3).teacher(), SingleProcess())
     return trained, found.weights_digest
 
 
 def prepare_frontend(_number: int, root: Path, config: FrontendConfig) -> tuple[bool, dict[str, bytes]]:
     """Whether this process trained the front end, and the weights of the one it got."""
-    found, trained = workbench(Store(root)).prepare_frontend(config, SingleProcess())
+    found, trained = workbench(FolderStore(root)).prepare_frontend(config, SingleProcess())
     return trained, bits(found.network)
 
 
@@ -110,7 +110,7 @@ def train_and_resume(rank: int, size: int, root: Path, meeting: Path, recipe: Re
 
     def kept() -> Checkpoints:
         # Only rank 0 decides, so the others may think what they like.
-        return Checkpoints(Store(root), "trials-key", every_seconds=0.0 if rank == 0 else 1e9)
+        return Checkpoints(FolderStore(root), "trials-key", every_seconds=0.0 if rank == 0 else 1e9)
 
     try:
         undisturbed = train(process())
@@ -143,7 +143,7 @@ def train_distilled(
     unbalanced: bool = False,
 ) -> dict[str, Any]:
     """Train an AlexNet by an untrained teacher; plain values, for they may come from another process."""
-    bench, config = workbench(Store(root)), trial(lambda_=2.0, method=method)
+    bench, config = workbench(FolderStore(root)), trial(lambda_=2.0, method=method)
     images = bench.images_for(config)
     if unbalanced:
         images = dataclasses.replace(images, labels=mostly_of_one_class(images.labels))

@@ -22,7 +22,7 @@ from dfd_tune.search.ledger import Ledger
 from dfd_tune.search.tasks import RUN, frontend_record, network_record
 from dfd_tune.settings import resolve
 from dfd_tune.space import SearchSpace
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import FolderStore, Store, open_store
 from tests.report.searches import ACCURACIES, REQUEST, TEACHERS, grid_trials, make_best, make_search
 
 NAME = "real"
@@ -88,7 +88,7 @@ def concluded(tmp_path_factory) -> Store:
 def store(concluded, tmp_path) -> Store:
     """A copy of that store without its report, to be changed."""
     shutil.copytree(concluded.root, tmp_path / "store", ignore=shutil.ignore_patterns("report"))
-    return Store(tmp_path / "store")
+    return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dfd_tune.search.jobs import trial_job
 from dfd_tune.search.process import REPORT
 from dfd_tune.search.runtime import RayRuntime
 from dfd_tune.signals import Signals
-from dfd_tune.store import Store
+from dfd_tune.store import FolderStore
 from tests.samples import digits_trial
 
 
@@ -78,7 +78,7 @@ def main():
 
         resources = Resources("cpu", usable_cores() / 2, 0.0, 1.0)
         agenda = Agenda([], points, lambda key, config: trial_job(config, key, "digest"), list, 0)
-        context = SearchContext(str(Store(store).root), "short", "digest", (), resources, 60.0)
+        context = SearchContext(str(FolderStore(store).root), "short", "digest", (), resources, 60.0)
         run(agenda, Cluster(resources, ray_nodes), context, points, trainable=short_job)
     seen = {
         "given": points.given,

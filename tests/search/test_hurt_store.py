@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dfd_tune.record import best_file
-from dfd_tune.store import Store
+from dfd_tune.store import FolderStore
 from tests.conftest import fill
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -50,7 +50,7 @@ def test_a_store_that_fills_up_stops_the_search_in_one_sentence_and_resume_goes_
     space, small_disk, start_cli, run_process, tmp_path
 ):
     disk, epochs = small_disk(200 << 20), 60
-    store = Store(disk / "store")
+    store = FolderStore(disk / "store")
     process = start_cli(*launch_of(space, store.root, epochs))
     try:
         end = time.monotonic() + 240
@@ -80,7 +80,7 @@ def test_a_store_that_fills_up_stops_the_search_in_one_sentence_and_resume_goes_
 def test_a_search_whose_records_and_best_student_are_damaged_comes_out_the_same_when_it_goes_on(
     space, run_process, tmp_path
 ):
-    store = Store(tmp_path / "store")
+    store = FolderStore(tmp_path / "store")
     arguments = launch_of(space, store.root, 2)
     assert run_process(*arguments).returncode == 0
     expected = found_in(run_process, store.root, "s")

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import BucketStore, Store, open_store
 from dfd_tune.store.leases import Pace
 
 
@@ -29,7 +29,7 @@ def opened_anew(monkeypatch, tmp_path):
     """Open a store once more; one in a bucket with an empty cache, as on another node."""
 
     def again(store: Store) -> Store:
-        if store.bucket is not None:
+        if isinstance(store, BucketStore):
             monkeypatch.setenv("DFD_TUNE_CACHE", str(tmp_path / f"cache-{uuid.uuid4().hex}"))
         return open_store(store.location)
 

@@ -11,7 +11,7 @@ from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
 from dfd_tune.search.joblog import job_log, note
 from dfd_tune.search.jobs import Attempt, Job
-from dfd_tune.store import Copies, Store, files, open_store
+from dfd_tune.store import Copies, FolderStore, Store, files, open_store
 from dfd_tune.store.arrays import mapped_array, new_array, write_array
 from dfd_tune.tracking import open_tracker
 from tests.conftest import fill
@@ -75,7 +75,7 @@ def test_records_stay_as_they_were_and_can_be_written_once_there_is_room(small_d
 
 
 def test_a_nodes_disk_without_room_for_a_copy_says_what_it_needs(small_disk, tmp_path):
-    store = Store(open_store(tmp_path / "store").root, Copies(small_disk(ONE_MB) / "copies"))
+    store = FolderStore(open_store(tmp_path / "store").root, Copies(small_disk(ONE_MB) / "copies"))
     with store.publish("banks", "k") as draft:
         (draft / "features.npy").write_bytes(bytes(3_000_000))
     with pytest.raises(OSError) as caught, store.near("banks", "k"):  # noqa: PT011

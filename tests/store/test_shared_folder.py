@@ -15,7 +15,7 @@ import pytest
 
 from dfd_tune.disk import in_words
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store, entries, files, open_store, read_whole, whole, write_text
+from dfd_tune.store import Store, files, in_folder, open_store, read_whole, whole, write_text
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_an_entry_that_this_node_remembers_as_missing_is_seen_once_its_folder_wa
 
 
 def test_what_is_not_there_counts_as_lost_after_a_bounded_while(store, monkeypatch):
-    monkeypatch.setattr(entries, "LATE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(in_folder, "LATE_PAUSES", (0.01, 0.02))
     began = time.monotonic()
     assert not store.seen("pretrained", "other", patience=0.1)
     assert time.monotonic() - began < 10

@@ -15,12 +15,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store
+from dfd_tune.store import FolderStore
 from dfd_tune.tracking import open_tracker
 from dfd_tune.tracking.address import Address, read_address, shown
 from dfd_tune.tracking.connection import reason, refusals_as_user_errors, resolve_address
 
-STORE = Store(Path("/store"))
+STORE = FolderStore(Path("/store"))
 NOBODY = "127.0.0.1:1"
 """A port where nobody listens."""
 
@@ -115,7 +115,7 @@ def no_password_in(password: str, form: str, as_text: str) -> None:
 def test_no_failure_to_connect_tells_the_password(
     tmp_path_factory: pytest.TempPathFactory, password: str, form: str, as_text: str
 ) -> None:
-    store = Store(tmp_path_factory.getbasetemp())
+    store = FolderStore(tmp_path_factory.getbasetemp())
     told: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(handler.format(record))  # type: ignore[method-assign]
@@ -214,7 +214,7 @@ def test_the_stores_own_database_is_recorded_as_such_however_it_is_named() -> No
 def test_another_database_is_recorded(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/a@b.db"
     assert read_address(STORE, uri).recorded == uri
-    own = read_address(Store(tmp_path), f"sqlite:///{tmp_path}/mlflow.db")
+    own = read_address(FolderStore(tmp_path), f"sqlite:///{tmp_path}/mlflow.db")
     assert (own.own, own.recorded) == (True, None)
 
 
@@ -238,7 +238,7 @@ def test_another_database_is_recorded(tmp_path: Path) -> None:
 )
 def test_an_address_that_will_not_do_is_refused_with_a_remedy(tmp_path: Path, uri: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        resolve_address(Store(tmp_path), uri)
+        resolve_address(FolderStore(tmp_path), uri)
     assert str(caught.value).count("\n") == 0
 
 
@@ -251,9 +251,9 @@ def test_addresses_that_will_do(uri: str) -> None:
 
 def test_a_store_whose_path_mlflow_would_misread_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has a '%' in its path"):
-        resolve_address(Store(tmp_path / "50%"), None)
+        resolve_address(FolderStore(tmp_path / "50%"), None)
 
 
 def test_a_relative_database_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_address(Store(tmp_path), "sqlite:///a.db").uri == f"sqlite:///{tmp_path}/a.db"
+    assert resolve_address(FolderStore(tmp_path), "sqlite:///a.db").uri == f"sqlite:///{tmp_path}/a.db"

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import FolderStore, open_store
 from dfd_tune.tracking import connection, open_tracker
 from dfd_tune.tracking.connection import is_away
 from tests.tracking.records import complaints_in, search_record
@@ -28,10 +28,10 @@ def test_a_server_that_refuses_or_is_silent_fails_in_seconds(tmp_path: Path, mon
         port = silent.getsockname()[1]
         start = time.monotonic()
         with pytest.raises(UserError, match="refused"):
-            open_tracker(Store(tmp_path), f"http://127.0.0.1:{port}")
+            open_tracker(FolderStore(tmp_path), f"http://127.0.0.1:{port}")
         silent.listen()
         with pytest.raises(UserError, match="timed out"):
-            open_tracker(Store(tmp_path), f"http://127.0.0.1:{port}")
+            open_tracker(FolderStore(tmp_path), f"http://127.0.0.1:{port}")
         assert time.monotonic() - start < 5
 
 
@@ -50,7 +50,7 @@ def test_a_server_that_is_not_mlflow_is_a_user_error(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Teapot) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         with pytest.raises(UserError, match=r"can't be used .*404"):
-            open_tracker(Store(tmp_path), f"http://127.0.0.1:{other.server_port}")
+            open_tracker(FolderStore(tmp_path), f"http://127.0.0.1:{other.server_port}")
         other.shutdown()
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_is_no_database_is_a_user_error_at_once(tmp_path: Path) -> N
     (tmp_path / "mlflow.db").write_text("this is no database, and long enough that SQLite looks at it" * 20)
     start = time.monotonic()
     with pytest.raises(UserError, match="not a database"):
-        open_tracker(Store(tmp_path), None)
+        open_tracker(FolderStore(tmp_path), None)
     assert time.monotonic() - start < 10
 
 
@@ -72,7 +72,7 @@ def test_a_database_is_made_ready_once_it_is_wanted_and_what_is_wrong_with_it_to
     assert tracker.close() == []
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "mlflow.db").write_text("this is no database, and long enough that SQLite looks at it" * 20)
-    tracker = open_tracker(Store(tmp_path / "bad"), None, meanwhile=True)
+    tracker = open_tracker(FolderStore(tmp_path / "bad"), None, meanwhile=True)
     tracker.raise_if_refused()
     with pytest.raises(UserError, match="not a database"):
         tracker.experiment_id(search_record("any"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dfd_tune.record import save_search
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import FolderStore, open_store
 from dfd_tune.tracking import Tracker, open_tracker, serve_ui
 from dfd_tune.tracking.view import runs_url
 from tests.tracking.conftest import QUICK
@@ -144,7 +144,7 @@ def test_launches_of_two_stores_at_once_end_up_in_two_experiments(shared: str, t
     command = [sys.executable, "-c", AT_ONCE, str(tmp_path), shared]
     ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (ended.stdout, complaints_in(ended.stderr)) == ("[0, 0, 0, 0]\n", [])
-    trackers = [open_tracker(Store(tmp_path / name), shared) for name in ("one", "two")]
+    trackers = [open_tracker(FolderStore(tmp_path / name), shared) for name in ("one", "two")]
     for tracker in trackers:
         assert sorted(tracker.runs(search_record("at-once"))) == ["a" * 16, "b" * 16]
         assert len(runs_of(tracker, "at-once")) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from dfd_tune.errors import UserError
 from dfd_tune.record import save_search
-from dfd_tune.store import Store, open_store
+from dfd_tune.store import FolderStore, open_store
 from dfd_tune.tracking import Tracker, compare_url, serve_ui
 from dfd_tune.tracking.address import read_address
 from dfd_tune.tracking.ui import _say_pages, _server
@@ -32,7 +32,7 @@ def test_the_comparison_page_names_runs_and_experiment() -> None:
 
 def test_an_unknown_search_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        serve_ui(Store(tmp_path), 5000, print, search="nowhere")
+        serve_ui(FolderStore(tmp_path), 5000, print, search="nowhere")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "postgresql://127.0.0.1:1/db"])
@@ -67,8 +67,8 @@ def test_a_database_that_a_search_was_recorded_to_is_the_one_served(tmp_path: Pa
 
 
 def test_a_password_is_not_on_the_servers_command_line(tmp_path: Path) -> None:
-    address = read_address(Store(tmp_path), "postgresql://me:QXZJ789@127.0.0.1:1/db")
-    with _server(Store(tmp_path), address, "http://127.0.0.1:1") as (process, _):
+    address = read_address(FolderStore(tmp_path), "postgresql://me:QXZJ789@127.0.0.1:1/db")
+    with _server(FolderStore(tmp_path), address, "http://127.0.0.1:1") as (process, _):
         words = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         while b"mlflow" not in words:  # until it is the server's
             time.sleep(0.001)

@@ -1,44 +1,29 @@
-"""The store as its users see it: entries that are found or made, and the files of searches, in a folder or a bucket.
+"""The store as its users see it: entries that are found or made, and the files of searches.
 
-Everything appears whole or not at all. In a folder files are written beside their place and renamed, and so are whole
-entries; in a bucket one manifest names the files that count. An entry that does not match its manifest does not count.
-A disk or a bucket that can't be read just now is an error, and no reason to make anything anew. Not for: what the files
-mean; the layout is in __init__.py.
+Everything appears whole or not at all. An entry that does not match its manifest does not count. A disk or a bucket
+that can't be read just now is an error, and no reason to make anything anew. Not for: how a folder or a bucket keeps
+these promises (in_folder.py, in_bucket.py); what the files mean; the layout is in __init__.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 import tempfile
-import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dfd_tune.disk import FULL, in_words, naming
+from dfd_tune.disk import in_words, naming
 from dfd_tune.errors import UserError, cause_of
-from dfd_tune.locks import holding, is_held
-from dfd_tune.store import in_bucket, replica
-from dfd_tune.store.bucket import Bucket, BucketError, each
-from dfd_tune.store.copies import Copies, InFolder, adopt, near
-from dfd_tune.store.files import as_json, create_text, replacing, steadily, sync, write_json, write_text
-from dfd_tune.store.leases import leased
-from dfd_tune.store.manifests import (
-    MANIFEST_FILE,
-    Files,
-    damages,
-    json_in,
-    manifest_of,
-    read_whole,
-    sound,
-    whole,
-    write_manifest,
-)
+from dfd_tune.locks import holding
+from dfd_tune.store.bucket import BucketError
+from dfd_tune.store.copies import Copies
+from dfd_tune.store.files import as_json, steadily
+from dfd_tune.store.manifests import Files, json_in, write_manifest
 from dfd_tune.store.seals import object_in, sealed
 
 FORMAT = 1
@@ -46,28 +31,25 @@ FORMAT = 1
 STORE_FILE = "store.json"
 LATE_SECONDS = 60.0
 """For so long a client of a network's file system may remember that a name is not there (`acdirmax` of NFS)."""
-LATE_PAUSES = (0.05, 2.0)
-"""How often a name is looked for meanwhile: at first, and after a while."""
 
 Found = TypeVar("Found")
 Item = TypeVar("Item")
 _log = logging.getLogger("dfd_tune")
 
 
-@dataclass(frozen=True)
-class Store:
-    """A store at an absolute path or in a bucket. Make one with `open_store`."""
+class Store(ABC):
+    """A folder or a bucket. Open one with `open_store`; what can fail as the store can't be reached raises OSError."""
 
     root: Path
-    """The folder that it is; of a bucket, one on a disk of this node's own, for drafts and the files of searches."""
-    copies: Copies | None = None
-    """None: this node reads from the folder itself. A store in a bucket always has one."""
-    bucket: Bucket | None = None
+    """The folder that it is; of a bucket, one on a disk of this node's own, for drafts and the files of searches.
+    Absolute."""
+    copies: Copies | None
+    """Where this node keeps its own of what it reads. None: it reads from the folder itself."""
 
     @property
+    @abstractmethod
     def location(self) -> str:
         """By which it is opened: its folder's path or its bucket's address."""
-        return str(self.root) if self.bucket is None else self.bucket.address
 
     def path(self, *parts: str) -> Path:
         """The place of something in its folder; it need not exist. Of a bucket, this node's own files alone."""
@@ -101,7 +83,7 @@ class Store:
         from importlib.metadata import version
 
         fresh = {"id": uuid.uuid4().hex, "format": FORMAT, "release": version("dfd-tune")}
-        if self.bucket is not None or not create_text(self.path(STORE_FILE), sealed(as_json(fresh))):
+        if not self._create_text(sealed(as_json(fresh)), STORE_FILE):
             with self.lease("identity"):
                 if self.read_json(STORE_FILE) is None:
                     self.write_json(fresh, STORE_FILE)
@@ -158,8 +140,8 @@ class Store:
         with self.near(kind, key) as folder:
             return steadily(lambda: open(folder))
 
-    @contextlib.contextmanager
-    def near(self, kind: str, key: str) -> Iterator[Path]:
+    @abstractmethod
+    def near(self, kind: str, key: str) -> contextlib.AbstractContextManager[Path]:
         """The folder to read an entry from: the entry itself or, where the store has copies, this node's, made if
         need be. One that is not there or not whole gives a folder that is not `whole`.
 
@@ -169,21 +151,11 @@ class Store:
             OSError: the store can't be read just now, or the node's disk not be written; ENOSPC where it has no room.
             NoLocksError: the folder for copies has no locks.
         """
-        place = self.path(kind, key)
-        original = InFolder(place) if self.bucket is None else in_bucket.entry_in(self.bucket, kind, key)
-        if self.copies is None or original is None:
-            yield place
-            return
-        with near(original, self.copies, kind, key) as copy:
-            yield place if copy is None else copy
 
+    @abstractmethod
     def here(self, kind: str, key: str) -> Path:
         """Like `near`, for somebody who reads it once, and now: a folder is no slower for that than its copy would be,
         and a bucket's copy may have to make room later."""
-        if self.bucket is None:
-            return self.path(kind, key)
-        with self.near(kind, key) as folder:
-            return folder
 
     @contextlib.contextmanager
     def publish(self, *parts: str) -> Iterator[Path]:
@@ -201,19 +173,21 @@ class Store:
                 yield draft
                 draft.chmod(0o755)
                 files = write_manifest(draft)
-            if self.bucket is not None:
-                counts = in_bucket.publish(self.bucket, draft, files, *parts)
-                if counts and self.copies is not None and len(parts) == 2:
-                    adopt(draft, files, self.copies, *parts)
-                return
-            while not _renamed(draft, final) and not sound(final):
-                self.set_aside(*parts)
-            sync(final.parent)
+            self._put(draft, files, *parts)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        for damaged in final.parent.glob(f"{_aside(final)}*"):
-            shutil.rmtree(damaged, ignore_errors=True)
 
+    def clear_drafts(self, *parts: str) -> None:
+        """Remove what killed publishers of an entry left; for the holder of its lease, as nobody drafts it then."""
+        final = self.path(*parts)
+        for draft in final.parent.glob(f".{final.name}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @abstractmethod
+    def _put(self, draft: Path, files: Files, *parts: str) -> None:
+        """Have a whole entry appear, of which the manifest says `files`, unless a sound one is there."""
+
+    @abstractmethod
     def whole(self, *parts: str) -> bool:
         """Whether an entry is there with all of its files, each of its size; nothing is read but the manifest. In a
         bucket the manifest speaks for the files, which were there before it.
@@ -221,60 +195,41 @@ class Store:
         Raises:
             OSError: it can't be told, as the store can't be read just now.
         """
-        if self.bucket is not None:
-            return in_bucket.entry_in(self.bucket, *parts) is not None
-        return whole(self.path(*parts))
 
+    @abstractmethod
     def is_there(self, *parts: str) -> bool:
         """Whether something lies in an entry's place, whole or not."""
-        if self.bucket is not None:
-            return self.bucket.known(*parts, MANIFEST_FILE) is not None
-        return self.path(*parts).exists()
 
+    @abstractmethod
     def seen(self, *parts: str, patience: float = LATE_SECONDS) -> bool:
         """Whether an entry is there, whole or not; of one that another node has just published, waited for a while, as
         this one may not see it yet.
 
+        Args:
+            parts: of the entry's name.
+            patience: seconds to wait.
+
         Raises:
             OSError: it can't be told.
         """
-        if self.bucket is not None:
-            return self.whole(*parts)
-        place, end, pause = self.path(*parts), time.monotonic() + patience, LATE_PAUSES[0]
-        while not place.exists():
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(left, pause))
-            pause = min(2 * pause, LATE_PAUSES[1])
-            self.entries(*parts[:-1])  # a listing has a client ask the server what has changed
-        return True
 
+    @abstractmethod
     def has(self, kind: str, key: str, name: str) -> bool:
         """Whether an entry has a file of that name, of the size that its manifest says.
 
         Raises:
             OSError: it can't be told, as the store can't be read just now.
         """
-        if self.bucket is None:
-            return whole(self.path(kind, key), name)
-        entry = in_bucket.entry_in(self.bucket, kind, key)
-        if entry is None or name not in entry.found:
-            return False
-        known = self.bucket.known(kind, key, entry.publisher, name)
-        return known is not None and known.bytes == entry.found[name]["bytes"]
 
+    @abstractmethod
     def files(self, kind: str, key: str) -> Files | None:
         """What an entry's manifest says of its files; None if it has none.
 
         Raises:
             OSError: the store can't be read just now.
         """
-        if self.bucket is None:
-            return manifest_of(self.path(kind, key))
-        entry = in_bucket.entry_in(self.bucket, kind, key)
-        return None if entry is None else entry.found
 
+    @abstractmethod
     def file(self, *parts: str) -> Path | None:
         """A file that is no entry's and never changes, as those in downloads, on a disk of this node's, to which a
         bucket's is brought; None if there is none.
@@ -282,24 +237,14 @@ class Store:
         Raises:
             OSError: the bucket can't be read just now, or the disk not be written.
         """
-        place = self.path(*parts)
-        if self.bucket is not None and not place.is_file() and self.bucket.known(*parts) is not None:
-            with replacing(place) as draft:
-                self.bucket.fetch(draft, *parts)
-            replica.note_written(place)
-        return place if place.is_file() else None
 
+    @abstractmethod
     def content(self, *parts: str) -> bytes | None:
         """One file of an entry, the last part being its name; None if it is not there, or not what the manifest says.
 
         Raises:
             OSError: the store can't be read just now.
         """
-        *entry, name = parts
-        if self.bucket is None:
-            return read_whole(self.path(*entry), name)
-        found = in_bucket.entry_in(self.bucket, *entry)
-        return None if found is None else found.read(name)
 
     def facts(self, *parts: str) -> dict[str, Any] | None:
         """A JSON file of an entry, as `content`.
@@ -309,115 +254,44 @@ class Store:
         """
         return json_in(self.content(*parts))
 
+    @abstractmethod
     def entries(self, *parts: str) -> list[str]:
         """Names of what lies in a kind of entries, whole or not; sorted. In a bucket, of what has a manifest.
 
         Raises:
             OSError: it can't be told.
         """
-        if self.bucket is not None:
-            return in_bucket.names_in(self.bucket, *parts)
-        try:
-            return sorted(entry.name for entry in self.path(*parts).iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return []
 
+    @abstractmethod
     def damages(self, *parts: str) -> list[str]:
         """What is wrong with an entry, in phrases; none if it is what its manifest says, or gone. Reads all of it.
 
         Raises:
             OSError: it can't be read just now.
         """
-        if self.bucket is None:
-            folder = self.path(*parts)
-            files = manifest_of(folder)
-            found = ["it has no manifest"] if files is None else list(damages(files, InFolder(folder).open))
-            return found if folder.is_dir() else []
-        entry = in_bucket.entry_in(self.bucket, *parts)
-        found = ["its manifest can't be read"] if entry is None else list(damages(entry.found, entry.open))
-        return found if found and self.bucket.known(*parts, MANIFEST_FILE) is not None else []
 
+    @abstractmethod
     def let_go(self, kind: str, key: str, name: str) -> int:
         """Have an entry go on without one of its files, as readers of its kind bear; returns the bytes that it had.
 
         Raises:
             OSError: the store can't be read just now, or not be written.
         """
-        if self.bucket is not None:
-            return in_bucket.let_go(self.bucket, kind, key, name)
-        folder = self.path(kind, key)
-        files = manifest_of(folder)
-        if files is None:
-            return 0
-        try:
-            size = (folder / name).stat().st_size
-        except FileNotFoundError:
-            size = 0
-        if name in files:
-            rest = {other: facts for other, facts in files.items() if other != name}
-            write_json(folder / MANIFEST_FILE, {"files": rest})
-        # Also what the manifest names no longer, as somebody was killed between the two.
-        (folder / name).unlink(missing_ok=True)
-        return size
 
+    @abstractmethod
     def set_aside(self, *parts: str) -> bool:
-        """Rename an entry away, if it is there; it goes when another one is published in its place. In a bucket its
-        manifest goes. Returns whether it was there."""
-        if self.bucket is not None:
-            there = self.is_there(*parts)
-            self.bucket.remove(*parts, MANIFEST_FILE)
-            return there
-        final = self.path(*parts)
-        try:
-            aside = Path(tempfile.mkdtemp(prefix=_aside(final), dir=final.parent))
-        except FileNotFoundError:
-            return False
-        try:
-            final.rename(aside / final.name)
-            return True
-        except FileNotFoundError:
-            aside.rmdir()
-            return False
+        """Have an entry count no more, if it is there: renamed away, until another one is published in its place; in a
+        bucket its manifest goes. Returns whether it was there."""
 
-    def clear_drafts(self, *parts: str) -> None:
-        """Remove what killed publishers of an entry left; for the holder of its lease, as nobody drafts it then."""
-        final = self.path(*parts)
-        for draft in final.parent.glob(f".{final.name}.*"):
-            shutil.rmtree(draft, ignore_errors=True)
-
+    @abstractmethod
     def discard(self, *parts: str) -> None:
         """Remove an entry, or what else lies there. It disappears at once, before its files are deleted."""
-        if self.bucket is not None:
-            in_bucket.discard(self.bucket, *parts)
-        final = self.path(*parts)
-        if not final.exists():
-            return
-        with contextlib.suppress(FileNotFoundError):  # someone else was quicker
-            try:
-                doomed = Path(tempfile.mkdtemp(prefix=".discarded.", dir=final.parent))
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                shutil.rmtree(final, ignore_errors=True)  # a full disk is what it may be removed for
-                return
-            try:
-                final.rename(doomed / final.name)
-            finally:
-                shutil.rmtree(doomed, ignore_errors=True)
 
     # Files that change, as a search's records: each whole at any time. One writer at a time, who holds the search.
 
     def write_json(self, value: Mapping[str, Any], *parts: str) -> None:
         """Have a file hold this JSON object, at once; sealed, so that damage to it is seen."""
         self.write_text(sealed(as_json(value)), *parts)
-
-    def write_text(self, text: str, *parts: str) -> None:
-        """Have a file hold this text, in UTF-8, at once; in the bucket, too."""
-        if self.bucket is None or len(parts) > 1:
-            write_text(self.path(*parts), text)
-        if self.bucket is not None:
-            self.bucket.write(text.encode(), *parts)
-            replica.note_written(self.path(*parts))
 
     def read_json(self, *parts: str) -> dict[str, Any] | None:
         """The JSON object in a file as it is now; None if there is no such file.
@@ -429,6 +303,15 @@ class Store:
         text = self.read_text(*parts)
         return None if text is None else object_in(text)
 
+    @abstractmethod
+    def write_text(self, text: str, *parts: str) -> None:
+        """Have a file hold this text, in UTF-8, at once; in the bucket, too."""
+
+    @abstractmethod
+    def _create_text(self, text: str, *parts: str) -> bool:
+        """Have a file hold this text if it is not there; False if it is, or if the store has no way to do that."""
+
+    @abstractmethod
     def read_text(self, *parts: str) -> str | None:
         """The text in a file as it is now, in UTF-8; None if there is no such file.
 
@@ -436,57 +319,36 @@ class Store:
             UnicodeDecodeError: it holds none.
             OSError: it can't be read just now.
         """
-        if self.bucket is not None:
-            content = self.bucket.read(*parts)
-            return None if content is None else content.decode()
-        try:
-            place = self.path(*parts)
-            return steadily(lambda: place.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
 
+    @abstractmethod
     def remove(self, *parts: str) -> None:
         """Remove a file, if it is there."""
-        self.path(*parts).unlink(missing_ok=True)
-        if self.bucket is not None:
-            self.bucket.remove(*parts)
 
+    @abstractmethod
     def names(self, *parts: str) -> list[str]:
         """What lies under these parts of a name, as searches do; sorted."""
-        if self.bucket is not None:
-            return self.bucket.folders(*parts)
-        try:
-            return sorted(entry.name for entry in self.path(*parts).iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return []
 
+    @abstractmethod
     def there(self, *parts: str) -> bool:
         """Whether there is such a file.
 
         Raises:
             OSError: it can't be told.
         """
-        return self.changed(*parts) is not None if self.bucket is None else self.bucket.has(*parts)
 
+    @abstractmethod
     def changed(self, *parts: str) -> int | None:
         """When a file was last written, in nanoseconds since 1970 by the store's clock; None if it is not there."""
-        if self.bucket is not None:
-            known = self.bucket.known(*parts)
-            return None if known is None else known.changed
-        try:
-            return steadily(self.path(*parts).stat).st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
+    @abstractmethod
     def push(self, *parts: str) -> None:
         """Have the bucket hold what this node's files under these parts do. Does nothing in a folder.
 
         Raises:
             BucketError: it can't be written.
         """
-        if self.bucket is not None:
-            replica.push(self.bucket, self.root, *parts)
 
+    @abstractmethod
     def pull(self, *parts: str, lock: str | None = None) -> None:
         """Have this node's files under these parts hold what the bucket's do. Does nothing in a folder.
 
@@ -499,10 +361,8 @@ class Store:
         Raises:
             BucketError: it can't be read.
         """
-        if self.bucket is not None:
-            keep = lock is not None and is_held(self.lock_file(lock))
-            replica.pull(self.bucket, self.root, *parts, keep=keep)
 
+    @abstractmethod
     def bring(self, *parts: str) -> None:
         """Have one of this node's files hold what the bucket's does; of a log, what it has more here stays. Does
         nothing in a folder.
@@ -510,31 +370,35 @@ class Store:
         Raises:
             BucketError: it can't be read.
         """
-        if self.bucket is not None:
-            replica.bring(self.bucket, self.root, *parts)
 
+    @abstractmethod
     def each(self, work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
         """What `work`, which asks the store, gives for each item: many at a time in a bucket, where each one waits."""
-        return list(map(work, items)) if self.bucket is None else each(work, items)
+
+    # Who does what, where several might.
 
     @contextlib.contextmanager
-    def lease(self, name: str, say: Callable[[str], None] | None = None, *, node: bool = False) -> Iterator[None]:
+    def lease(self, name: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the store-wide lock `name`; waits for it. A process that dies lets go of it, in a bucket after a while.
 
         Args:
             name: of the lock.
             say: is told who holds it, if it is waited for long; None tells the log.
-            node: whether only processes of this node need to agree, where the store is in a bucket.
 
         Raises:
             UserError: the store's folder has no locks.
         """
-        lock = self.lock_file(name)
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(holding(lock, say=say))
-            if self.bucket is not None and not node:
-                stack.enter_context(leased(self.bucket, name, say or _log.warning))
+        with self._holding(name, say=say), self._leased(name, say):
+            yield
+
+    @contextlib.contextmanager
+    def node_lease(self, name: str) -> Iterator[None]:
+        """Like `lease`, where those need to agree that see `root`: of a bucket, processes of this node alone.
+
+        Raises:
+            UserError: the folder has no locks.
+        """
+        with self._holding(name):
             yield
 
     @contextlib.contextmanager
@@ -550,41 +414,30 @@ class Store:
             HeldError: somebody else holds it; in a bucket, somebody who lives.
             UserError: the store's folder has no locks.
         """
-        with contextlib.ExitStack() as stack:
-            lock = self.lock_file(name)
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(holding(lock, patience=patience))
-            if self.bucket is not None:
-                stack.enter_context(leased(self.bucket, name, say or _log.warning, waits=False))
+        with self._holding(name, patience=patience), self._leased(name, say, waits=False):
             yield
 
+    @abstractmethod
     def wait_for(self, name: str, say: Callable[[str], None] | None = None) -> None:
         """Wait until nobody holds the store-wide lock `name`, which may never have been held.
 
         Raises:
             UserError: the store's folder has no locks.
         """
-        afar = self.bucket is not None and self.bucket.known("leases", f"{name}.json") is not None
-        if afar or self.lock_file(name).exists():
-            with self.lease(name, say, node=not afar):
-                pass
 
     def lock_file(self, name: str) -> Path:
         """The file that the lock `name` is on; of a bucket, the one on which processes of this node agree."""
         return self.path("leases", f"{name}.lock")
 
+    @contextlib.contextmanager
+    def _holding(self, name: str, **how: Any) -> Iterator[None]:
+        lock = self.lock_file(name)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with holding(lock, **how):
+            yield
 
-def _renamed(draft: Path, final: Path) -> bool:
-    """Rename a folder; False if its place is taken."""
-    try:
-        draft.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    return True
-
-
-def _aside(final: Path) -> str:
-    """How the names begin under which what was `final` is set aside."""
-    return f".set-aside.{final.name}."
+    @abstractmethod
+    def _leased(
+        self, name: str, say: Callable[[str], None] | None, *, waits: bool = True
+    ) -> contextlib.AbstractContextManager[None]:
+        """What the lock `name` needs beyond a lock in `root`."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dfd_tune.errors import UserError
-from dfd_tune.store import MANIFEST_FILE, Copies, Store, copies, open_store, read_json, whole, write_json
+from dfd_tune.store import MANIFEST_FILE, Copies, FolderStore, Store, copies, open_store, read_json, whole, write_json
 from dfd_tune.store.copies import check_copies
 
 FILES = {"one.bin": b"1" * 600, "sub/two.bin": b"2" * 400}
@@ -20,9 +20,9 @@ SIZE = 1000
 NEAR = """
     import os, sys, time
     from pathlib import Path
-    from dfd_tune.store import Copies, Store
+    from dfd_tune.store import Copies, FolderStore
 
-    store = Store(Path(sys.argv[1]), Copies(Path(sys.argv[2])))
+    store = FolderStore(Path(sys.argv[1]), Copies(Path(sys.argv[2])))
     opened = []
 
     def watch(event, arguments):
@@ -51,7 +51,7 @@ def root(tmp_path) -> Path:
 @pytest.fixture
 def store(tmp_path, root) -> Store:
     """A store with copies, in which the entry `things/k` is."""
-    made = Store(open_store(tmp_path / "store").root, Copies(root))
+    made = FolderStore(open_store(tmp_path / "store").root, Copies(root))
     publish(made, "k")
     return made
 
@@ -94,7 +94,7 @@ def overwrite(file: Path, content: bytes) -> None:
 
 
 def test_without_copies_the_entry_itself_is_read(store):
-    with Store(store.root).near("things", "k") as folder:
+    with FolderStore(store.root).near("things", "k") as folder:
         assert folder == store.path("things", "k")
 
 
@@ -192,7 +192,7 @@ def test_what_was_made_anew_is_copied_anew(store):
 
 
 def test_stores_that_hold_the_same_share_a_copy(store, root, tmp_path):
-    other = Store(open_store(tmp_path / "other").root, store.copies)
+    other = FolderStore(open_store(tmp_path / "other").root, store.copies)
     publish(other, "k")
     contents(store)
     overwrite(other.path("things", "k", "one.bin"), b"x" * 600)
@@ -214,7 +214,7 @@ def test_a_name_that_leads_elsewhere_is_not_followed(store, root, tmp_path):
 
 
 def with_budget(store: Store, size: int) -> Store:
-    return Store(store.root, Copies(store.copies.root, size))
+    return FolderStore(store.root, Copies(store.copies.root, size))
 
 
 def test_what_was_used_longest_ago_goes(store, root):
