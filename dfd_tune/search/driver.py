@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from ray import cloudpickle, tune
 from ray.tune import Callback, PlacementGroupFactory, Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -113,9 +114,16 @@ def _tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             stop=OutcomeStopper(),
-            callbacks=[callback],
+            callbacks=[callback, _Silent()],
         ),
     )
+
+
+class _Silent(TrialProgressCallback):
+    """In the place of Tune's own, which prints the last results of trials that end on a stop, however quiet it is."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 class _AllDoneError(BaseException):
