@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import psutil
@@ -190,9 +191,13 @@ class RayNodes:
     """Ray nodes of one CPU each, all on this machine, apart from any other Ray cluster; the first is the head.
 
     Enter it to start the head; add others to it.
+
+    Args:
+        variables: of the environment of all that runs there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._variables = dict(variables)
         self._stack = contextlib.ExitStack()
         self.raylets: list[int] = []
         """Process ids of the other nodes' raylets."""
@@ -228,7 +233,7 @@ class RayNodes:
     @property
     def _common(self) -> dict[str, str]:
         # The second is Ray's switch for machines that are no cluster: it leaves addresses of the loopback as they are.
-        return {"RAY_TMPDIR": self.folder, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        return {**self._variables, "RAY_TMPDIR": self.folder, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
     def add(self) -> int:
         """Add a node; the process id of its raylet."""

@@ -2,11 +2,13 @@
 
 Killed are the driver, also while it concludes, a trial's process, a worker of a worker group, a teacher's process, and
 the raylet of a node, in whose place another node comes. Where the driver died, the search is resumed; at times with a
-file of the store emptied, cut short or with a bit flipped meanwhile, which must be made anew. At the end no
-finished trial may be lost or doubled, in the store or in MLflow; all metrics, weights and tests must be equal, clock
+file of the store emptied, cut short or with a bit flipped meanwhile, which must be made anew. The store is a folder or,
+with --bucket, in a bucket of a server on this machine; that of a search left alone is a folder in any case. At the end
+no finished trial may be lost or doubled, in the store or in MLflow; all metrics, weights and tests must be equal, clock
 readings apart; and only epochs since the last checkpoint may have been trained again. Exit code 1 if that is not so.
 
     uv run python benchmarks/soak.py --kills 30
+    uv run python benchmarks/soak.py --kills 6 --bucket
 
 Not for: the first node, where Ray keeps its own books; a cluster without it is no cluster.
 """
@@ -14,15 +16,17 @@ Not for: the first node, where Ray keeps its own books; a cluster without it is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +35,10 @@ import psutil
 if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.buckets import SearchInBucket
 from benchmarks.processes import JobLog, RayNodes, Running, Search, Verdict, held_against, wait_for
+from benchmarks.s3 import VARIABLES, Server, serving
+from dfd_tune.store import BucketStore
 
 EPOCHS = 300
 SETTINGS = {"train_images": 100, "test_images": 60, "width": 0.125, "epochs": EPOCHS, "teacher_epochs": EPOCHS}
@@ -95,6 +102,108 @@ class Round:
     """Logs of what was done when a driver was killed: nothing may be added to them."""
 
 
+class Stores:
+    """In folders, one for each search.
+
+    Args:
+        home: for all of them.
+    """
+
+    def __init__(self, home: Path):
+        self.home = home
+        self.variables: Mapping[str, str] = {}
+        """Of the environment of all that works with the stores."""
+
+    def search(self, label: str, name: str) -> Search:
+        """A search in a fresh store."""
+        return Search(self.home / label, name)
+
+    def location(self, search: Search) -> object:
+        """What `--store` is to say."""
+        return search.store
+
+    def damage(self, search: Search, chance: random.Random) -> str:
+        """Damage a file of an entry; says which, and how."""
+        files = [
+            file
+            for kind in DAMAGED
+            for file in sorted((search.store / kind).glob("[!.]*/*"))
+            if file.is_file() and file.stat().st_size > 0
+        ]
+        file = chance.choice(files)
+        content, told = damaged(file.read_bytes(), file.suffix, chance)
+        file.write_bytes(content)
+        return f"{file.relative_to(search.store)} {told}"
+
+    def at_its_end(self, search: Search) -> Search:
+        """The search as its store has it."""
+        return search
+
+
+class StoresInBucket(Stores):
+    """In a bucket, which one machine reads and writes. Opens them, so the environment must have `variables`.
+
+    Args:
+        home: for the machine's copies.
+        server: of the bucket.
+    """
+
+    def __init__(self, home: Path, server: Server):
+        super().__init__(home)
+        self._server = server
+        self._cache = home / "cache"
+        self.variables = {**VARIABLES, "DFD_TUNE_CACHE": str(self._cache)}
+
+    def search(self, label: str, name: str) -> Search:
+        """A search in a fresh store."""
+        return SearchInBucket.at(self._server.address(label), name, self._cache)
+
+    def location(self, search: Search) -> object:
+        """What `--store` is to say."""
+        return _in_bucket(search).location
+
+    def damage(self, search: Search, chance: random.Random) -> str:
+        """Damage an object of an entry, and have the machine forget its copies; says which, and how."""
+        bucket = _in_bucket(search).bucket
+        names = [(kind, name) for kind in DAMAGED for name, known in sorted(bucket.files(kind).items()) if known.bytes]
+        kind, name = chance.choice(names)
+        content, told = damaged(bucket.read(kind, name) or b"", Path(name).suffix, chance)
+        bucket.write(content, kind, name)
+        for note in self._cache.glob("*/copy.json"):
+            shutil.rmtree(note.parent)
+        return f"{kind}/{name} {told}"
+
+    def at_its_end(self, search: Search) -> Search:
+        """The search as its store has it, read by another machine."""
+        assert isinstance(search, SearchInBucket)
+        return search.as_folder(Path(tempfile.mkdtemp(dir=self.home)))
+
+
+def _in_bucket(search: Search) -> BucketStore:
+    assert isinstance(search, SearchInBucket)
+    return search.bucket
+
+
+@contextlib.contextmanager
+def stores_in(home: Path, *, bucket: bool) -> Iterator[Stores]:
+    """Where searches under kills have their stores; a bucket has its server for the length of the block."""
+    if not bucket:
+        yield Stores(home)
+        return
+    os.environ.update(VARIABLES)
+    with serving(home) as server:
+        yield StoresInBucket(home, server)
+
+
+def damaged(content: bytes, suffix: str, chance: random.Random) -> tuple[bytes, str]:
+    """A file's content once it is damaged, and in words how."""
+    place = chance.randrange(len(content))
+    small = suffix == ".json" and len(content) <= SMALL_BYTES
+    how = chance.choice(["emptied", "cut", *(["flipped"] if small else [])])
+    flipped = content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+    return {"emptied": b"", "cut": content[:place], "flipped": flipped}[how], f"{how} at {place} of {len(content)}"
+
+
 class Soak:
     """The kills, and the searches under them.
 
@@ -102,17 +211,19 @@ class Soak:
         home: an empty folder for everything.
         nodes: two Ray nodes.
         chance: where all that is random comes from.
+        stores: where searches that are killed have theirs.
     """
 
-    def __init__(self, home: Path, nodes: RayNodes, chance: random.Random):
+    def __init__(self, home: Path, nodes: RayNodes, chance: random.Random, stores: Stores):
         self._home = home
         self._nodes = nodes
         self._chance = chance
+        self._stores = stores
 
-    def start(self, kind: Kind, search: Search, *, again: bool = False) -> Running:
+    def start(self, kind: Kind, search: Search, store: object, *, again: bool = False) -> Running:
         """Launch or resume a search."""
         if again:
-            arguments: tuple[object, ...] = ("resume", search.name, "--store", search.store)
+            arguments: tuple[object, ...] = ("resume", search.name, "--store", store)
         else:
             space = self._home / f"{kind.name}.yaml"
             space.write_text(kind.space)
@@ -126,7 +237,7 @@ class Soak:
                 "--name",
                 search.name,
                 "--store",
-                search.store,
+                store,
                 *settings,
             )
             arguments += ("--checkpoint-seconds", CHECKPOINT_SECONDS, "--max-failures", 100, *kind.options)
@@ -135,7 +246,7 @@ class Soak:
     def undisturbed(self, kind: Kind) -> tuple[Search, float]:
         """A search that nobody kills, and how many seconds it took."""
         search, began = Search(self._home / f"{kind.name}-undisturbed", kind.name), time.monotonic()
-        running = self.start(kind, search)
+        running = self.start(kind, search, search.store)
         try:
             if running.ended() != 0:
                 raise RuntimeError(running.output)
@@ -145,9 +256,9 @@ class Soak:
 
     def round(self, kind: Kind, number: int, victims: list[str], reference: Search) -> Round:
         """One search with these kills, as many of them as find their victim before it is over."""
-        search = Search(self._home / f"{kind.name}-{number}", kind.name)
+        search = self._stores.search(f"{kind.name}-{number}", kind.name)
         this, began = Round(kind, search, launches=1), time.monotonic()
-        running = self.start(kind, search)
+        running = self.start(kind, search, self._stores.location(search))
         try:
             for victim in sorted(victims, key=lambda name: ORDER.get(name, 1)):
                 if not self._kill(victim, this, running):
@@ -157,7 +268,7 @@ class Soak:
                 if running.process.poll() is not None:
                     running.end()
                     if victim == "damage":
-                        print(f"  {kind.name} {number}: {self._damaged(search.store)}", flush=True)
+                        print(f"  {kind.name} {number}: {self._stores.damage(search, self._chance)}", flush=True)
                     running = self._resumed(this)
             if running.ended() != 0:
                 this.problems.append(f"exit code {running.process.returncode}:\n{running.output}")
@@ -169,37 +280,21 @@ class Soak:
         self._judge(this, reference)
         return this
 
-    def _damaged(self, store: Path) -> str:
-        """Damage a file of an entry; says which, and how."""
-        files = [
-            file
-            for kind in DAMAGED
-            for file in sorted((store / kind).glob("[!.]*/*"))
-            if file.is_file() and file.stat().st_size > 0
-        ]
-        file = self._chance.choice(files)
-        content = file.read_bytes()
-        place = self._chance.randrange(len(content))
-        small = file.suffix == ".json" and len(content) <= SMALL_BYTES
-        how = self._chance.choice(["emptied", "cut", *(["flipped"] if small else [])])
-        flipped = content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
-        file.write_bytes({"emptied": b"", "cut": content[:place], "flipped": flipped}[how])
-        return f"{file.relative_to(store)} {how} at {place} of {len(content)}"
-
     def _resumed(self, this: Round) -> Running:
         this.launches += 1
         logs = this.search.logs()
         done = [key for key, record in this.search.records().items() if record["status"] == "FINISHED"]
         done += [f"test-{key}" for key in this.search.tests()]
         this.finished |= {name: logs[name] for name in done if name in logs}
-        return self.start(this.kind, this.search, again=True)
+        return self.start(this.kind, this.search, self._stores.location(this.search), again=True)
 
     def _judge(self, this: Round, reference: Search) -> None:
         if this.problems:
             return
-        this.verdict = held_against(this.search, reference, f"sqlite:///{this.search.store}/mlflow.db")
+        there = self._stores.at_its_end(this.search)
+        this.verdict = held_against(there, reference, f"sqlite:///{this.search.store}/mlflow.db")
         this.problems += this.verdict.problems
-        logs = this.search.logs()
+        logs = there.logs()
         this.problems += [f"done a second time: {name}" for name, log in this.finished.items() if logs[name] != log]
 
     def _kill(self, victim: str, this: Round, running: Running) -> bool:
@@ -285,16 +380,16 @@ def next_round(left: list[str]) -> tuple[Kind, list[str]]:
     return kind, victims
 
 
-def soak(kills: int, seed: int, home: Path) -> tuple[list[Round], dict[str, float]]:
+def soak(kills: int, seed: int, home: Path, stores: Stores) -> tuple[list[Round], dict[str, float]]:
     """All rounds, and by name how many seconds each kind of search takes undisturbed."""
     chance = random.Random(seed)
     left = planned(kills, chance)
     rounds: list[Round] = []
     seconds: dict[str, float] = {}
     references: dict[str, Search] = {}
-    with RayNodes() as nodes:
+    with RayNodes(stores.variables) as nodes:
         nodes.add()
-        at_work = Soak(home, nodes, chance)
+        at_work = Soak(home, nodes, chance, stores)
         while left:
             kind, victims = next_round(left)
             if kind.name not in references:
@@ -351,10 +446,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bucket", action="store_true", help="stores in a bucket (moto's server)")
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        rounds, undisturbed = soak(options.kills, options.seed, Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder,
+        stores_in(Path(folder), bucket=options.bucket) as stores,
+    ):
+        rounds, undisturbed = soak(options.kills, options.seed, Path(folder), stores)
     killed = Counter(victim for this in rounds for victim in this.killed)
     problems = [problem for this in rounds for problem in this.problems]
     if killed.total() < options.kills:
@@ -365,6 +464,7 @@ def main() -> None:
     summary = {
         "kills": dict(killed),
         "seed": options.seed,
+        "bucket": options.bucket,
         "rounds": len(rounds),
         "launches": sum(this.launches for this in rounds),
         "lost": sum(len(found.lost) for found in verdicts),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3 import VARIABLES, Server, serving
+from benchmarks.s3 import VARIABLES, Server, serving
 
 ROOT = Path(__file__).parent.parent
 # Two processes of tests on two cores: one thread each. Read where torch is first imported, which is later.

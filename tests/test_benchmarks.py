@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 POINTS = 100
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_drivers_benchmark_measures_all_that_it_names():

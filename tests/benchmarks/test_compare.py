@@ -68,6 +68,7 @@ def test_bad_input_ends_with_2(arguments, monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("compare.py: error: ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_measures_what_it_names():

@@ -100,6 +100,7 @@ def asked(user: User, path: str) -> str:
         return answer.read().decode()
 
 
+@pytest.mark.long
 def test_a_search_is_left_looked_at_stopped_and_gone_on_with(user):
     there = Search(user.there, "far")
     launch = user.start(*user.launch("--checkpoint-seconds", 1), MLFLOW_TRACKING_PASSWORD=PASSWORD)
@@ -136,6 +137,7 @@ def test_a_search_is_left_looked_at_stopped_and_gone_on_with(user):
     assert "finished" in user.run("status", "far")
 
 
+@pytest.mark.long
 def test_a_search_of_the_same_images_sends_nothing(user):
     assert "Sending" not in user.run(*user.launch())
 

@@ -9,7 +9,7 @@ from tests.cluster.s3 import SECRET, VARIABLES, address, serving
 from tests.cluster.test_address import TOKEN, User, answers, asked
 from tests.search.clusters import local_cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(1200)]
 SPACE = """
 confirm: {seeds: 0}
 explore: {lambda_: [0, 1]}

@@ -15,6 +15,7 @@ from tests.cluster.s3 import SECRET, VARIABLES, address, serving
 from tests.cluster.test_hosts_search import LONG, SHORT, TOKEN, Laptop, _reading, _wait_for_line
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.hosts,
     pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing())),
     pytest.mark.timeout(1500),

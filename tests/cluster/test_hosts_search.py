@@ -224,6 +224,7 @@ def test_hosts_are_killed_cut_off_healed_and_added_and_nothing_is_lost(laptop, l
     assert Search(laptop.here, "storm").records() == search.records()
 
 
+@pytest.mark.long
 def test_the_head_is_killed_and_another_cluster_goes_on(laptop, locally):
     # In a store of its own, as another one holds these trials' results already.
     hosts, store = laptop.hosts, laptop.hosts.shared / "another"
@@ -243,6 +244,7 @@ def test_the_head_is_killed_and_another_cluster_goes_on(laptop, locally):
     assert all(hosts.ray_processes(host) == [] for host in hosts.all)
 
 
+@pytest.mark.long
 def test_a_group_of_two_workers_on_two_hosts_learns_what_one_worker_learns(laptop, locally):
     hosts = laptop.hosts
     file = hosts.write_cluster_file(laptop.folder / "narrow.yaml", "narrow", cpus=1)

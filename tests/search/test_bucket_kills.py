@@ -6,13 +6,13 @@ import signal
 
 import pytest
 
+from benchmarks.buckets import SearchInBucket
 from benchmarks.processes import Running, Search, outcome_of, wait_for
+from benchmarks.s3 import VARIABLES, Road
 from dfd_tune.liveness import state_of
 from dfd_tune.store import existing_store
-from tests.s3 import VARIABLES, Road
-from tests.search.buckets import as_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(1500)]
 SPACE = """
 description: plain and distilled
 confirm: {seeds: 0}
@@ -70,6 +70,10 @@ def undisturbed(home):
     return outcome_of(Search(home / "undisturbed", "plain"))
 
 
+def as_folder(address, tmp_path):
+    return SearchInBucket.at(address, "plain", tmp_path / "cache").as_folder(tmp_path / "folder")
+
+
 def checkpointed(store, kind):
     """A training of that kind that is under way."""
     return next((key for key in store.names("checkpoints") if key.startswith(kind)), None)
@@ -100,7 +104,7 @@ def test_a_killed_driver_s_search_goes_on_from_another_machine(s3, home, start, 
     going_on = start("resume", "plain", "--store", address, machine="b")
     output = done(going_on)
     assert "interrupted" in output
-    assert outcome_of(as_folder(address, "plain", tmp_path / "folder")) == undisturbed
+    assert outcome_of(as_folder(address, tmp_path)) == undisturbed
     assert store.names("checkpoints") == []
 
 
@@ -117,7 +121,7 @@ def test_a_stop_from_another_machine_and_ctrl_c_keep_what_is_done(s3, home, star
     os.kill(second.process.pid, signal.SIGINT)
     assert second.ended() == 130, second.output
     done(start("resume", "plain", "--store", address, machine="a"))
-    assert outcome_of(as_folder(address, "plain", tmp_path / "folder")) == undisturbed
+    assert outcome_of(as_folder(address, tmp_path)) == undisturbed
 
 
 def test_a_bucket_that_goes_away_ends_the_launch_with_a_sentence_and_loses_nothing(
@@ -134,7 +138,7 @@ def test_a_bucket_that_goes_away_ends_the_launch_with_a_sentence_and_loses_nothi
         assert re.search(r"^dfd-tune: The store .*just now \(can't .*bucket-of-tests", first.output, re.MULTILINE)
         road.open()
         done(start("resume", "plain", "--store", address, machine="a"))
-        assert outcome_of(as_folder(address, "plain", tmp_path / "folder")) == undisturbed
+        assert outcome_of(as_folder(address, tmp_path)) == undisturbed
 
 
 def test_two_searches_that_want_one_teacher_train_it_once(s3, home, start):

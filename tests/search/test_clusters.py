@@ -63,6 +63,7 @@ def wait_until(true, process):
     raise AssertionError("it did not come about")
 
 
+@pytest.mark.long
 def test_a_node_that_joins_gets_work_and_one_that_leaves_is_not_waited_for(environment_of, tmp_path):
     store = tmp_path / "store"
     space = write_space(tmp_path, "confirm: {seeds: 0}\nexplore:\n  seed: [0, 1, 2]\nsettings: {epochs: 1500}\n")

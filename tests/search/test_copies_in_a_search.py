@@ -79,6 +79,7 @@ def test_a_search_that_reads_from_copies_finds_what_one_without_finds(trials_of,
     assert {f"pretrained/{folder.name}" for folder in store.joinpath("pretrained").iterdir()} <= copied(tmp_path)
 
 
+@pytest.mark.long
 def test_workers_of_a_group_read_from_copies(trials_of, tmp_path):
     space = tmp_path / "group.yaml"
     space.write_text("confirm: {seeds: 0}\nexplore:\n  lambda_: [0]\nsettings: {backbone: alexnet, batch_size: 25}\n")

@@ -241,6 +241,7 @@ def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_schedul
         assert (runs[key].info.status, runs[key].data.tags.get("dfd.state")) == ("FINISHED", None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_worker_group_ends_early_too(launch, store_path, tmp_path):

@@ -77,6 +77,7 @@ def test_a_store_that_fills_up_stops_the_search_in_one_sentence_and_resume_goes_
     assert found_in(run_process, store.root, "s") == found_in(run_process, tmp_path / "alone", "s")
 
 
+@pytest.mark.long
 def test_a_search_whose_records_and_best_student_are_damaged_comes_out_the_same_when_it_goes_on(
     space, run_process, tmp_path
 ):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import dfd_tune
-from tests.s3 import KEY, SECRET, VARIABLES
+from benchmarks.s3 import KEY, SECRET, VARIABLES
 from tests.search.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

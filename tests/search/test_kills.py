@@ -186,6 +186,7 @@ def test_after_a_kill_of_the_driver_nothing_says_that_the_search_runs(killed):
     assert "RUNNING" not in statuses.values()
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_a_group(home, start):
     group = (*TINY, "--set", f"epochs={EPOCHS}", "--set", "lambda_=0", "--workers-per-trial", "2")
     (home / "one.yaml").write_text(
@@ -220,6 +221,7 @@ def test_a_killed_worker_of_a_group(home, start):
     assert searches[1].records()[trial]["attempts"] == 2
 
 
+@pytest.mark.long
 def test_a_killed_raylet_of_two(home, start):
     epochs = 800  # a worker of a node that is gone goes on for seconds: its trial must not end in them
     (home / "two.yaml").write_text(
@@ -271,6 +273,7 @@ def test_a_killed_raylet_of_two(home, start):
     assert max(map(len, lines)) < 200
 
 
+@pytest.mark.long
 def test_a_driver_killed_while_it_concludes(home, start, undisturbed):
     search = Search(home / "concluding", "plain")
     first = start(*launch_of(search, home))

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from benchmarks.s3 import KEY, SECRET, Road, free_port
 from dfd_tune.errors import UserError
 from dfd_tune.store import BucketError, existing_store, open_store
 from dfd_tune.store.bucket import Bucket, bucket_at, without_secrets
-from tests.s3 import KEY, SECRET, Road, free_port
 
 
 @pytest.fixture

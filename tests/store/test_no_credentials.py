@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
+from benchmarks.s3 import KEY, SECRET, Road
 from dfd_tune.errors import UserError
 from dfd_tune.store import BucketError, open_store
-from tests.s3 import KEY, SECRET, Road
 
 
 def holding_credentials(content: bytes) -> bool:

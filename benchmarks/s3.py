@@ -1,4 +1,7 @@
-"""Moto's S3 server in a process of its own, with one bucket, for tests of stores in a bucket. Not tests."""
+"""Moto's S3 server in a process of its own, with one bucket, for tests and kills of stores in a bucket.
+
+Not for: a bucket of anybody's; it keeps all in its memory.
+"""
 
 from __future__ import annotations
 
