@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dfd_tune.cluster.reach import Target
     from dfd_tune.search.options import LaunchOptions
     from dfd_tune.settings import Request
-    from dfd_tune.store import BucketStore, Store
+    from dfd_tune.store import Store
 
 _OPTIONS = (
     click.option("--cluster", "cluster_file", default=None, metavar="FILE", help="A Ray cluster file: run there."),
@@ -90,7 +90,7 @@ def target_for(name: str, store_path: str, cluster: str | None, address: str | N
         UserError: neither says.
     """
     from dfd_tune.cluster.reach import remembered, require_extra, target_of
-    from dfd_tune.store import open_store
+    from dfd_tune.store import BucketStore, open_store
 
     require_extra()
     store = open_store(store_path)
@@ -141,7 +141,7 @@ def status(
     from dfd_tune.cluster.reach import remembered
     from dfd_tune.liveness import state_of
     from dfd_tune.record import load_search
-    from dfd_tune.store import existing_store
+    from dfd_tune.store import BucketStore, existing_store
 
     if cluster_file is None and address is None:
         store = existing_store(store_path)

@@ -21,7 +21,7 @@ from dfd_tune.signals import STOPPED
 if TYPE_CHECKING:
     from dfd_tune.liveness import State
     from dfd_tune.record import SearchRecord, TrialRecord
-    from dfd_tune.store import BucketStore, Store
+    from dfd_tune.store import Store
 
 POLL_SECONDS = 0.5
 BUCKET_SECONDS = 5.0
@@ -184,6 +184,7 @@ def _log_of(store: Store, search: SearchRecord, trial: str) -> Path:
 
 def _show(store: Store, name: str, log: Path, follow: bool) -> None:
     from dfd_tune.liveness import state_of
+    from dfd_tune.store import BucketStore
 
     shown, decoder = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")
     while True:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +329,7 @@ def test_a_process_that_does_not_see_the_chosen_checkpoint_is_told_apart(store, 
         shared.fill_(3)
 
     monkeypatch.setattr(torch.distributed, "broadcast", rank_0_chose_3)
+    monkeypatch.setattr(Checkpoints, "at", partialmethod(Checkpoints.at, patience=0.1))
     kept = Checkpoints(store, "key", every_seconds=0.0)
     run = Resumable(kept, {}, Rank(rank=1), epochs=9, clock=lambda: 0.0, draws=True)
     with pytest.raises(OSError, match="epoch 3"):

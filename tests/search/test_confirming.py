@@ -9,6 +9,8 @@ import pytest
 from benchmarks.processes import Running, Search, held_against
 from tests.search.conftest import TINY, runs_of, trial_runs
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 confirm: {seeds: 2, cells: all}
 controls: [half_longer, low_res_teacher, tuned_base]
@@ -107,7 +109,6 @@ def start(home, ray_token, ray_variables):
         yield start
 
 
-@pytest.mark.slow
 def test_kills_of_a_trial_and_of_the_driver_while_it_confirms_cost_nothing(
     confirmed, start, run_cli, ray_variables, store_path, tmp_path
 ):
@@ -145,7 +146,6 @@ def test_kills_of_a_trial_and_of_the_driver_while_it_confirms_cost_nothing(
     assert {own["cost"][name] == listed["best"]["cost"][name] for name in own["cost"].keys() - measured} == {True}
 
 
-@pytest.mark.slow
 def test_a_pipeline_is_replicated_with_its_teacher(launch, results_of, tmp_path):
     space = tmp_path / "pipeline.yaml"
     space.write_text(SPACE.replace("[half_longer, low_res_teacher, tuned_base]", "[]"))

@@ -217,6 +217,7 @@ def checkpoint_of(store_path, key):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_stopped_trials_keep_record_and_checkpoint_and_go_on_without_the_scheduler(launch, store_path, tmp_path):
     options = arguments(tmp_path, "early", "[0.1, 1.0e-6, 1.0e-7, 1.0e-8]", 9)
     done = launch(*options)

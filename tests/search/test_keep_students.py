@@ -7,6 +7,8 @@ import pytest
 from dfd_tune.store import STUDENT_FILE, open_store
 from dfd_tune.upkeep.soundness import check
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 confirm: {seeds: 0}
 explore: {lambda_: [0, 1, 2]}

@@ -8,6 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 description: front ends and methods
 protocol: paper
@@ -113,7 +115,6 @@ def test_a_second_launch_runs_nothing_and_another_protocol_is_another_search(pap
     assert "protocol was paper, now validation" in changed.stderr
 
 
-@pytest.mark.slow
 def test_another_search_finds_teachers_front_ends_and_trials_in_the_store(paper, launch, results_of):
     other = [argument if argument != "paper" else "again" for argument in paper.arguments]
     done = launch(*other, "--protocol", "validation", "--set", "lambda_=[0, 2, 5]")
