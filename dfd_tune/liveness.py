@@ -117,8 +117,8 @@ def _beating(store: Store, name: str, clock: Clock, beat_seconds: float) -> Iter
 
     def beat() -> None:
         while not over.wait(beat_seconds):
-            if store.path("searches", name).is_dir():
-                with contextlib.suppress(OSError):  # a missed heartbeat does no harm: the lock tells who lives
+            with contextlib.suppress(OSError):  # a missed heartbeat does no harm: the lock tells who lives
+                if store.path("searches", name).is_dir():
                     store.write_json(dataclasses.replace(run, heartbeat=clock()).as_json(), *_run_parts(name))
 
     thread = threading.Thread(target=beat, name=f"heartbeat of {name}", daemon=True)

@@ -158,6 +158,8 @@ def _taken(descriptor: int, file: Path, kind: int) -> bool:
                 "other's work; have it mounted with locks (NFS: not `nolock`; Lustre: `flock`), or name another "
                 "folder with --store."
             ) from None
+        if error.errno == errno.EBADF:  # NFS locks for writing only what may be written
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file)) from None
         raise
     return True
 

@@ -330,7 +330,9 @@ def best_file(store: Store, search: str, name: str) -> Path | None:
 
 def search_names(store: Store) -> list[str]:
     """The searches in a store, the one written last at the end."""
-    written = {name: store.changed("searches", name, "search.json") for name in store.names("searches")}
+    names = store.names("searches")
+    times = store.each(lambda name: store.changed("searches", name, "search.json"), names)
+    written = dict(zip(names, times, strict=True))
     return sorted((name for name in written if written[name] is not None), key=lambda name: written[name] or 0)
 
 
@@ -349,9 +351,13 @@ def known_search(store: Store, name: str) -> SearchRecord | None:
     found = find_search(store, name)
     file = store.path("searches", name, "search.json")
     if found is None and file.is_file():
+        store.bring("searches", name, file.name)  # a copy may be damaged alone
+        found = find_search(store, name)
+    if found is None and file.is_file():
         raise UserError(
-            f"The record '{file}' is damaged; put it back from a copy, or delete it and launch the search again with "
-            "the options that it had: its trials are kept, and found by what they are."
+            f"The record 'searches/{name}/{file.name}' in the store '{store.location}' is damaged; put it back from a "
+            "copy, or delete it and launch the search again with the options that it had: its trials are kept, and "
+            "found by what they are."
         )
     return found
 

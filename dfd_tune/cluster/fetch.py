@@ -18,7 +18,7 @@ from typing import Any
 from dfd_tune.cluster.jobs import Jobs
 from dfd_tune.cluster.send import files_of_entry
 from dfd_tune.errors import UserError
-from dfd_tune.liveness import State, note_running_elsewhere, state_of
+from dfd_tune.liveness import State, at_rest, note_running_elsewhere, state_of
 from dfd_tune.record import load_search
 from dfd_tune.store import MANIFEST_FILE, BucketStore, Store
 
@@ -127,6 +127,14 @@ def _take_in(store: Store, brought: Path, name: str, *, runs: bool) -> None:
                     for file in place.iterdir():
                         if file.name != MANIFEST_FILE:
                             file.rename(draft / file.name)
+    with at_rest(store, name):
+        _replace(store, brought, name)
+        if runs:
+            note_running_elsewhere(store, name)
+
+
+def _replace(store: Store, brought: Path, name: str) -> None:
+    """Have the search that was brought be the one of that name."""
     if isinstance(store, BucketStore):
         store.discard("searches", name)
     target, aside = store.path("searches", name), brought / "before"
@@ -135,6 +143,4 @@ def _take_in(store: Store, brought: Path, name: str, *, runs: bool) -> None:
         target.rename(aside)
     (brought / "searches" / name).rename(target)
     store.push("searches", name)
-    if runs:
-        note_running_elsewhere(store, name)
     shutil.rmtree(aside, ignore_errors=True)

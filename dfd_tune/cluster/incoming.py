@@ -14,10 +14,8 @@ from typing import Any
 
 from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
-from dfd_tune.store import Store, replacing
+from dfd_tune.store import INCOMING, Store, replacing
 
-INCOMING = ".incoming"
-"""In a store that is a folder: what is sent over SSH is laid down here first."""
 BESIDE = "/tmp/dfd-tune-incoming"
 """On the head node, where the store is in a bucket: how the name begins of the folder for that."""
 PIECE_FILE = "piece"

@@ -15,7 +15,7 @@ from dfd_tune.cluster.files import ClusterFile, read_cluster
 from dfd_tune.cluster.jobs import Jobs, connect
 from dfd_tune.cluster.tunnel import job_port, rsync_up
 from dfd_tune.errors import UserError, raise_all
-from dfd_tune.store import Store, open_store, read_json, write_json
+from dfd_tune.store import BucketStore, Store, open_store, read_json, write_json
 from dfd_tune.store.bucket import is_address
 from dfd_tune.store.bucket import problem_with as problem_with_address
 
@@ -133,11 +133,13 @@ def store_from_here(target: Target, own: Store, say: Callable[[str], None] | Non
     if target.store == own.location:
         return own
     try:
-        return open_store(target.store)
+        there = open_store(target.store)
     except UserError as error:
         if say is not None:
             say(f"{str(error).rstrip('.')}. So what is sent there from this machine goes through the head node.")
         return None
+    # One bucket may have several addresses, as with and without its region.
+    return own if isinstance(own, BucketStore) and own.identity() == there.identity() else there
 
 
 def remember(store: Store, name: str, target: Target, job: str) -> None:

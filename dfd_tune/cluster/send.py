@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dfd_tune.cluster.incoming import BESIDE, INCOMING, PIECE_FILE, entry_of, take_in_file
+from dfd_tune.cluster.incoming import BESIDE, PIECE_FILE, entry_of, take_in_file
 from dfd_tune.digest import sha256_of
 from dfd_tune.errors import UserError
-from dfd_tune.store import MANIFEST_FILE, Store
+from dfd_tune.store import INCOMING, MANIFEST_FILE, Store
 from dfd_tune.store.bucket import is_address
 
 PIECE_BYTES = 64 * 2**20

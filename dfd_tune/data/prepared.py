@@ -34,7 +34,7 @@ from dfd_tune.errors import UserError, cause_of, raise_all, unknown_name
 from dfd_tune.rules import problems_in
 from dfd_tune.store import Store, read_whole_json, whole, write_json
 
-__all__ = ["DamagedFileError", "Dataset", "Split", "open_dataset", "prepare_dataset"]
+__all__ = ["DamagedFileError", "Dataset", "Split", "digest_of", "open_dataset", "prepare_dataset"]
 
 _FORMAT = 1
 """Raised by hand when the same source would be prepared differently, so that old entries are not reused."""
@@ -142,7 +142,7 @@ def _rescanned(
 ) -> Dataset:
     """The dataset as its files are now; what was prepared of the same state of them before stays as it is."""
     keys = _keys_of(store, state)
-    known = {key: (store.facts("datasets", key, _CARD) or {}).get("digest") for key in keys}
+    known = {key: digest_of(store, key) for key in keys}
     if not any(known.values()):
         return _ensured(config, store, say, state, read)
     raw = read()
@@ -158,6 +158,16 @@ def _rescanned(
     found = _ensured(config, store, say, key, lambda: raw)
     store.write_json({"keys": [*(other for other in keys if other != key), key]}, *_note_parts(state))
     return found
+
+
+def digest_of(store: Store, key: str) -> str | None:
+    """The digest of a prepared dataset, by its card alone; None if that is not there, or not what was written.
+
+    Raises:
+        OSError: the store can't be read just now.
+    """
+    digest = (store.facts("datasets", key, _CARD) or {}).get("digest")
+    return digest if isinstance(digest, str) else None
 
 
 def _keys_of(store: Store, state: str) -> list[str]:

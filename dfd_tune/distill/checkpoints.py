@@ -90,7 +90,11 @@ class Checkpoints:
         Raises:
             OSError: the disk can't be read just now.
         """
-        for epoch in reversed(self._epochs()):
+        tried: set[int] = set()
+        # Listed anew each time: another attempt, cut off from its node, may have written meanwhile, and cleared away.
+        while left := [epoch for epoch in self._epochs() if epoch not in tried]:
+            epoch = left[-1]
+            tried.add(epoch)
             snapshot = self._read(epoch)
             if snapshot is not None:
                 return snapshot

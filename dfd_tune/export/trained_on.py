@@ -7,7 +7,7 @@ settings, the trial key is made. Nothing is written, and test images are left al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from dfd_tune.config import TrialConfig
 from dfd_tune.data.cameras import pictures_of
 from dfd_tune.data.degradation import take_pictures
-from dfd_tune.data.prepared import DamagedFileError, Dataset, open_dataset
+from dfd_tune.data.prepared import DamagedFileError, Dataset, digest_of, open_dataset
 from dfd_tune.data.splits import stratified_subset
 from dfd_tune.errors import UserError, cause_of
 from dfd_tune.models.card import ModelCard
@@ -54,23 +54,24 @@ def find_images(store: Store, card: ModelCard) -> TrainedOn | None:
         config = TrialConfig(**settings)
     except (TypeError, UserError):  # of a version that had other settings
         return None
-    for dataset in _datasets(store):
-        if config.key(dataset.digest) == key:
+    for entry in store.entries("datasets"):
+        dataset = _dataset(store, entry, lambda digest: config.key(digest) == key)
+        if dataset is not None:
             return TrainedOn(dataset, config.camera)
     return None
 
 
-def _datasets(store: Store) -> Iterator[Dataset]:
-    for key in store.entries("datasets"):
-        try:
-            dataset = open_dataset(store.here("datasets", key))
-        except DamagedFileError:
-            continue
-        except OSError as error:
-            raise UserError(
-                f"The dataset '{key}' in the store '{store.location}' can't be read ({cause_of(error)}); see to it."
-            ) from None
-        yield dataset
+def _dataset(store: Store, entry: str, meant: Callable[[str], bool]) -> Dataset | None:
+    """The dataset of an entry if it is whole, and meant by its digest; others are not brought here."""
+    try:
+        digest = digest_of(store, entry)
+        return open_dataset(store.here("datasets", entry)) if digest is not None and meant(digest) else None
+    except DamagedFileError:
+        return None
+    except OSError as error:
+        raise UserError(
+            f"The dataset '{entry}' in the store '{store.location}' can't be read ({cause_of(error)}); see to it."
+        ) from None
 
 
 def _raw(pictures: np.ndarray) -> np.ndarray:

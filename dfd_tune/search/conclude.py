@@ -48,8 +48,8 @@ from dfd_tune.report.tables import ranking, trials_csv
 from dfd_tune.report.write import write_report
 from dfd_tune.search.jobs import Job, JobId, prerequisite_jobs, trial_job
 from dfd_tune.search.ledger import Ledger
-from dfd_tune.search.students import lacking, to_test
-from dfd_tune.store import LATE_SECONDS, Store, replacing, sound, write_manifest, write_text
+from dfd_tune.search.students import is_deployed, lacking, to_test
+from dfd_tune.store import LATE_SECONDS, Store, replacing, write_manifest, write_text
 from dfd_tune.tracking import Tracker
 
 IMPORTED_AHEAD = (
@@ -171,9 +171,9 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
     trials = ledger.in_order()
     best = best_trial(ledger.search, trials)
     if best is not None and best.key in ledger.search.tested:
-        before = ledger.search.best
-        if before is None or before.key != best.key or not _is_kept(folder / BEST_FOLDER):
+        if not is_deployed(store, ledger.search, best):
             _keep_best(store, folder / BEST_FOLDER, best, plan.dataset.folder.name)
+            store.push("searches", ledger.search.search, BEST_FOLDER)  # whole, before the record speaks of it
         ledger.update_search(
             importances=importances(ledger.search, trials),
             best=_best_record(ledger, best, partial(cost_of, folder / BEST_FOLDER / STUDENT_FILE)),
@@ -185,7 +185,7 @@ def conclude(ledger: Ledger, plan: Plan) -> None:
     write_text(folder / "ranking.md", f"# {ledger.search.search}\n\n{text}\n\n{markdown(header, rows)}")
     write_text(folder / "trials.csv", trials_csv(trials, ledger.search.choose_by))
     write_report(store, [ledger.search], folder / REPORT_FOLDER)
-    for part in (BEST_FOLDER, REPORT_FOLDER, *TABLES):
+    for part in (REPORT_FOLDER, *TABLES):
         store.push("searches", ledger.search.search, part)
 
 
@@ -235,11 +235,6 @@ def cost_of(file: Path) -> CostRecord:
         batch_seconds=latency_of(deployed, images),
         host=this_process().host,
     )
-
-
-def _is_kept(folder: Path) -> bool:
-    """Whether the best student lies there, and every byte of it is what was written."""
-    return (folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file() and sound(folder)
 
 
 def _keep_best(store: Store, folder: Path, best: TrialRecord, dataset: str) -> None:

@@ -14,8 +14,9 @@ from dfd_tune.analysis.confirmation import anew
 from dfd_tune.config import TrialConfig
 from dfd_tune.confirm import twin_of
 from dfd_tune.distill.student import student_there
+from dfd_tune.models.deployed import load_deployed
 from dfd_tune.record import BEST_FOLDER, PREDICTIONS_FILE, SearchRecord, TrialRecord
-from dfd_tune.store import STUDENT_FILE, Store
+from dfd_tune.store import STUDENT_FILE, Store, sound
 
 
 def to_test(search: SearchRecord, trials: Sequence[TrialRecord], best: TrialRecord) -> dict[str, TrialConfig]:
@@ -45,7 +46,7 @@ def lacking(
         OSError: the store can't be read just now.
     """
     needed = to_test(search, trials, best)
-    if not _is_deployed(store, search, best):
+    if not is_deployed(store, search, best):
         needed[best.key] = TrialConfig(**best.config)
     return {key: config for key, config in needed.items() if not student_there(store, key, patience=patience)}
 
@@ -68,8 +69,12 @@ def trained_again(store: Store, search: SearchRecord, trials: Sequence[TrialReco
     return lacking(store, search, trials, best)
 
 
-def _is_deployed(store: Store, search: SearchRecord, best: TrialRecord) -> bool:
-    """Whether the best student's own files lie in the search's folder."""
+def is_deployed(store: Store, search: SearchRecord, best: TrialRecord) -> bool:
+    """Whether the best student's own files lie in the search's folder, every byte of them what was written.
+
+    By what the student's file says of itself: a record may be of a moment before or after.
+    """
     folder = store.path("searches", search.search, BEST_FOLDER)
-    there = (folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file()
-    return there and search.best is not None and search.best.key == best.key
+    if not ((folder / STUDENT_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file() and sound(folder)):
+        return False
+    return load_deployed(folder / STUDENT_FILE)[1].extras.get("trial_key") == best.key

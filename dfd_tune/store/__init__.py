@@ -31,8 +31,10 @@ from dfd_tune.store.files import write_json as write_json
 from dfd_tune.store.files import write_text as write_text
 from dfd_tune.store.in_bucket import BucketStore as BucketStore
 from dfd_tune.store.in_folder import FolderStore as FolderStore
+from dfd_tune.store.in_folder import damages_in as damages_in
 from dfd_tune.store.kinds import BACKBONES as BACKBONES
 from dfd_tune.store.kinds import CHECKPOINTS as CHECKPOINTS
+from dfd_tune.store.kinds import INCOMING as INCOMING
 from dfd_tune.store.kinds import KINDS as KINDS
 from dfd_tune.store.kinds import RESULT_FILE as RESULT_FILE
 from dfd_tune.store.kinds import STUDENT_FILE as STUDENT_FILE

@@ -109,12 +109,15 @@ def let_go(bucket: Bucket, kind: str, key: str, name: str) -> int:
         BucketError: the bucket can't be read or written.
     """
     entry = entry_in(bucket, kind, key)
-    if entry is None or name not in entry.found:
+    if entry is None:
         return 0
-    rest = {other: facts for other, facts in entry.found.items() if other != name}
-    bucket.write(as_json({PUBLISHER: entry.publisher, "files": rest}).encode(), kind, key, MANIFEST_FILE)
+    known = bucket.known(kind, key, entry.publisher, name)
+    if name in entry.found:
+        rest = {other: facts for other, facts in entry.found.items() if other != name}
+        bucket.write(as_json({PUBLISHER: entry.publisher, "files": rest}).encode(), kind, key, MANIFEST_FILE)
+    # Also what the manifest names no longer, as somebody was killed between the two.
     bucket.remove(kind, key, entry.publisher, name)
-    return int(entry.found[name]["bytes"])
+    return 0 if known is None else known.bytes
 
 
 def discard(bucket: Bucket, *parts: str) -> None:

@@ -16,7 +16,7 @@ from dfd_tune.locks import is_held
 from dfd_tune.store import bucket_entries, in_folder, replica
 from dfd_tune.store.bucket import Bucket, each
 from dfd_tune.store.copies import Copies, adopt, near
-from dfd_tune.store.files import replacing, write_text
+from dfd_tune.store.files import write_text
 from dfd_tune.store.leases import leased
 from dfd_tune.store.manifests import MANIFEST_FILE, Files, damages
 from dfd_tune.store.store import LATE_SECONDS, Found, Item, Store
@@ -78,9 +78,7 @@ class BucketStore(Store):
     def file(self, *parts: str) -> Path | None:
         place = self.path(*parts)
         if not place.is_file() and self.bucket.known(*parts) is not None:
-            with replacing(place) as draft:
-                self.bucket.fetch(draft, *parts)
-            replica.note_written(place)
+            replica.bring(self.bucket, self.root, *parts)
         return place if place.is_file() else None
 
     def content(self, *parts: str) -> bytes | None:
@@ -100,9 +98,10 @@ class BucketStore(Store):
         return bucket_entries.let_go(self.bucket, kind, key, name)
 
     def set_aside(self, *parts: str) -> bool:
-        there = self.is_there(*parts)
+        if not self.is_there(*parts):
+            return False
         self.bucket.remove(*parts, MANIFEST_FILE)
-        return there
+        return True
 
     def discard(self, *parts: str) -> None:
         bucket_entries.discard(self.bucket, *parts)

@@ -94,10 +94,7 @@ class FolderStore(Store):
             return []
 
     def damages(self, *parts: str) -> list[str]:
-        folder = self.path(*parts)
-        files = manifest_of(folder)
-        found = ["it has no manifest"] if files is None else list(damages(files, OriginalFolder(folder).open))
-        return found if folder.is_dir() else []
+        return damages_in(self.path(*parts))
 
     def let_go(self, kind: str, key: str, name: str) -> int:
         folder = self.path(kind, key)
@@ -180,6 +177,17 @@ class FolderStore(Store):
         self, name: str, say: Callable[[str], None] | None, *, waits: bool = True
     ) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+
+def damages_in(folder: Path) -> list[str]:
+    """What is wrong with the files in a folder that has a manifest, as of an entry; none if it is not there.
+
+    Raises:
+        OSError: they can't be read just now.
+    """
+    files = manifest_of(folder)
+    found = ["it has no manifest"] if files is None else list(damages(files, OriginalFolder(folder).open))
+    return found if folder.is_dir() else []
 
 
 def discard(final: Path) -> None:

@@ -9,6 +9,8 @@ CHECKPOINTS = "checkpoints"
 """The folder that holds a folder for each training, and in it entries, each under its epoch."""
 BACKBONES = "backbones"
 """The folder that holds texts, which no manifest names: their names are their digests."""
+INCOMING = ".incoming"
+"""Where what is sent to a cluster's folder is written until it is whole: a folder for each sending."""
 
 STUDENT_FILE, RESULT_FILE = "student.safetensors", "result.json"
 """Of a trial."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from dfd_tune.store import bucket_entries
 from dfd_tune.store.bucket import Bucket, Known, each
 from dfd_tune.store.in_bucket import BucketStore
-from dfd_tune.store.kinds import BACKBONES, CHECKPOINTS, KINDS
+from dfd_tune.store.kinds import BACKBONES, CHECKPOINTS, INCOMING, KINDS
 from dfd_tune.store.manifests import MANIFEST_FILE
 from dfd_tune.store.replica import KNOWN_FILE
 from dfd_tune.store.store import STORE_FILE, Store
@@ -46,16 +46,26 @@ class Litter:
     """Whether it lies in a folder; else in the bucket."""
 
 
-def listing(store: Store, *parts: str) -> dict[str, Known]:
-    """All files under these parts of a name, hidden ones too, by the rest of their names, with slashes.
+def listing(store: Store, *parts: str, here: bool = False) -> dict[str, Known]:
+    """All files under these parts of a name, hidden ones too, by the rest of their names, with slashes; a file of that
+    very name by an empty one.
+
+    Args:
+        store: of which.
+        parts: what the names begin with.
+        here: whether those in this node's folder, too, where the store is in a bucket.
 
     Raises:
         OSError: it can't be told.
     """
-    if isinstance(store, BucketStore):
-        return store.bucket.files(*parts)
+    there = store.bucket.files(*parts) if isinstance(store, BucketStore) else {}
+    if isinstance(store, BucketStore) and not here:
+        return there
     root = store.path(*parts)
-    return {file.relative_to(root).as_posix(): known for file, known in _walk(root)}
+    if root.is_file():
+        status = root.stat()
+        return there | {"": Known(status.st_size, status.st_mtime_ns)}
+    return there | {file.relative_to(root).as_posix(): known for file, known in _walk(root)}
 
 
 def litter_of(store: Store) -> list[Litter]:
@@ -130,6 +140,8 @@ def _hidden(root: Path) -> Iterator[Litter]:
     for place in root.glob(".*"):
         if place.name.startswith(_AT_ROOT):
             yield from _litter(root, place, "draft")
+    for place in (root / INCOMING).glob("*"):
+        yield from _litter(root, place, "draft")
     for kind in (*KINDS, CHECKPOINTS, BACKBONES, SEARCHES, LEASES):
         yield from _hidden_in(root, root / kind, deep=kind in (CHECKPOINTS, SEARCHES))
 

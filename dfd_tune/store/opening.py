@@ -59,7 +59,7 @@ def existing_store(location: str | os.PathLike[str]) -> Store:
     store: Store
     if is_address(text):
         store = _in_bucket(text, None)
-        there = store.read_json(STORE_FILE) is not None
+        there = store.there(STORE_FILE)
     else:
         store = FolderStore(Path(os.path.expanduser(text)).absolute())
         there = store.root.is_dir()

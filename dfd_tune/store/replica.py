@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +48,14 @@ def pull(bucket: Bucket, root: Path, *parts: str, keep: bool = False) -> None:
         bucket: where the files are.
         root: this node's folder for them.
         parts: what their names begin with.
-        keep: whether what has been written here since it was brought stays, as a process of this node is the writer.
+        keep: whether what has been written here since it was brought stays, as a process of this node is the writer;
+            else of what the bucket lacks only logs do, as they go there late.
 
     Raises:
         BucketError: it can't be read.
     """
-    folder = root.joinpath(*parts)
-    there, known, now = bucket.files(*parts), _known(folder), time.time()
+    folder, now = root.joinpath(*parts), time.time()
+    there, known = bucket.files(*parts), _known(folder)
     newest = max((found.changed for found in there.values()), default=0)
 
     def noted(name: str) -> _Note | None:
@@ -78,10 +80,23 @@ def pull(bucket: Bucket, root: Path, *parts: str, keep: bool = False) -> None:
         look = _look(folder / name)
         if not keep or (look is not None and look[1] == known[name].here):
             (folder / name).unlink(missing_ok=True)
+    if not keep:
+        _drop(folder, there, before=now)
     fresh = {name: note for name, note in notes.items() if note is not None}
     if fresh != known:
         text = json.dumps({name: dataclasses.astuple(note) for name, note in fresh.items()})
         write_text(folder / KNOWN_FILE, f"{text}\n")
+
+
+def _drop(folder: Path, there: Mapping[str, Known], before: float) -> None:
+    """Remove files that the bucket lacks: they never counted, or are of a search that was removed elsewhere."""
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        name = file.relative_to(folder)
+        stays = name.as_posix() in there or (there and file.suffix == GROWS)
+        look = None if stays or any(part.startswith(".") for part in name.parts) else _look(file)
+        # What was written since may be of a writer who has only begun.
+        if look is not None and look[1] < (before - SETTLED_SECONDS) * 1e9:
+            file.unlink(missing_ok=True)
 
 
 def bring(bucket: Bucket, root: Path, *parts: str) -> None:

@@ -352,11 +352,10 @@ class Store(ABC):
     def pull(self, *parts: str, lock: str | None = None) -> None:
         """Have this node's files under these parts hold what the bucket's do. Does nothing in a folder.
 
-        What the bucket does not know stays.
-
         Args:
             parts: of the files' names.
-            lock: which their writer holds; while a process of this node does, what was written here stays too.
+            lock: which their writer holds; while a process of this node does, what was written here stays. None: it is
+                this process that holds it.
 
         Raises:
             BucketError: it can't be read.

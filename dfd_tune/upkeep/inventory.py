@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from dfd_tune.liveness import State, state_of
 from dfd_tune.store import CHECKPOINTS, KINDS, Store, listing
 
-OTHERS = ("backbones", "downloads", "mlflow.db", "mlflow_artifacts")
+OTHERS = ("backbones", "rescans", "downloads", "mlflow.db", "mlflow_artifacts")
 """What else lies there, and is not under a key."""
+OF_THE_NODE = ("downloads", "mlflow.db", "mlflow_artifacts")
+"""What of these lies on this node, where the store is in a bucket; of downloads, a part."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,14 @@ def inventory(store: Store) -> Inventory:
         search, *rest = name.split("/")
         sizes[search] += known.bytes
         trials[search] += len(rest) == 2 and rest[0] == "trials" and rest[1].endswith(".json") and rest[1][0] != "."
-    searches = [SearchLine(name, state_of(store, name), trials[name], sizes[name]) for name in store.names("searches")]
+    # By their files: a bucket may keep the name of one that has none, as its launch was refused.
+    searches = [SearchLine(name, state_of(store, name), trials[name], sizes[name]) for name in sorted(sizes)]
     lines = [_line(store, kind) for kind in (*KINDS, CHECKPOINTS, *OTHERS)]
     return Inventory(tuple(searches), tuple(line for line in lines if line.entries or line.bytes))
 
 
 def _line(store: Store, kind: str) -> KindLine:
-    if kind == "mlflow.db":  # of a bucket's store, too, it lies on this node
-        size = store.path(kind).stat().st_size if store.path(kind).is_file() else 0
-        return KindLine(kind, int(size > 0), size)
-    found = listing(store, kind)
+    found = listing(store, kind, here=kind in OF_THE_NODE)
     names = {name.split("/")[0] for name in found}
     entries = len(found) if kind in OTHERS else sum(not name.startswith(".") for name in names)
     return KindLine(kind, entries, sum(known.bytes for known in found.values()))

@@ -19,7 +19,7 @@ from dfd_tune.frozen_request import request_from_json
 from dfd_tune.liveness import State, state_of
 from dfd_tune.own_backbones import entry_of
 from dfd_tune.parts import Guide, ImportedConfig, PretrainedConfig
-from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials
+from dfd_tune.record import SearchRecord, TrialRecord, find_search, load_trials, lock_of
 from dfd_tune.settings import Request
 from dfd_tune.store import BucketStore, Store
 from dfd_tune.teacher_file import KIND as TEACHERS
@@ -66,7 +66,7 @@ def standings(store: Store) -> list[Standing]:
     Raises:
         OSError: it can't be read just now.
     """
-    return [standing(store, name) for name in store.names("searches")]
+    return store.each(lambda name: standing(store, name), store.names("searches"))
 
 
 def standing(store: Store, name: str, touching: Collection[str] | None = None) -> Standing:
@@ -81,7 +81,7 @@ def standing(store: Store, name: str, touching: Collection[str] | None = None) -
         OSError: it can't be read just now.
     """
     state = state_of(store, name)
-    store.pull("searches", name)
+    store.pull("searches", name, lock=lock_of(name))
     search = find_search(store, name)
     trials: tuple[TrialRecord, ...] = ()
     if search is not None and (touching is None or not keys_of(store, search).isdisjoint(touching)):

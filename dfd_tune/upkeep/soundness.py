@@ -5,16 +5,32 @@ Not for: looks at sizes alone, which whoever opens an entry takes (store/manifes
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from dfd_tune.digest import DIGITS
 from dfd_tune.errors import cause_of
+from dfd_tune.liveness import state_of
 from dfd_tune.locks import HeldError
-from dfd_tune.record import unreadable_records
-from dfd_tune.store import BACKBONES, CHECKPOINTS, KINDS, RESULT_FILE, STUDENT_FILE, Store, is_passing, listing
+from dfd_tune.record import BEST_FOLDER, unreadable_records
+from dfd_tune.store import (
+    BACKBONES,
+    CHECKPOINTS,
+    KINDS,
+    RESULT_FILE,
+    STUDENT_FILE,
+    BucketStore,
+    Store,
+    damages_in,
+    is_passing,
+    listing,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ def check(store: Store) -> Iterator[Checked]:
         [(CHECKPOINTS, key, epoch) for key in trainings for epoch in store.entries(CHECKPOINTS, key)],
     )
     yield _backbones(store)
-    yield _records(store)
+    yield _searches(store)
 
 
 def put_aside(store: Store, fault: Fault) -> bool:
@@ -82,15 +98,19 @@ def put_aside(store: Store, fault: Fault) -> bool:
         return False
 
 
+def _fault(parts: tuple[str, ...], damages: Callable[[], list[str]]) -> Fault | None:
+    try:
+        problems = damages()
+    except OSError as error:
+        if not is_passing(error):
+            raise
+        return Fault(parts, (f"it can't be read just now ({cause_of(error)})",), passing=True)
+    return Fault(parts, tuple(problems)) if problems else None
+
+
 def _checked(store: Store, kind: str, entries: list[tuple[str, ...]]) -> Checked:
     def look(parts: tuple[str, ...]) -> Fault | None:
-        try:
-            problems = store.damages(*parts)
-        except OSError as error:
-            if not is_passing(error):
-                raise
-            return Fault(parts, (f"it can't be read just now ({cause_of(error)})",), passing=True)
-        return Fault(parts, tuple(problems)) if problems else None
+        return _fault(parts, lambda: store.damages(*parts))
 
     return Checked(kind, len(entries), [fault for fault in store.each(look, entries) if fault is not None])
 
@@ -117,12 +137,28 @@ def _texts(store: Store) -> list[str]:
     return sorted(name for name in listing(store, BACKBONES) if name.endswith(".py") and not name.startswith("."))
 
 
-def _records(store: Store) -> Checked:
+def _searches(store: Store) -> Checked:
+    """Records, and the best student of each."""
     found = Checked("searches")
-    for name in store.names("searches"):
-        store.pull("searches", name)
-        found.entries += 1
-        for file, cause in unreadable_records(store, name):
-            parts = file.relative_to(store.root).parts
-            found.faults.append(Fault(parts, (f"this record can't be read ({cause})",)))
+    with _anew(store) as seen:
+        for name in store.names("searches"):
+            seen.pull("searches", name)
+            found.entries += 1
+            for file, cause in unreadable_records(seen, name):
+                parts = file.relative_to(seen.root).parts
+                found.faults.append(Fault(parts, (f"this record can't be read ({cause})",)))
+            parts = ("searches", name, BEST_FOLDER)
+            best = _fault(parts, partial(damages_in, seen.path(*parts)))
+            if best is not None and state_of(store, name).kind != "running":  # which may be writing it
+                found.faults.append(best)
     return found
+
+
+@contextlib.contextmanager
+def _anew(store: Store) -> Iterator[Store]:
+    """The store; of one in a bucket, without what this node has of its searches already, which may be as it was."""
+    if not isinstance(store, BucketStore):
+        yield store
+        return
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=store.root) as folder:
+        yield dataclasses.replace(store, root=Path(folder))

@@ -201,6 +201,7 @@ def test_a_second_launch_sends_nothing_and_trains_nothing(laptop):
     assert {name: log.trained for name, log in there.logs().items()} == before
 
 
+@pytest.mark.long
 def test_hosts_are_killed_cut_off_healed_and_added_and_nothing_is_lost(laptop, locally):
     hosts, search = laptop.hosts, Search(laptop.there, "storm")
     launch = laptop.start(*laptop.launch("storm", LONG), *laptop.on_cluster())

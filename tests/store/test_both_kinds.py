@@ -10,6 +10,7 @@ import pytest
 from dfd_tune.errors import UserError
 from dfd_tune.locks import HeldError
 from dfd_tune.store import BucketStore, existing_store, whole
+from dfd_tune.store.store import STORE_FILE
 
 FILES = {"one.json": b'{"one": 1}', "sub/two.bin": b"2" * 3000}
 
@@ -194,3 +195,32 @@ def test_a_store_can_be_sent_to_another_process(either):
     sent = pickle.loads(pickle.dumps(either))
     assert sent == either
     assert read(sent) == FILES
+
+
+def test_a_store_whose_own_file_is_damaged_is_opened_by_readers_and_refused_where_that_matters(either):
+    either.identity()
+    either.write_text("{", STORE_FILE)
+    found = existing_store(either.location)
+    with pytest.raises(UserError, match=STORE_FILE):
+        found.identity()
+
+
+def test_a_file_that_was_let_go_of_by_half_goes_all_the_same(either):
+    publish(either, files={"one.json": b"1", "two.json": b"22"})
+    manifest = "manifest.json"
+    if isinstance(either, BucketStore):
+        before = either.bucket.read("things", "k", manifest)
+        (name,) = [name for name in either.bucket.files("things", "k") if name.endswith("/two.json")]
+        assert either.let_go("things", "k", "two.json") == 2
+        after = either.bucket.read("things", "k", manifest)
+        assert after != before
+        either.bucket.write(b"22", "things", "k", name)
+        assert either.let_go("things", "k", "two.json") == 2
+        assert name not in either.bucket.files("things", "k")
+    else:
+        assert either.let_go("things", "k", "two.json") == 2
+        either.path("things", "k", "two.json").write_bytes(b"22")
+        assert either.let_go("things", "k", "two.json") == 2
+        assert not either.path("things", "k", "two.json").exists()
+    assert either.let_go("things", "k", "two.json") == 0
+    assert either.content("things", "k", "one.json") == b"1"

@@ -161,3 +161,20 @@ def test_what_is_known_may_be_spoilt(bucket, nodes):
         os.utime(there / "s" / "one")
         pull(bucket, there, "s")
         assert content(there) == {"one": "1"}
+
+
+def test_what_the_bucket_lacks_goes_where_nobody_writes_but_for_logs_and_what_is_new(bucket, nodes):
+    here, there = nodes
+    write(here, "1", "one")
+    push(bucket, here, "s")
+    for parts in (("old.json",), ("deep", "old.json"), ("new.json",), ("a.log",), (".hidden", "old.json")):
+        write(there, "left", *parts)
+        if parts != ("new.json",):
+            os.utime(there.joinpath("s", *parts), (1e9, 1e9))
+    pull(bucket, there, "s", keep=True)
+    assert {"old.json", "deep/old.json"} <= content(there).keys()
+    pull(bucket, there, "s")
+    assert content(there) == {"one": "1", "new.json": "left", "a.log": "left", ".hidden/old.json": "left"}
+    bucket.remove("s", "one")
+    pull(bucket, there, "s")
+    assert "a.log" not in content(there), "a search that was removed leaves nothing"
