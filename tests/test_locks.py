@@ -179,6 +179,15 @@ def test_other_troubles_of_a_lock_are_not_taken_for_contention(tmp_path, monkeyp
         pass
 
 
+def test_a_lock_that_only_who_may_write_it_can_take_is_a_matter_of_permission(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises((PermissionError, UserError)), holding(tmp_path / "lock"):
+        pass
+
+
 def test_a_note_that_can_not_be_written_or_read_does_no_harm(tmp_path):
     file = tmp_path / "k.lock"
     (tmp_path / "k.holder").mkdir()

@@ -177,3 +177,20 @@ def test_a_machine_that_does_not_reach_the_bucket_says_why(there, here):
     assert "through the head node" in said[0]
     assert store_from_here(target_of(None, "http://127.0.0.1:8265", "/shared"), here, said.append) is None
     assert len(said) == 1
+
+
+def test_a_search_that_runs_here_is_not_replaced(there, here):
+    store, search = open_store(there), search_record("mine")
+    search = dataclasses.replace(search, dataset=search.dataset | {"prepared": "key"}, frontends=[])
+    with running(store, "mine", lambda line: None):
+        save_search(store, search)
+    with running(here, "mine", lambda line: None):
+        save_search(here, dataclasses.replace(search, seed=77))
+        with pytest.raises(UserError, match="is being run"):
+            fetching.copy(store, here, "mine")
+    assert load_search(here, "mine").seed == 77
+
+
+def test_a_bucket_by_another_address_is_the_same_store(there):
+    own = open_store(there)
+    assert store_from_here(target_of(None, "http://127.0.0.1:8265", f"{there}&region=us-east-1"), own) is own

@@ -10,7 +10,7 @@ import pytest
 from dfd_tune.data.cameras import camera_images
 from dfd_tune.export.trained_on import TrainedOn, find_images
 from dfd_tune.models.deployed import load_deployed
-from dfd_tune.store import open_store
+from dfd_tune.store import FolderStore, open_store
 from tests.trained import CONFIG, COUNTS, write_trained
 
 
@@ -69,3 +69,15 @@ def test_a_store_without_the_dataset_or_with_a_damaged_one_has_none(trained, tmp
     assert find_images(store, load_deployed(file)[1]) is not None
     store.path("datasets", "tiny", "validation.arrow").write_bytes(b"short")
     assert find_images(store, load_deployed(file)[1]) is None
+
+
+def test_no_other_dataset_is_opened(trained, monkeypatch):
+    store, card = trained
+    with store.publish("datasets", "0-comes-first") as draft:
+        (draft / "dataset.json").write_text('{"digest": "0123456789abcdef"}')
+    opened = []
+    here = FolderStore.here
+    monkeypatch.setattr(FolderStore, "here", lambda self, *parts: opened.append(parts) or here(self, *parts))
+    assert find_images(store, card) is not None
+    assert len(opened) == 1
+    store.discard("datasets", "0-comes-first")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dfd_tune.store import KINDS, RESULT_FILE, STUDENT_FILE, BucketStore, FolderStore, listing
+from dfd_tune.store import KINDS, RESULT_FILE, STUDENT_FILE, BucketStore, FolderStore, listing, write_manifest
 from dfd_tune.upkeep.soundness import check, put_aside
 from tests.upkeep.made_up import checkpoint, publish, save
 
@@ -167,3 +167,17 @@ def test_a_backbones_text_that_is_another_one_is_named(either):
     either.write_text("x = 1\n", "backbones", "0123456789abcdef.py")
     either.write_text("x = 1\n", "backbones", f"{hashlib.sha256(b'x = 1' + bytes([10])).hexdigest()[:16]}.py")
     assert set(named(either)) == {"backbones/0123456789abcdef.py"}
+
+
+def test_a_best_student_of_other_bytes_is_named(either, search):
+    record, trials = search
+    save(either, record, trials)
+    place = either.path("searches", record.search, "best")
+    place.mkdir(parents=True)
+    (place / STUDENT_FILE).write_bytes(b"weights")
+    write_manifest(place)
+    either.push("searches", record.search, "best")
+    assert faults(either) == []
+    (place / STUDENT_FILE).write_bytes(b"Weights")
+    either.push("searches", record.search, "best")
+    assert list(named(either)) == [f"searches/{record.search}/best"]
