@@ -355,7 +355,7 @@ def known_search(store: Store, name: str) -> SearchRecord | None:
         found = find_search(store, name)
     if found is None and file.is_file():
         raise UserError(
-            f"The record 'searches/{name}/{file.name}' in the store '{store.location}' is damaged; put it back from a "
+            f"In the store '{store.location}', the record 'searches/{name}/{file.name}' is damaged; put it back from a "
             "copy, or delete it and launch the search again with the options that it had: its trials are kept, and "
             "found by what they are."
         )
